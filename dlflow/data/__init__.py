@@ -1,0 +1,6 @@
+"""Training data: Parquet files with a column of samples and one of labels, and shuffled batches of them."""
+
+from dlflow.data.batches import Batches
+from dlflow.data.table import Dataset, TableFile, sample_field
+
+__all__ = ["Batches", "Dataset", "TableFile", "sample_field"]

@@ -1,0 +1,158 @@
+"""Shuffled batches of a training set: which rows are in a batch is a pure function of (seed, epoch, step).
+
+The order of an epoch has two levels, so that memory is bounded and reads stay long:
+
+    row groups in random order:      g7  g2  g9 | g0  g4 | g8 ...        cut into windows
+    rows of a window in random order: ................... | ........     the global order; batches are cut from it
+
+A batch may span windows. It does not matter how many workers take which part of it: any row is found without the
+rows before it, and each window is read once by whoever needs it. If all rows fit one window, they are read once in all.
+"""
+
+from bisect import bisect_right
+from dataclasses import dataclass
+from itertools import accumulate
+from math import prod
+
+import numpy as np
+
+from dlflow.data.table import Array, Dataset, Samples
+from dlflow.errors import ModelError
+from dlflow.nn.streams import Stream
+
+__all__ = ["Batches"]
+
+KEPT = 2  # windows in memory: a batch that spans two does not read either twice
+
+
+@dataclass(frozen=True, order=True)
+class _Group:
+    file: int
+    number: int
+    rows: int
+
+
+class Batches:
+    """Steps and batches of a dataset; every row is in exactly one batch of an epoch.
+
+    Memory: at most two windows. A window is as many row groups as fit `window_rows` and `window_bytes`, at least one: both
+    are part of the order, so resume with the same. Not for two threads at once.
+
+    Raises: ModelError for sizes below 1, and as Dataset.shape does.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        *,
+        batch: int,
+        seed: int,
+        window_rows: int = 65_536,
+        window_bytes: int = 128 << 20,
+    ) -> None:
+        if batch < 1 or window_rows < 1:
+            raise ModelError(
+                f"batches of {batch!r} rows from windows of {window_rows!r}, expected at least 1; correct them"
+            )
+        self.dataset = dataset
+        self.batch = batch
+        self.rows = dataset.rows
+        self._seed = seed
+        self._window_rows = min(window_rows, max(1, window_bytes // (4 * prod(dataset.shape))))
+        self._groups = [
+            _Group(file, number, rows)
+            for file, each in enumerate(dataset.files)
+            for number, rows in enumerate(each.row_groups)
+            if rows
+        ]
+        self._epoch = -1
+        self._windows: list[tuple[_Group, ...]] = []
+        self._begins: list[int] = []  # global place of the first row of each window
+        self._orders: dict[int, Array] = {}
+        self._kept: dict[tuple[_Group, ...], Samples] = {}
+
+    @property
+    def steps(self) -> int:
+        """Batches of one epoch; the last may be smaller."""
+        return -(-self.rows // self.batch)
+
+    def size(self, step: int) -> int:
+        """Rows of batch `step` of an epoch."""
+        return max(0, min(self.batch, self.rows - step * self.batch))
+
+    def take(self, epoch: int, step: int, start: int, stop: int) -> Samples:
+        """Rows start .. stop of batch `step`, as new arrays that belong to the caller; none if start == stop.
+
+        Shapes: X (stop - start, *shape) float32, y (stop - start,).
+        Raises: ModelError for rows that are not in the batch, and as Dataset.group does.
+        """
+        if step < 0 or not 0 <= start <= stop <= self.size(step):
+            raise ModelError(
+                f"rows {start} to {stop} of step {step}: an epoch has {self.steps} steps, this one {self.size(step)} rows"
+            )
+        if start == stop:
+            return np.empty((0, *self.dataset.shape), np.float32), np.empty(0, self.dataset.label_dtype)
+        self._enter(epoch)
+        first, last = step * self.batch + start, step * self.batch + stop
+        parts = []
+        for window in range(bisect_right(self._begins, first) - 1, len(self._windows)):
+            begin = self._begins[window]
+            if begin >= last:
+                break
+            rows = self._order(epoch, window)[max(first - begin, 0) : last - begin]
+            X, y = self._read(self._windows[window])
+            parts.append((np.take(X, rows, axis=0), np.take(y, rows)))
+        if len(parts) == 1:
+            return parts[0]
+        return np.concatenate([X for X, _ in parts]), np.concatenate([y for _, y in parts])
+
+    def _enter(self, epoch: int) -> None:
+        if epoch == self._epoch:
+            return
+        # layer=1 keeps this order apart from the orders of rows, which are those of layer 0
+        order = Stream(self._seed, "shuffle", step=epoch, layer=1).permutation(len(self._groups))
+        windows: list[list[_Group]] = []
+        room = 0
+        for group in (self._groups[place] for place in order):
+            if group.rows > room:
+                windows.append([])
+                room = self._window_rows
+            windows[-1].append(group)
+            room -= group.rows
+        # sorted: the order of groups in a window does not matter, and equal windows are then read once
+        self._windows = [tuple(sorted(window)) for window in windows]
+        sizes = (sum(group.rows for group in window) for window in self._windows)
+        self._begins = list(accumulate(sizes, initial=0))[:-1]
+        self._orders.clear()
+        self._epoch = epoch
+
+    def _order(self, epoch: int, window: int) -> Array:
+        if window not in self._orders:
+            size = sum(group.rows for group in self._windows[window])
+            _drop_oldest(self._orders)
+            self._orders[window] = Stream(self._seed, "shuffle", step=epoch, shard=window).permutation(size)
+        return self._orders[window]
+
+    def _read(self, window: tuple[_Group, ...]) -> Samples:
+        if window not in self._kept:
+            _drop_oldest(self._kept)
+            self._kept[window] = self._join(window)
+        return self._kept[window]
+
+    def _join(self, window: tuple[_Group, ...]) -> Samples:
+        if len(window) == 1:
+            return self.dataset.group(window[0].file, window[0].number)
+        rows = sum(group.rows for group in window)
+        X, y = np.empty((rows, *self.dataset.shape), np.float32), np.empty(rows, self.dataset.label_dtype)
+        at = 0
+        for (
+            group
+        ) in window:  # one after the other into the window, so that at most one group is in memory twice
+            X[at : at + group.rows], y[at : at + group.rows] = self.dataset.group(group.file, group.number)
+            at += group.rows
+        return X, y
+
+
+def _drop_oldest(kept: dict) -> None:
+    while len(kept) >= KEPT:
+        del kept[next(iter(kept))]

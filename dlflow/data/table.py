@@ -1,0 +1,233 @@
+"""A training set: Parquet files with one column of samples and one of labels, read without copies.
+
+A sample is a fixed-size binary value: float32 numbers, row-major, little-endian, with its form in the field's metadata:
+
+    x: fixed_size_binary[720]   {dtype: float32, shape: [180], names: ["age", ...] (optional)}
+    y: int32 (classes) or float32 (measured values)
+
+Fixed-size binary is 3 to 20 times faster to read than an Arrow list of numbers. Other columns are never read.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dlflow.errors import ModelError
+
+__all__ = ["Dataset", "Samples", "TableFile", "sample_field"]
+
+Array: TypeAlias = npt.NDArray[Any]
+Samples: TypeAlias = tuple[Array, Array]
+"""X (n, *shape) float32 and y (n,)."""
+
+
+def sample_field(shape: Sequence[int], *, name: str = "x", names: Sequence[str] | None = None) -> pa.Field:
+    """The Arrow field of a column of samples of this shape; `names` are those of the values, in order."""
+    metadata = {"dtype": "float32", "shape": json.dumps(list(shape))}
+    if names is not None:
+        metadata["names"] = json.dumps(list(names))
+    return pa.field(name, pa.binary(4 * prod(shape)), nullable=False, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class TableFile:
+    """A Parquet file and the rows of each of its row groups, as its commit recorded them."""
+
+    path: str
+    row_groups: tuple[int, ...]
+
+    @staticmethod
+    def of(path: str | Path) -> "TableFile":
+        """The file as its own footer describes it.
+
+        Raises: ModelError if it is no Parquet file.
+        """
+        with _opened(str(path)) as file:
+            groups = file.metadata
+            return TableFile(
+                str(path), tuple(groups.row_group(i).num_rows for i in range(groups.num_row_groups))
+            )
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Files in a fixed order: the first row of the first file is row 0."""
+
+    files: tuple[TableFile, ...]
+    x: str = "x"
+    y: str = "y"
+
+    def __post_init__(self) -> None:
+        if not self.files:
+            raise ModelError(
+                "the training set has no files, expected at least one; take a table that has rows"
+            )
+
+    @property
+    def rows(self) -> int:
+        """Rows of all files."""
+        return sum(sum(file.row_groups) for file in self.files)
+
+    @cached_property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one sample.
+
+        Raises: ModelError if the column is not there or is no column of samples.
+        """
+        return _shape(self._field, self.files[0].path)
+
+    @cached_property
+    def names(self) -> tuple[str, ...] | None:
+        """Names of the values of a sample, if they were recorded."""
+        names = (self._field.metadata or {}).get(b"names")
+        return None if names is None else tuple(json.loads(names))
+
+    @property
+    def label_dtype(self) -> np.dtype:
+        """Type of the labels.
+
+        Raises: ModelError if the column is not there or holds no numbers.
+        """
+        if not (pa.types.is_integer(self._label.type) or pa.types.is_floating(self._label.type)):
+            where = f"{self.files[0].path}: column {self.y!r}"
+            raise ModelError(
+                f"{where} is {self._label.type}, expected int32 class numbers or float32 values; encode the labels"
+            )
+        return np.dtype(self._label.type.to_pandas_dtype())
+
+    def read(self) -> Samples:
+        """All rows, in the order of the files.
+
+        Shapes: X (rows, *shape) float32; y (rows,).
+        Raises: ModelError as `group` does.
+        """
+        parts = [
+            self.group(number, group)
+            for number, file in enumerate(self.files)
+            for group in range(len(file.row_groups))
+        ]
+        if not parts:
+            return np.empty((0, *self.shape), np.float32), np.empty(0, self.label_dtype)
+        return np.concatenate([X for X, _ in parts]), np.concatenate([y for _, y in parts])
+
+    def group(self, file: int, group: int) -> Samples:
+        """The rows of one row group; X may be a read-only view of the file's memory.
+
+        Raises: ModelError for a missing value (with its row), for a file that is not what was recorded, or not there.
+        """
+        path, expected = self.files[file].path, self.files[file].row_groups[group]
+        with _opened(path) as opened:
+            found = opened.metadata.num_row_groups
+            if found != len(self.files[file].row_groups):
+                raise ModelError(
+                    f"{path}: {found} row groups, expected {len(self.files[file].row_groups)}; it was replaced, read the table again"
+                )
+            shape = _shape(_column(opened.schema_arrow, self.x, path), path)
+            if shape != self.shape:
+                raise ModelError(
+                    f"{path}: samples have shape {shape!r}, those of {self.files[0].path} {self.shape!r}; rebuild the table"
+                )
+            label = _column(opened.schema_arrow, self.y, path)
+            if label.type != self._label.type:
+                raise ModelError(
+                    f"{path}: column {self.y!r} is {label.type}, in {self.files[0].path} {self._label.type}; rebuild the table"
+                )
+            table = opened.read_row_group(group, columns=[self.x, self.y], use_threads=False)
+        if table.num_rows != expected:
+            raise ModelError(
+                f"{path}: row group {group} has {table.num_rows} rows, expected {expected}; it was replaced, read the table again"
+            )
+        first = sum(self.files[file].row_groups[:group])
+        for name in (self.x, self.y):
+            _refuse_nulls(table[name], f"{path}: column {name!r}", first)
+        X = _samples(table[self.x], shape)
+        self._refuse_nan(X, path, first)
+        return X, table[self.y].to_numpy().astype(self.label_dtype, copy=False)
+
+    def _refuse_nan(self, X: Array, path: str, first: int) -> None:
+        finite = np.isfinite(X.reshape(len(X), prod(self.shape)))
+        if finite.all():
+            return
+        row, place = (int(axis) for axis in np.argwhere(~finite)[0])
+        value = self.names[place] if self.names else f"value {place}"
+        raise ModelError(
+            f"{path}: column {self.x!r}, row {first + row}: {value} is not finite, expected a number; fill it in the pipeline"
+        )
+
+    @cached_property
+    def _label(self) -> pa.Field:
+        with _opened(self.files[0].path) as file:
+            return _column(file.schema_arrow, self.y, self.files[0].path)
+
+    @cached_property
+    def _field(self) -> pa.Field:
+        with _opened(self.files[0].path) as file:
+            return _column(file.schema_arrow, self.x, self.files[0].path)
+
+
+def _opened(path: str) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(path, memory_map=True, pre_buffer=False)
+    except FileNotFoundError as error:
+        raise ModelError(f"{path}: there is no such file; was the table vacuumed? build it again") from error
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ModelError(f"{path}: cannot be read as Parquet ({error}); build the table again") from error
+
+
+def _column(schema: pa.Schema, name: str, path: str) -> pa.Field:
+    if name not in schema.names:
+        raise ModelError(
+            f"{path}: no column {name!r}, expected it beside {schema.names!r}; name the columns of samples and labels"
+        )
+    return schema.field(name)
+
+
+def _shape(field: pa.Field, path: str) -> tuple[int, ...]:
+    metadata = field.metadata or {}
+    if not pa.types.is_fixed_size_binary(field.type) or b"shape" not in metadata:
+        raise ModelError(
+            f"{path}: column {field.name!r} is {field.type}, expected fixed-size binary with dtype and shape in its metadata; "
+            "end the pipeline with a features step"
+        )
+    dtype = metadata.get(b"dtype", b"").decode()
+    if dtype != "float32":
+        raise ModelError(
+            f"{path}: column {field.name!r} holds {dtype!r} values, expected 'float32'; write it again as float32"
+        )
+    shape = tuple(int(length) for length in json.loads(metadata[b"shape"]))
+    if 4 * prod(shape) != field.type.byte_width:
+        raise ModelError(
+            f"{path}: column {field.name!r} has {field.type.byte_width} bytes per row, shape {shape!r} needs {4 * prod(shape)}; write it again"
+        )
+    return shape
+
+
+def _refuse_nulls(column: pa.ChunkedArray, where: str, first: int) -> None:
+    if column.null_count:
+        row = first + int(np.flatnonzero(column.is_null().to_numpy())[0])
+        raise ModelError(
+            f"{where} is missing in row {row} ({column.null_count} rows of its row group), expected a value; fill or drop it"
+        )
+
+
+def _samples(column: pa.ChunkedArray, shape: tuple[int, ...]) -> Array:
+    width = prod(shape)
+    chunks = [
+        np.frombuffer(chunk.buffers()[1], "<f4", len(chunk) * width, chunk.offset * width * 4).reshape(
+            len(chunk), *shape
+        )
+        for chunk in column.chunks
+        if len(chunk)
+    ]
+    if len(chunks) == 1:
+        return chunks[0]
+    return np.concatenate(chunks) if chunks else np.empty((0, *shape), np.float32)

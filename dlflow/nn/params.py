@@ -1,0 +1,114 @@
+"""All parameters of a model in one flat, aligned vector, named by views; and work arrays that are made once.
+
+    w = |  W (784, 512)  |  b (512,)  |  W (512, 10)  |  b (10,)  |          parameters (P,)
+    g = | dW             | db         | dW            | db        | loss sum | weight sum |    message (P + 2,)
+
+So to send, average, update, save or compare a model is one operation on one array.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = [
+    "ALIGNMENT",
+    "Array",
+    "Message",
+    "Shape",
+    "Slot",
+    "Views",
+    "Workspace",
+    "aligned",
+    "slots_of",
+    "views",
+]
+
+Array: TypeAlias = npt.NDArray[Any]
+Shape: TypeAlias = tuple[int, ...]
+Views: TypeAlias = dict[str, Array]
+
+ALIGNMENT = 64  # bytes: a cache line, and the widest vector register
+
+
+def aligned(size: int, dtype: npt.DTypeLike = np.float32) -> Array:
+    """A vector of zeros that starts on a 64-byte boundary, so that every process computes with the same alignment."""
+    n_bytes = size * np.dtype(dtype).itemsize
+    raw = np.zeros(n_bytes + ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % ALIGNMENT
+    return raw[start : start + n_bytes].view(dtype)
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Where one parameter lies in the flat vector: `w[start:stop].reshape(shape)` is `name` of layer `layer`."""
+
+    layer: int
+    name: str
+    shape: Shape
+    start: int
+    stop: int
+
+
+def slots_of(needs: Sequence[Mapping[str, Shape]]) -> tuple[Slot, ...]:
+    """The places of all parameters, layer by layer, in the order of each layer's dict, without gaps."""
+    slots, start = [], 0
+    for layer, need in enumerate(needs):
+        for name, shape in need.items():
+            slots.append(Slot(layer, name, tuple(shape), start, start + prod(shape)))
+            start += prod(shape)
+    return tuple(slots)
+
+
+def views(flat: Array, slots: Sequence[Slot], n_layers: int) -> tuple[Views, ...]:
+    """One dict of named, reshaped views of `flat` per layer; no copies."""
+    named: tuple[Views, ...] = tuple({} for _ in range(n_layers))
+    for slot in slots:
+        named[slot.layer][slot.name] = flat[slot.start : slot.stop].reshape(slot.shape)
+    return named
+
+
+@dataclass(frozen=True, eq=False)
+class Message:
+    """The gradient of a loss sum, and at its end that sum and the sum of the sample weights: what ranks exchange.
+
+    Sums, not means: so messages of any split of a batch, even of empty shares, add up to that of the whole batch.
+
+    Shapes: g (P + 2,); dp has a dict of views of g per layer.
+    """
+
+    g: Array
+    dp: tuple[Views, ...]
+
+
+class Workspace:
+    """Work arrays by name, made once and reused: a training step then allocates nothing large.
+
+    An array is made for the largest size asked for; smaller requests (a tail batch) get the beginning of it. Its content is
+    what was left there. Whoever asks again for the same name gets the same memory: a value lives until the next forward pass.
+    """
+
+    def __init__(self) -> None:
+        self._flat: dict[str, Array] = {}
+        self._shaped: dict[str, Array] = {}
+        self._ones = np.ones(0)
+
+    def array(self, name: str, shape: Shape, dtype: npt.DTypeLike = np.float32) -> Array:
+        """The work array of this name; its content is arbitrary."""
+        last = self._shaped.get(name)
+        if last is not None and last.shape == shape and last.dtype == dtype:
+            return last
+        size, flat = prod(shape), self._flat.get(name)
+        if flat is None or flat.size < size or flat.dtype != dtype:
+            flat = self._flat[name] = aligned(size, dtype)
+        made = self._shaped[name] = flat[:size].reshape(shape)
+        return made
+
+    def ones(self, size: int, dtype: npt.DTypeLike = np.float32) -> Array:
+        """A vector of ones: `ones @ dY` is the bias gradient, twice as fast as `dY.sum(0)`."""
+        if self._ones.size < size or self._ones.dtype != dtype:
+            self._ones = np.ones(size, dtype)
+        return self._ones[:size]

@@ -1,0 +1,226 @@
+"""The face that Keras users know: Sequential, compile, fit, evaluate, predict, on arrays in this process.
+
+>>> import numpy as np
+>>> from dlflow.nn import SGD, Dense
+>>> X = np.linspace(-1, 1, 64)[:, None]
+>>> model = Sequential([Dense(1)])
+>>> model.compile(optimizer=SGD(learning_rate=0.1), loss="mean_squared_error")
+>>> history = model.fit(X, 3 * X + 1, epochs=50)
+>>> bool(abs(model.predict(np.array([[2.0]])) - 7) < 0.01)
+True
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from dlflow.errors import ModelError, NonFinite
+from dlflow.nn.layers import Layer
+from dlflow.nn.losses import Loss
+from dlflow.nn.model import Model
+from dlflow.nn.optimizers import Optimizer
+from dlflow.nn.params import Array, Shape, Workspace
+from dlflow.nn.spec import layer_from, loss_from, optimizer_from
+from dlflow.nn.streams import Stream
+
+__all__ = ["Sequential"]
+
+Line = dict[str, float]
+
+
+class Sequential:
+    """Layers in order. The model is built when the shape of the samples is known: given, or from the first X.
+
+    `history` has one dict per epoch that was trained: epoch, loss, accuracy, val_loss, ...
+    """
+
+    def __init__(
+        self, layers: Sequence[Layer | dict[str, Any]], in_shape: Shape | int | None = None, *, seed: int = 0
+    ) -> None:
+        self.layers = [layer_from(layer) for layer in layers]
+        self.seed = seed
+        self.history: list[Line] = []
+        self._in_shape = in_shape
+        self._model: Model | None = None
+        self._loss: Loss | None = None
+        self._optimizer: Optimizer | None = None
+        self._state = np.zeros(0, np.float32)
+        self._steps = 0
+
+    def add(self, layer: Layer | dict[str, Any]) -> None:
+        """Append a layer.
+
+        Raises: ModelError if the model is built already.
+        """
+        if self._model is not None:
+            raise ModelError(
+                "the model is built, expected add() before fit() or predict(); make a new Sequential"
+            )
+        self.layers.append(layer_from(layer))
+
+    def compile(
+        self, *, optimizer: Optimizer | str | dict[str, Any], loss: Loss | str | dict[str, Any]
+    ) -> None:
+        """Choose how to train: specs, dicts or names. Weights are kept, the optimizer starts anew.
+
+        Raises: ModelError with a "did you mean", or if the loss does not fit the last layer.
+        """
+        self._optimizer, self._loss = optimizer_from(optimizer), loss_from(loss)
+        if self._in_shape is not None or self._model is not None:
+            self._start(self.model)
+
+    @property
+    def model(self) -> Model:
+        """The model core: w, g and the single steps.
+
+        Raises: ModelError as long as the shape of the samples is not known.
+        """
+        if self._model is None:
+            if self._in_shape is None:
+                raise ModelError(
+                    "the shape of the samples is not known; give in_shape, or fit the model first"
+                )
+            self._model = Model(self.layers, self._in_shape)
+            self._model.init(self.seed)
+        return self._model
+
+    def fit(
+        self,
+        X: Array,
+        y: Array,
+        *,
+        batch_size: int = 32,
+        epochs: int = 1,
+        validation_data: tuple[Array, Array] | None = None,
+        sample_weight: Array | None = None,
+        shuffle: bool = True,
+        report: Callable[[Line], None] | None = None,
+    ) -> list[Line]:
+        """Train; give one dict per epoch. A function of the data and the seed alone; called again it goes on.
+
+        The loss of an epoch is the mean over its steps, as they were taken. `report` is called after every epoch.
+
+        Shapes: X (n, *in_shape), y (n, ...), sample_weight (n,).
+        Raises: ModelError for data that do not fit; NonFinite when training diverges.
+        """
+        model, loss, optimizer = self._ready(X)
+        X, y = self._data(X, y)
+        if not len(X) or batch_size < 1:
+            raise ModelError(
+                f"{len(X)} rows in batches of {batch_size!r}, expected at least 1 each; give rows to learn from"
+            )
+        weights = None if sample_weight is None else _weights(sample_weight, len(X))
+        rows = np.empty((min(batch_size, len(X)), *model.in_shape), model.dtype)
+        first = len(self.history)
+        for epoch in range(first, first + epochs):
+            order = (
+                Stream(self.seed, "shuffle", step=epoch).permutation(len(X)) if shuffle else np.arange(len(X))
+            )
+            total = weight = 0.0
+            for start in range(0, len(X), batch_size):
+                at = order[start : start + batch_size]
+                batch = np.take(X, at, axis=0, out=rows[: len(at)], mode="clip")
+                rng = Stream(self.seed, "dropout", step=self._steps)
+                model.gradient(loss, batch, y[at], weights=None if weights is None else weights[at], rng=rng)
+                batch_weight = float(model.g[-1])
+                if not batch_weight:  # nothing here counts
+                    continue
+                total += self._step(model, optimizer, epoch) * batch_weight
+                weight += batch_weight
+            line: Line = {"epoch": epoch, "loss": total / weight if weight else 0.0}
+            if validation_data is not None:
+                line |= {f"val_{name}": value for name, value in self.evaluate(*validation_data).items()}
+            self.history.append(line)
+            if report is not None:
+                report(line)
+        return self.history[first:]
+
+    def evaluate(self, X: Array, y: Array, *, sample_weight: Array | None = None) -> Line:
+        """Mean loss, weight decay included, and for classes the accuracy.
+
+        Raises: ModelError for data that do not fit.
+        """
+        model, loss, _ = self._ready(X)
+        X, y = self._data(X, y)
+        if not len(X):
+            raise ModelError("no rows to evaluate, expected at least 1; give data")
+        weights = None if sample_weight is None else _weights(sample_weight, len(X))
+        Z = model.outputs(X)
+        made = loss(Z, y, weights, model.head, Workspace())
+        line = {"loss": made.total / made.weight + model.penalty()}
+        right = loss.right(Z, y)
+        if right is not None:
+            line["accuracy"] = float(right.mean())
+        return line
+
+    def predict(self, X: Array, *, batch_size: int = 1024) -> Array:
+        """The outputs of the last layer, as a new array. Shapes: (n, *out_shape)."""
+        self._infer(X)
+        return self.model.predict(X, batch=batch_size)
+
+    def summary(self) -> str:
+        """A table of the layers, their output shapes and parameters."""
+        model = self.model
+        counts = [
+            sum(slot.stop - slot.start for slot in model.slots if slot.layer == number)
+            for number in range(len(self.layers))
+        ]
+        lines = [f"{'layer':<28}{'output':<20}{'parameters':>12}"]
+        for layer, shape, count in zip(self.layers, model.shapes, counts, strict=True):
+            lines.append(f"{layer.kind:<28}{shape!s:<20}{count:>12,}")
+        return "\n".join([*lines, f"{'total':<48}{model.parameters:>12,}"])
+
+    def _step(self, model: Model, optimizer: Optimizer, epoch: int) -> float:
+        try:
+            mean = model.finish()
+        except NonFinite as error:
+            raise NonFinite(f"epoch {epoch}, step {self._steps}: {error}") from error
+        self._steps += 1
+        optimizer.step(model.w, model.g[:-2], self._state, self._steps)
+        return mean
+
+    def _infer(self, X: Array) -> None:
+        if self._in_shape is None:
+            shape = np.shape(X)
+            if len(shape) < 2:
+                advice = "reshape one feature per row with X.reshape(-1, 1)"
+                raise ModelError(f"X has shape {shape!r}, expected (rows, features); {advice}")
+            self._in_shape = shape[1:]
+
+    def _ready(self, X: Array) -> tuple[Model, Loss, Optimizer]:
+        if self._loss is None or self._optimizer is None:
+            raise ModelError(
+                'the model has no loss and optimizer; call compile(optimizer="adam", loss=...) first'
+            )
+        self._infer(X)
+        if self._model is None:
+            self._start(self.model)
+        return self.model, self._loss, self._optimizer
+
+    def _start(self, model: Model) -> None:
+        if self._loss is None or self._optimizer is None:
+            return
+        self._loss.check(model.out_shape, model.head)
+        self._state, self._steps = self._optimizer.new_state(model.parameters), 0
+
+    def _data(self, X: Array, y: Array) -> tuple[Array, Array]:
+        model, loss, _ = self._ready(X)
+        X, y = model.cast(X), loss.labels(y, model.out_shape, model.dtype)
+        if len(X) != len(y):
+            raise ModelError(f"X has {len(X)} rows, y has {len(y)}; give one label per row")
+        bad = ~np.isfinite(X).all(axis=tuple(range(1, X.ndim)))
+        if bad.any():
+            raise ModelError(
+                f"X holds nan or inf in row {int(bad.argmax())} ({int(bad.sum())} rows), expected numbers; fill or drop them"
+            )
+        return X, y
+
+
+def _weights(weights: Array, rows: int) -> Array:
+    made = np.asarray(weights, np.float32)
+    if made.shape != (rows,) or not (np.isfinite(made) & (made >= 0)).all() or not made.any():
+        raise ModelError(
+            f"sample weights of shape {made.shape!r}, expected ({rows},) numbers of 0 or more, not all 0; correct them"
+        )
+    return made

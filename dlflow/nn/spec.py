@@ -1,0 +1,143 @@
+"""Layers, losses and optimizers from plain dicts and back, so that a TOML file and a model file can describe them.
+
+>>> layer_from({"layer": "dense", "units": 64, "activation": "relu"})
+Dense(units=64, activation='relu', use_bias=True, initializer='glorot_uniform', l2=0.0)
+>>> optimizer_to(optimizer_from({"optimizer": "adam", "learning_rate": 0.01}))
+{'optimizer': 'adam', 'learning_rate': 0.01}
+"""
+
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, fields
+from types import NoneType, UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from dlflow.errors import ModelError
+from dlflow.nn.choice import choose, suggestion
+from dlflow.nn.layers import Activation, Dense, Dropout, Flatten, Layer
+from dlflow.nn.losses import (
+    BinaryCrossEntropy,
+    CategoricalCrossEntropy,
+    Loss,
+    MeanSquaredError,
+    SparseCategoricalCrossEntropy,
+)
+from dlflow.nn.optimizers import SGD, Adam, Optimizer
+
+__all__ = [
+    "LAYERS",
+    "LOSSES",
+    "OPTIMIZERS",
+    "layer_from",
+    "layer_to",
+    "loss_from",
+    "loss_to",
+    "optimizer_from",
+    "optimizer_to",
+]
+
+LAYERS: dict[str, type[Layer]] = {made.kind: made for made in (Activation, Dense, Dropout, Flatten)}
+LOSSES: dict[str, type[Loss]] = {
+    made.kind: made
+    for made in (BinaryCrossEntropy, CategoricalCrossEntropy, MeanSquaredError, SparseCategoricalCrossEntropy)
+}
+OPTIMIZERS: dict[str, type[Optimizer]] = {made.kind: made for made in (Adam, SGD)}
+
+Thing = TypeVar("Thing")
+
+
+def layer_from(spec: Mapping[str, Any] | str | Layer) -> Layer:
+    """The layer of `{"layer": name, setting: value, ...}`, or of its name alone.
+
+    Raises: ModelError with a "did you mean" for a wrong name, setting or type.
+    """
+    return spec if isinstance(spec, Layer) else _from(spec, "layer", LAYERS)
+
+
+def layer_to(layer: Layer) -> dict[str, Any]:
+    """The dict that `layer_from` reads; settings at their default are left out."""
+    return _to(layer, "layer", layer.kind)
+
+
+def loss_from(spec: Mapping[str, Any] | str | Loss) -> Loss:
+    """The loss of `{"loss": name, ...}`, or of its name alone.
+
+    Raises: ModelError with a "did you mean".
+    """
+    return spec if isinstance(spec, Loss) else _from(spec, "loss", LOSSES)
+
+
+def loss_to(loss: Loss) -> dict[str, Any]:
+    """The dict that `loss_from` reads."""
+    return _to(loss, "loss", loss.kind)
+
+
+def optimizer_from(spec: Mapping[str, Any] | str | Optimizer) -> Optimizer:
+    """The optimizer of `{"optimizer": name, ...}`, or of its name alone.
+
+    Raises: ModelError with a "did you mean".
+    """
+    return spec if isinstance(spec, Optimizer) else _from(spec, "optimizer", OPTIMIZERS)
+
+
+def optimizer_to(optimizer: Optimizer) -> dict[str, Any]:
+    """The dict that `optimizer_from` reads."""
+    return _to(optimizer, "optimizer", optimizer.kind)
+
+
+def _from(spec: object, what: str, known: Mapping[str, type[Thing]]) -> Thing:
+    if isinstance(spec, str):
+        spec = {what: spec}
+    if not isinstance(spec, Mapping):
+        raise ModelError(f"{what} is {spec!r}, expected a table such as {{{what} = {next(iter(known))!r}}}")
+    if what not in spec:
+        raise ModelError(
+            f"{what} {dict(spec)!r} has no name; add {what} = one of {', '.join(map(repr, sorted(known)))}"
+        )
+    made = choose(spec[what], known, what)
+    settings = {name: value for name, value in spec.items() if name != what}
+    known_fields = {field.name: field for field in fields(made)}  # type: ignore[arg-type]
+    types = get_type_hints(made)
+    for name in settings.keys() - known_fields.keys():
+        raise ModelError(f"{what} {spec[what]!r}: unknown setting {name!r}; {suggestion(name, known_fields)}")
+    for name, field in known_fields.items():
+        if field.default is MISSING and name not in settings:
+            raise ModelError(f"{what} {spec[what]!r}: setting {name!r} is missing; add it")
+    where = f"{what} {spec[what]!r}"
+    return made(**{name: _typed(value, types[name], f"{where}: {name}") for name, value in settings.items()})
+
+
+def _typed(value: Any, wanted: Any, where: str) -> Any:
+    """The value as this type: a whole number passes as float, a list as tuple, true never as a number."""
+    origin = get_origin(wanted)
+    if origin in {Union, UnionType}:
+        if value is None and NoneType in get_args(wanted):
+            return None
+        return _typed(value, next(kind for kind in get_args(wanted) if kind is not NoneType), where)
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise ModelError(f"{where} is {value!r}, expected a list")
+        return tuple(_typed(each, get_args(wanted)[0], where) for each in value)
+    accepted = (int, float) if wanted is float else (wanted,)
+    if not isinstance(value, accepted) or (isinstance(value, bool) and wanted is not bool):
+        raise ModelError(f"{where} is {value!r}, expected {_NAMES[wanted]}")
+    return wanted(value)
+
+
+_NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+
+
+def _to(thing: Any, what: str, kind: str) -> dict[str, Any]:
+    settings = {
+        field.name: _plain(getattr(thing, field.name))
+        for field in fields(thing)
+        if not _is_default(thing, field)
+    }
+    return {what: kind, **settings}
+
+
+def _is_default(thing: Any, field: Field) -> bool:
+    return bool(getattr(thing, field.name) == field.default)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,111 @@
+"""What the supervisor asks of a Dask cluster. Every question has a deadline, and one silent worker holds up no other's answer."""
+
+import asyncio
+import queue
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from dlflow.errors import GangFailed
+
+__all__ = ["Cluster", "Event"]
+
+Event = dict[str, Any]
+
+LOCK = "dlflow-gang"
+ASK_S = 10.0
+
+
+class Cluster:
+    """A distributed.Client whose questions end."""
+
+    def __init__(self, client: Any) -> None:
+        self.client = client
+
+    def alive(self) -> list[str]:
+        """Addresses of the workers the scheduler knows now, sorted.
+
+        `Client.nthreads`, not `scheduler_info`: a callback overwrites the answer of that one with one that has no workers.
+        Raises: GangFailed if the scheduler is gone.
+        """
+        try:
+            return sorted(self._ask(self.client.nthreads, ASK_S))
+        except (OSError, TimeoutError, RuntimeError) as error:
+            raise GangFailed(
+                f"the scheduler {self.address} does not answer ({error!r}); start it again, then run again to resume from the newest checkpoint"
+            ) from error
+
+    def run(
+        self, function: Callable[..., Any], *args: Any, workers: Iterable[str], seconds: float = ASK_S, nanny: bool = False
+    ) -> dict[str, Any]:
+        """`function(*args)` out of turn on each worker (or on its nanny): results by address, exceptions among them."""
+        addresses = list(workers)
+
+        async def one(address: str) -> Any:
+            call = self.client.run(function, *args, workers=[address], nanny=nanny, on_error="return")
+            answers = await asyncio.wait_for(call, seconds)
+            return answers.get(address, OSError(f"{address} has no answer"))
+
+        async def every() -> list[Any]:
+            return await asyncio.gather(*map(one, addresses), return_exceptions=True)
+
+        try:
+            return dict(zip(addresses, self._ask(every, seconds + 1), strict=True))
+        except (OSError, TimeoutError, RuntimeError) as error:
+            return dict.fromkeys(addresses, error)
+
+    def nannies(self) -> dict[str, str | None]:
+        """The nanny of each worker, if it has one."""
+        try:
+            workers = self._ask(lambda: self.client.scheduler.identity(n_workers=-1), ASK_S)["workers"]
+        except (OSError, TimeoutError, RuntimeError):
+            return {}
+        return {address: facts.get("nanny") for address, facts in workers.items()}
+
+    @property
+    def address(self) -> str:
+        """Of the scheduler."""
+        return str(self.client.scheduler.address)
+
+    @contextmanager
+    def events(self, topic: str) -> Iterator["queue.SimpleQueue[Event]"]:
+        """What workers log under this topic meanwhile."""
+        heard: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self.client.subscribe_topic(topic, lambda event: heard.put(dict(event[1])))
+        try:
+            yield heard
+        finally:
+            with suppress(OSError, ValueError, RuntimeError):  # the scheduler may be gone
+                self.client.unsubscribe_topic(topic)
+
+    @contextmanager
+    def exclusive(self, wait_s: float, waiting: Callable[[], None]) -> Iterator[None]:
+        """Alone with this cluster: two gangs, each with some of the workers, would wait for each other.
+
+        The lock is freed by the scheduler about 30 s after its holder died.
+        Raises: GangFailed if another training holds the cluster for longer than `wait_s`.
+        """
+        from distributed import Lock  # noqa: PLC0415
+
+        lock = Lock(LOCK, scheduler_rpc=self.client.scheduler, loop=self.client.loop)
+        deadline, told = time.monotonic() + wait_s, False
+        while not lock.acquire(timeout=0.5):
+            if not told:
+                waiting()
+                told = True
+            if time.monotonic() > deadline:
+                raise GangFailed(
+                    f"another training has held the cluster {self.address} for {wait_s:g} s; wait for it, or end it, then run again"
+                )
+        try:
+            yield
+        finally:
+            with suppress(OSError, RuntimeError):  # the scheduler may be gone, and the lock with it
+                lock.release()
+
+    def _ask(self, call: Callable[[], Awaitable[Any]], seconds: float) -> Any:
+        async def asked() -> Any:
+            return await call()
+
+        return self.client.sync(asked, callback_timeout=seconds)

@@ -1,0 +1,123 @@
+"""Ranks as threads of one process, and ranks that die on purpose: what a test of parallel training needs.
+
+    ring = ThreadRing(3)
+    outcomes = on_every_rank(ring, lambda comm: train(job, comm))
+"""
+
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from dlflow.errors import PeerLost
+from dlflow.parallel.comm import Comm, Stopped
+
+__all__ = ["Flaky", "ThreadRing", "on_every_rank"]
+
+Result = TypeVar("Result")
+_CLOSED = (-1, -1, b"")
+
+
+class ThreadRing:
+    """Comms for `size` ranks that are threads of this process."""
+
+    def __init__(self, size: int, *, deadline_s: float = 30.0) -> None:
+        links = {(a, b): queue.SimpleQueue[tuple[int, int, bytes]]() for a in range(size) for b in range(size)}
+        self.comms: tuple[Comm, ...] = tuple(_Thread(rank, size, links, deadline_s) for rank in range(size))
+
+
+class _Thread:
+    """One rank of a ThreadRing; see Comm."""
+
+    def __init__(
+        self,
+        rank: int,
+        size: int,
+        links: dict[tuple[int, int], "queue.SimpleQueue[tuple[int, int, bytes]]"],
+        deadline_s: float,
+    ) -> None:
+        self.rank, self.size = rank, size
+        self._links, self._deadline_s = links, deadline_s
+        self._sent = [0] * size
+        self._received = [0] * size
+
+    def send(self, peer: int, data: memoryview, step: int) -> None:
+        self._links[self.rank, peer].put((step, self._sent[peer], bytes(data)))
+        self._sent[peer] += 1
+
+    def receive(self, peer: int, into: memoryview, step: int) -> None:
+        try:
+            message = self._links[peer, self.rank].get(timeout=self._deadline_s)
+        except queue.Empty:
+            raise PeerLost(f"rank {peer} (a thread) sent nothing for {self._deadline_s:g} s at step {step}") from None
+        if message == _CLOSED:
+            self._links[peer, self.rank].put(_CLOSED)  # for the next one who asks
+            raise PeerLost(f"rank {peer} (a thread) closed its connection at step {step}")
+        found, expected = (*message[:2], len(message[2])), (step, self._received[peer], len(into))
+        if found != expected:
+            raise PeerLost(f"rank {peer} (a thread) sent (step, message, bytes) {found}, expected {expected}")
+        self._received[peer] += 1
+        into[:] = message[2]
+
+    def flush(self, step: int) -> None:
+        """All is sent at once."""
+
+    def close(self) -> None:
+        for peer in range(self.size):
+            self._links[self.rank, peer].put(_CLOSED)
+
+
+class Flaky:
+    """A comm whose rank dies at its n-th message or wait, as a process does that is killed there."""
+
+    def __init__(self, comm: Comm, *, dies_at: int) -> None:
+        self.rank, self.size = comm.rank, comm.size
+        self._comm, self._left = comm, dies_at
+
+    def send(self, peer: int, data: memoryview, step: int) -> None:
+        self._live()
+        self._comm.send(peer, data, step)
+
+    def receive(self, peer: int, into: memoryview, step: int) -> None:
+        self._live()
+        self._comm.receive(peer, into, step)
+
+    def flush(self, step: int) -> None:
+        self._live()
+        self._comm.flush(step)
+
+    def close(self) -> None:
+        self._comm.close()
+
+    def _live(self) -> None:
+        self._left -= 1
+        if self._left < 0:
+            self._comm.close()
+            raise Stopped(f"rank {self.rank} dies here, as the test wants")
+
+
+def on_every_rank(comms: ThreadRing | Sequence[Comm], work: Callable[[Comm], Result]) -> list[Result]:
+    """What `work` gives on each rank, run at once in threads; closes the comms.
+
+    Raises: the first error that is not merely the loss of a peer, else the first error.
+    """
+    ranks = comms.comms if isinstance(comms, ThreadRing) else comms
+    results: dict[int, Result] = {}
+    errors: list[BaseException] = []
+
+    def run(comm: Comm) -> None:
+        try:
+            results[comm.rank] = work(comm)
+        except BaseException as error:  # noqa: BLE001  (raised again by the caller's thread)
+            errors.append(error)
+        finally:
+            comm.close()
+
+    threads = [threading.Thread(target=run, args=(comm,), name=f"rank-{comm.rank}", daemon=True) for comm in ranks]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise min(errors, key=lambda error: isinstance(error, PeerLost))
+    return [results[rank] for rank in range(len(ranks))]

@@ -1,0 +1,301 @@
+"""A mesh of sockets between ranks: Unix sockets on one host, TCP between hosts, TLS where the cluster has it.
+
+Two one-way connections per pair, because an OpenSSL object must not be used by two threads at once. What does not fit into
+the socket's buffer is sent by a thread of its own, so that two ranks that send at once never wait for each other. Every
+message carries step, number and length, which must be those the receiver expects: nothing is allocated by what a peer says.
+"""
+
+import contextlib
+import shutil
+import socket
+import ssl
+import struct
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from dlflow.errors import PeerLost
+from dlflow.parallel.handshake import POLL_S, Refused, Ticket, admit, knock
+from dlflow.parallel.sender import Sender
+
+__all__ = ["Address", "Listener", "Mesh", "Tls", "connect"]
+
+FRAME = struct.Struct("<QQQ")  # step, number of the message on this link, bytes
+HANDSHAKE_S = 5.0  # for one who knocks; a silent stranger is closed after it
+STRANGERS = 64  # handshakes at once
+ACCEPT_S = 0.05  # how soon the door closes once all are in
+BUFFER_BYTES = 4 << 20  # asked for; the kernel may give less
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a rank listens: a path (port 0), or a host and a port."""
+
+    host: str
+    port: int = 0
+
+    def __str__(self) -> str:
+        return f"tcp://{self.host}:{self.port}" if self.port else f"unix:{self.host}"
+
+
+@dataclass(frozen=True)
+class Tls:
+    """The two contexts of a worker in a TLS cluster."""
+
+    server: ssl.SSLContext
+    client: ssl.SSLContext
+
+
+class Listener:
+    """A socket that waits for the other ranks: bound to `host`, or, without one, in a fresh folder that only this user can enter."""
+
+    def __init__(self, host: str | None = None, *, backlog: int = 128) -> None:
+        self._folder: str | None = None
+        if host is None:
+            self._folder = tempfile.mkdtemp(prefix="dlflow-")
+            self.socket = socket.socket(socket.AF_UNIX)
+            path = f"{self._folder}/rank"
+            try:
+                self.socket.bind(path)
+            except OSError:
+                self.close()
+                raise
+            self.address = Address(path)
+        else:
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            self.socket = socket.create_server((host, 0), family=family)
+            self.address = Address(host, self.socket.getsockname()[1])
+        self.socket.listen(backlog)
+
+    def close(self) -> None:
+        """Listen no more; the folder goes too. Closing twice is closing once."""
+        self.socket.close()
+        if self._folder:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+
+class Mesh:
+    """Links to all other ranks; see Comm."""
+
+    def __init__(
+        self,
+        ticket: Ticket,
+        rank: int,
+        links: Mapping[int, tuple[socket.socket, socket.socket]],
+        addresses: Sequence[Address],
+        *,
+        deadline_s: float,
+        check: Callable[[], None],
+    ) -> None:
+        self.rank, self.size = rank, ticket.size
+        self.deadline_s = deadline_s
+        self._check, self._addresses = check, addresses
+        self._incoming = {peer: incoming for peer, (incoming, _) in links.items()}
+        self._senders = {peer: Sender(outgoing, deadline_s) for peer, (_, outgoing) in links.items()}
+        self._sent = dict.fromkeys(links, 0)
+        self._received = dict.fromkeys(links, 0)
+        self._header = memoryview(bytearray(FRAME.size))
+        for incoming in self._incoming.values():
+            incoming.settimeout(POLL_S)
+
+    def send(self, peer: int, data: memoryview, step: int) -> None:
+        """Hand over one message; see Comm."""
+        header = FRAME.pack(step, self._sent[peer], len(data))
+        self._sent[peer] += 1
+        try:
+            self._senders[peer].send(header, data)
+        except OSError as error:
+            raise self._lost(peer, step, f"takes no more messages ({error})") from error
+
+    def receive(self, peer: int, into: memoryview, step: int) -> None:
+        """Fill `into` with the next message of `peer`; see Comm."""
+        self._fill(peer, self._header, step)
+        found = FRAME.unpack(self._header)
+        expected = (step, self._received[peer], len(into))
+        if found != expected:
+            raise self._lost(
+                peer,
+                step,
+                f"sent step {found[0]}, message {found[1]} of {found[2]} bytes, expected step {expected[0]}, "
+                f"message {expected[1]} of {expected[2]} bytes",
+            )
+        self._received[peer] += 1
+        self._fill(peer, into, step)
+
+    def flush(self, step: int) -> None:
+        """Wait until all is sent; see Comm."""
+        self._check()
+        for peer, sender in self._senders.items():
+            try:
+                sender.flush(self._check)
+            except OSError as error:
+                raise self._lost(peer, step, f"takes no more messages ({error})") from error
+
+    def close(self) -> None:
+        """End all links at once; see Comm. Closing twice is closing once."""
+        for sender in self._senders.values():
+            sender.close()
+        for conn in self._incoming.values():
+            _close(conn)
+
+    def _fill(self, peer: int, view: memoryview, step: int) -> None:
+        conn, done, began = self._incoming[peer], 0, time.monotonic()
+        while done < len(view):
+            try:
+                got = conn.recv_into(view[done:])
+            except TimeoutError:
+                self._check()
+                if time.monotonic() - began > self.deadline_s:
+                    raise self._lost(peer, step, f"sent nothing for {self.deadline_s:g} s") from None
+                continue
+            except OSError as error:
+                self._check()
+                raise self._lost(peer, step, f"broke its connection ({error})") from error
+            if not got:
+                self._check()
+                raise self._lost(peer, step, f"closed its connection after {time.monotonic() - began:.1f} s")
+            done += got
+            began = time.monotonic()
+
+    def _lost(self, peer: int, step: int, what: str) -> PeerLost:
+        return PeerLost(
+            f"rank {peer} ({self._addresses[peer]}) {what} at step {step}; rank {self.rank} of {self.size} stops, "
+            "and fit_on restarts all from the newest checkpoint"
+        )
+
+
+def connect(
+    listener: Listener,
+    addresses: Sequence[Address],
+    ticket: Ticket,
+    rank: int,
+    *,
+    start_s: float,
+    deadline_s: float,
+    tls: Tls | None = None,
+    check: Callable[[], None] = lambda: None,
+) -> Mesh:
+    """Links to all ranks, once all have come; strangers are turned away meanwhile. Closes the listener.
+
+    `check` is called at least every 0.2 s wherever this rank waits, now and later, and may raise.
+    Raises: PeerLost if a rank has not come after `start_s`.
+    """
+    doorman = _Doorman(listener, ticket, rank, tls)
+    outgoing: dict[int, socket.socket] = {}
+    deadline = time.monotonic() + start_s
+    try:
+        doorman.start()
+        for peer in (p for p in range(ticket.size) if p != rank):
+            try:
+                outgoing[peer] = _dial(addresses[peer], tls)
+                left = deadline - time.monotonic()
+                knock(outgoing[peer], ticket, rank, peer, seconds=left, check=check)
+            except (OSError, Refused) as error:
+                raise PeerLost(
+                    f"rank {peer} ({addresses[peer]}) did not answer within {start_s:g} s before the first step ({error}); "
+                    "fit_on restarts all"
+                ) from error
+        while not doorman.complete.wait(POLL_S):
+            check()
+            if time.monotonic() > deadline:
+                raise PeerLost(
+                    f"ranks {sorted(doorman.missing())} did not come to rank {rank} within {start_s:g} s; fit_on restarts all"
+                )
+        incoming = doorman.close(keep=True)
+    except BaseException:
+        doorman.close(keep=False)
+        for conn in outgoing.values():
+            _close(conn)
+        raise
+    links = {peer: (incoming[peer], outgoing[peer]) for peer in outgoing}
+    return Mesh(ticket, rank, links, addresses, deadline_s=deadline_s, check=check)
+
+
+class _Doorman:
+    """Accepts connections in a thread, and hears each in one more, so that a silent stranger keeps nobody waiting."""
+
+    def __init__(self, listener: Listener, ticket: Ticket, rank: int, tls: Tls | None) -> None:
+        self.complete = threading.Event()
+        self._listener, self._ticket, self._rank, self._tls = listener, ticket, rank, tls
+        self._admitted: dict[int, socket.socket] = {}
+        self._lock, self._closed = threading.Lock(), threading.Event()
+        self._places = threading.BoundedSemaphore(STRANGERS)
+        self._thread = threading.Thread(target=self._accept, name=f"dlflow-door-{rank}", daemon=True)
+        if ticket.size == 1:
+            self.complete.set()
+
+    def start(self) -> None:
+        self._listener.socket.settimeout(ACCEPT_S)
+        self._thread.start()
+
+    def missing(self) -> set[int]:
+        with self._lock:
+            return set(range(self._ticket.size)) - {self._rank} - set(self._admitted)
+
+    def close(self, *, keep: bool) -> dict[int, socket.socket]:
+        """Accept no more; the connections that were admitted, closed too unless they are kept."""
+        self._closed.set()
+        self._listener.close()
+        self._thread.join(2 * POLL_S)
+        with self._lock:
+            if not keep:
+                for conn in self._admitted.values():
+                    _close(conn)
+            return dict(self._admitted)
+
+    def _accept(self) -> None:
+        while not (self._closed.is_set() or self.complete.is_set()):
+            if not self._places.acquire(timeout=POLL_S):
+                continue
+            try:
+                conn, _ = self._listener.socket.accept()
+            except OSError:  # nobody came in this slice, or the listener is closed
+                self._places.release()
+                continue
+            threading.Thread(target=self._hear, args=(conn,), name="dlflow-handshake", daemon=True).start()
+
+    def _hear(self, conn: socket.socket) -> None:
+        try:
+            _tune(conn)
+            conn.settimeout(HANDSHAKE_S)
+            if self._tls:
+                conn = self._tls.server.wrap_socket(conn, server_side=True)
+            self._let_in(admit(conn, self._ticket, self._rank, seconds=HANDSHAKE_S), conn)
+        except (OSError, Refused):  # a stranger, garbage, or a rank of an old generation: the right one may still come
+            _close(conn)
+        finally:
+            self._places.release()
+
+    def _let_in(self, peer: int, conn: socket.socket) -> None:
+        with self._lock:
+            if self._closed.is_set() or peer in self._admitted:
+                raise Refused(f"rank {peer} is already here; the second connection was closed")
+            self._admitted[peer] = conn
+            if len(self._admitted) == self._ticket.size - 1:
+                self.complete.set()
+
+
+def _dial(address: Address, tls: Tls | None) -> socket.socket:
+    if address.port:
+        conn = socket.create_connection((address.host, address.port), HANDSHAKE_S)
+    else:
+        conn = socket.socket(socket.AF_UNIX)
+        conn.settimeout(HANDSHAKE_S)
+        conn.connect(address.host)
+    _tune(conn)
+    return tls.client.wrap_socket(conn) if tls else conn
+
+
+def _tune(conn: socket.socket) -> None:
+    if conn.family != socket.AF_UNIX:
+        conn.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    conn.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_BYTES)
+    conn.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
+
+
+def _close(conn: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        conn.shutdown(socket.SHUT_RDWR)
+    conn.close()

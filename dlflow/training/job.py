@@ -1,0 +1,102 @@
+"""What to train, as one frozen value, and what came of it. The same Job gives the same weights on any number of ranks."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from functools import cached_property
+from typing import Any
+
+from dlflow.data import Dataset
+from dlflow.errors import ModelError
+from dlflow.nn import Layer, Loss, Optimizer
+
+__all__ = ["Job", "Line", "Outcome"]
+
+Line = dict[str, Any]
+"""One epoch: epoch, loss, val_loss, val_accuracy, seconds, samples_per_s (what does not apply is not there)."""
+
+MAX_SHARDS = 1024
+WHERE_AND_WHEN = {"folder", "checkpoint_s"}  # settings that cannot change a bit of the weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A training. `shards` is part of the model, not of the cluster: another number gives other bits.
+
+    Raises: ModelError for settings that do not fit together.
+    """
+
+    layers: tuple[Layer, ...]
+    loss: Loss
+    optimizer: Optimizer
+    train: Dataset
+    folder: str  # of checkpoints and final weights; reached by rank 0 only
+    validation: Dataset | None = None
+    batch: int = 128  # rows of a step, over all ranks
+    epochs: int = 10
+    seed: int = 0
+    shards: int = 8  # power of two; shards of 64 rows and more cost least
+    patience: int | None = None  # epochs without a better validation loss before training ends with the best weights
+    checkpoint_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        for name in ("batch", "epochs"):
+            if getattr(self, name) < 1:
+                raise ModelError(f"job: {name} is {getattr(self, name)!r}, expected at least 1; correct it")
+        if not 1 <= self.shards <= MAX_SHARDS or self.shards & (self.shards - 1):
+            raise ModelError(f"job: shards is {self.shards!r}, expected a power of two up to {MAX_SHARDS}; 8 is a good choice")
+        if not 0 <= self.seed < 1 << 63:
+            raise ModelError(f"job: seed is {self.seed!r}, expected a whole number from 0 to 2^63 - 1; choose another one")
+        if not self.checkpoint_s > 0:
+            raise ModelError(f"job: checkpoint_s is {self.checkpoint_s!r}, expected seconds above 0; 30 is a good choice")
+        if self.patience is not None and (self.patience < 1 or self.validation is None):
+            raise ModelError(
+                f"job: patience is {self.patience!r} and validation is {'missing' if self.validation is None else 'given'}, "
+                "expected at least 1 with a validation set; give one, or leave patience out"
+            )
+        for name in ("train", "validation"):
+            dataset = getattr(self, name)
+            if dataset is not None and not dataset.rows:
+                raise ModelError(f"job: {name} has no rows, expected at least 1; look at the split and the filters before it")
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Digest of all that decides the weights; a checkpoint is used only by the job that wrote it.
+
+        Raises: ModelError for a layer, loss or optimizer that is no frozen dataclass of plain settings.
+        """
+        settings = {each.name: _plain(getattr(self, each.name)) for each in fields(self) if each.name not in WHERE_AND_WHEN}
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a training gave."""
+
+    weights: str  # path of the weights file: safetensors with one tensor `w`
+    weights_sha256: str  # of the bytes of w
+    history: tuple[Line, ...]
+    steps: int
+    stopped_early: bool
+    best_epoch: int | None  # with patience: the epoch whose weights these are
+    parameters: int
+    workers: int  # ranks that finished it
+    numerics: Mapping[str, Any]  # NumPy, BLAS kernel, threads: the bits hold for these
+    restarts: tuple[str, ...] = field(default=())
+
+
+def _plain(value: Any) -> Any:
+    """The value as JSON can hold it, with the names of classes, so that equal text means equal settings."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if is_dataclass(value) and not isinstance(value, type):
+        kind = f"{type(value).__module__}.{type(value).__qualname__}"
+        return {"": kind, **{each.name: _plain(getattr(value, each.name)) for each in fields(value)}}
+    raise ModelError(
+        f"job: {value!r} is a {type(value).__name__}, expected a frozen dataclass of numbers, texts and tuples; write it as one"
+    )

@@ -1,0 +1,1 @@
+"""What a person runs: the command line, the drivers (direct and Prefect), clusters, the report."""

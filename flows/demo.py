@@ -1,0 +1,49 @@
+"""`dlflow demo` and `dlflow new`: a project of example data that shows the whole mission; nothing is downloaded."""
+
+import shutil
+from importlib.resources import files
+from pathlib import Path
+
+from flows.example import generate
+from flows.project import open_project
+from flows.run import run_project
+from flows.session import Options, plan_of
+from flows.terminal import Terminal
+from pipelines.errors import SpecError
+
+__all__ = ["demo", "new_project"]
+
+MARK = ".dlflow-demo"  # only a folder with this file is emptied by a later demo
+
+
+def demo(folder: Path, *, rows: int, seed: int, workers: int, prefect: bool, kill_worker: bool, keep: bool) -> None:
+    """Generate, run, prove, report.
+
+    Raises: SpecError if the folder holds something that is not a demo.
+    """
+    if folder.exists() and not (folder / MARK).exists() and any(folder.iterdir()):
+        raise SpecError(f"{folder} is not empty and not a demo of ours, so it is not overwritten; give another --folder")
+    if folder.exists() and not keep:
+        shutil.rmtree(folder)
+    terminal = Terminal()
+    terminal.say(f"dlflow demo · {workers or 1} {'worker' if workers <= 1 else 'workers'} · {rows:,} orders · ./{folder}")
+    if not (folder / "pipeline.toml").exists():
+        new_project(folder, rows=rows, seed=seed)
+        (folder / MARK).touch()
+    project = open_project(folder / "pipeline.toml")
+    options = Options(workers=workers, prove=workers > 0, kill_worker=kill_worker and workers > 0)
+    following = (f"cd {folder} && dlflow plan", "dlflow new shop", "dlflow demo --kill-worker")
+    run_project(project, plan_of(project), options, terminal, prefect=prefect, following=following)
+
+
+def new_project(folder: Path, *, rows: int, seed: int) -> None:
+    """A folder with a pipeline file and example data.
+
+    Raises: SpecError if it is there and not empty.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise SpecError(f"{folder} is there and not empty; choose another name")
+    (folder / "data").mkdir(parents=True)
+    generate(folder / "data", rows=rows, seed=seed)
+    template = files("flows") / "gallery" / "orders" / "pipeline.toml"
+    (folder / "pipeline.toml").write_text(template.read_text("utf-8"), "utf-8")

@@ -1,0 +1,114 @@
+"""A pipeline file as a whole: its tables (pipelines) and its models (dlflow), checked together, and planned."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from dlflow import nn
+from dlflow.errors import ModelError
+from pipelines import plan, spec
+from pipelines.names import did_you_mean
+
+__all__ = ["ModelSpec", "Project", "open_project"]
+
+Baseline = Literal["prior", "logistic"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """One [models.NAME] of the pipeline file."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    table: str
+    layers: tuple[dict[str, Any], ...]
+    loss: str | dict[str, Any]
+    optimizer: str | dict[str, Any] = "adam"
+    batch: int = 256
+    epochs: int = 10
+    seed: int = 0
+    shards: int = 8  # the batch is cut into so many pieces, whatever the number of workers: a power of two
+    patience: int | None = None  # epochs without a better validation loss before training stops
+    baselines: tuple[Baseline, ...] = ("prior",)
+    checkpoint_s: float = 30.0
+
+    def made(self) -> tuple[tuple[nn.Layer, ...], nn.Loss, nn.Optimizer]:
+        """Layers, loss and optimizer.
+
+        Raises: ModelError with a "did you mean".
+        """
+        layers = tuple(nn.layer_from(layer) for layer in self.layers)
+        return (
+            layers,
+            nn.loss_from(_named(self.loss, "loss")),
+            nn.optimizer_from(_named(self.optimizer, "optimizer")),
+        )
+
+
+@dataclass(frozen=True)
+class Project:
+    """A checked pipeline file."""
+
+    pipeline: spec.Pipeline
+    checked: Mapping[str, plan.Checked]
+    models: Mapping[str, ModelSpec]
+
+    @property
+    def state(self) -> Path:
+        """Folder of what is not a table: logs, digests, models, records."""
+        return self.pipeline.warehouse / "_dlflow"
+
+
+def open_project(file: Path | str, settings: Mapping[str, str] | None = None) -> Project:
+    """The checked project of a pipeline file.
+
+    Raises: SpecError with every problem that can be known without reading data.
+    """
+    document = spec.read(file)
+    pipeline = spec.build(document, settings or {})
+    checked = plan.check(document, pipeline)
+    models = {
+        name: model for name in pipeline.models if (model := _model(document, pipeline, name)) is not None
+    }
+    document.raise_problems()
+    return Project(pipeline, checked, models)
+
+
+def _model(document: spec.Document, pipeline: spec.Pipeline, name: str) -> ModelSpec | None:
+    path = ("models", name)
+    model: ModelSpec | None = document.checked(ModelSpec, pipeline.models[name], path)
+    if model is None:
+        return None
+    if model.table not in pipeline.tables:
+        document.problem(
+            (*path, "table"),
+            f"models.{name}: there is no table {model.table!r}{did_you_mean(model.table, pipeline.tables)}",
+        )
+    elif not any(step.do == "features" for step in pipeline.tables[model.table].steps if hasattr(step, "do")):
+        document.problem(
+            (*path, "table"),
+            f'models.{name}: table {model.table!r} has no step {{ do = "features", ... }}, so there is nothing to train on',
+        )
+    for key, least in (("batch", 1), ("epochs", 1), ("shards", 1)):
+        if getattr(model, key) < least:
+            document.problem(
+                (*path, key), f"models.{name}.{key} = {getattr(model, key)}: expected at least {least}"
+            )
+    if model.shards & (model.shards - 1):
+        document.problem(
+            (*path, "shards"),
+            f"models.{name}.shards = {model.shards}: expected a power of two (1, 2, 4, 8, ...)",
+        )
+    try:
+        model.made()
+    except ModelError as error:
+        document.problem(path, f"models.{name}: {error}")
+    return model
+
+
+def _named(value: str | dict[str, Any], what: str) -> str | dict[str, Any]:
+    """`{ kind = "adam", ... }` as the registry of dlflow.nn reads it."""
+    if isinstance(value, dict) and "kind" in value:
+        return {what: value["kind"], **{key: item for key, item in value.items() if key != "kind"}}
+    return value

@@ -1,0 +1,235 @@
+"""The one-file HTML report of a run: what was made, whether to trust it, and from what.
+
+The page needs nothing but itself: no script, no font, no picture from elsewhere, and a content policy that forbids
+them. Every value of the record is escaped by the template; only the drawings of this package are trusted markup.
+"""
+
+import base64
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from flows import charts, drawing
+from flows.facts import HIGHER_IS_BETTER, NAMES, equation, tally, verdicts
+from flows.figures import count, duration, number, percent, plural, rate, short, size
+from flows.svg import anchor
+
+__all__ = ["render", "write"]
+
+TEMPLATES = Path(__file__).parent / "templates"
+PARTS = ("rows_out", "quarantined", "deduplicated", "filtered")  # what becomes of rows_in + added
+
+# What a part of a record holds where it is not given: the template then needs no word about missing parts.
+COUNTS = dict.fromkeys(("rows_in", "rows_out", "quarantined", "deduplicated", "filtered", "added"), 0)
+STEP: dict[str, Any] = {"name": "", **COUNTS, "notes": {}}
+INPUT = {"name": "", "kind": "", "path": "", "rows": None, "bytes": None, "version": None, "sha256": None}
+SAMPLE = {"source": "", "line": None, "message": "", "raw": ""}
+REJECT: dict[str, Any] = {"rule": "", "column": None, "count": 0, "samples": []}
+CHECK = {"name": "", "column": None, "severity": "block", "passed": False, "found": "", "expected": ""}
+COLUMN: dict[str, Any] = {
+    "type": "", "rows": 0, "nulls": 0, "min": None, "max": None, "mean": None, "std": None, "distinct": None,
+    "histogram": None, "top": [],
+}  # fmt: skip
+TABLE: dict[str, Any] = {
+    "name": "", "status": "", "why": [], "version": None, "seconds": None, **COUNTS, "files": None, "bytes": None,
+    "partition_by": [], "steps": [], "inputs": [], "rejects": [], "checks": [], "profile": {},
+}  # fmt: skip
+MODEL: dict[str, Any] = {
+    "name": "", "status": "", "why": [], "table": None, "version": None, "rows": {}, "features": None,
+    "architecture": [], "parameters": None, "loss": None, "optimizer": None, "batch": None, "shards": None, "seed": None,
+    "workers": None, "seconds": None, "samples_per_s": None, "history": [], "metrics": {}, "baselines": [],
+    "confusion": None, "classes": None, "roc": [], "calibration": [], "weights_sha256": None, "restarts": [],
+    "proof": None, "verdict": None, "path": None,
+}  # fmt: skip
+RECORD: dict[str, Any] = {
+    "pipeline": "", "file": "", "run": "", "started": "", "seconds": None, "driver": "", "workers": None,
+    "versions": {}, "plan": "", "tables": [], "models": [], "ledger": {},
+}  # fmt: skip
+
+
+def write(record: Mapping[str, Any], path: Path | str) -> Path:
+    """Write the report of a run record; readers see the old file or the whole new one.
+
+    Raises: OSError if the folder cannot be written.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        aside.write_text(render(record), encoding="utf-8", errors="backslashreplace")
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+    return path
+
+
+def render(record: Mapping[str, Any]) -> str:
+    """The report as one HTML text."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # noqa: PLC0415 - a run with nothing to do needs none
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        count=count,
+        duration=duration,
+        figure=number,
+        percent=percent,
+        plural=plural,
+        rate=rate,
+        short=short,
+        size=size,
+    )
+    environment.tests["in_any"] = lambda part, steps: any(step[part] for step in steps)
+    style = (TEMPLATES / "report.css").read_text("utf-8")
+    whole = _complete(record)
+    return environment.get_template("report.html.j2").render(
+        record=whole,
+        style=style,
+        # The policy names the one style sheet by its digest: markup that came in with a value could not style anything.
+        style_digest=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
+        subtitle=_subtitle(whole),
+        verdicts=verdicts(whole),
+        checks=tally(whole),
+        drawing=drawing.pipeline(whole),
+        ledger_rows=[_ledger_row(table) for table in whole["tables"]],
+        ledger_sum=_ledger_row(
+            {"name": "all tables", **{key: sum(t[key] for t in whole["tables"]) for key in COUNTS}}
+        ),
+        parts=PARTS,
+        equation=equation,
+        lineage=list(_lineage(whole)),
+        models=[_model(model) for model in whole["models"]],
+        columns={
+            table["name"]: [_column(name, column) for name, column in table["profile"].items()]
+            for table in whole["tables"]
+        },
+        anchor=anchor,
+        charts=charts,
+    )
+
+
+def _subtitle(record: Mapping[str, Any]) -> str:
+    said = [f"run {record['run']}" if record["run"] else "", str(record["started"]).replace("T", " ")]
+    said += [] if record["seconds"] is None else [duration(record["seconds"])]
+    said += [] if record["workers"] is None else [plural(record["workers"], "worker")]
+    return " · ".join(part for part in said if part)
+
+
+def _complete(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record with every part in its place."""
+    whole = _with(RECORD, record)
+    whole["tables"] = [_complete_table(table) for table in whole["tables"]]
+    whole["models"] = [_with(MODEL, model) for model in whole["models"]]
+    return whole
+
+
+def _complete_table(table: Mapping[str, Any]) -> dict[str, Any]:
+    whole = _with(TABLE, table)
+    whole["steps"] = [_with(STEP, step) for step in whole["steps"]]
+    whole["inputs"] = [_with(INPUT, item) for item in whole["inputs"]]
+    whole["checks"] = [_with(CHECK, check) for check in whole["checks"]]
+    whole["rejects"] = [_with(REJECT, reject) for reject in whole["rejects"]]
+    for reject in whole["rejects"]:
+        reject["samples"] = [_with(SAMPLE, sample) for sample in reject["samples"]]
+    whole["profile"] = {name: _with(COLUMN, column) for name, column in whole["profile"].items()}
+    return whole
+
+
+def _with(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    return {**defaults, **{key: value for key, value in given.items() if value is not None}}
+
+
+def _ledger_row(table: Mapping[str, Any]) -> dict[str, Any]:
+    balanced = table["rows_in"] + table["added"] == sum(table[part] for part in PARTS)
+    return {**{key: table[key] for key in COUNTS}, "name": table["name"], "balanced": balanced}
+
+
+def _column(name: str, column: Mapping[str, Any]) -> dict[str, Any]:
+    """A column of the profile with its picture: a histogram, or the most frequent values, or neither."""
+    shape = column["histogram"] or {}
+    picture = charts.histogram(
+        shape.get("edges") or [], shape.get("counts") or [], title=f"Distribution of {name}"
+    )
+    if not picture and column["top"]:
+        top = [("(missing)" if value is None else str(value), n) for value, n in column["top"][:8]]
+        picture = charts.bars(top, title=f"Most frequent values of {name}", total=column["rows"] or None)
+    return {"name": name, **column, "picture": picture}
+
+
+def _model(model: Mapping[str, Any]) -> dict[str, Any]:
+    """A model with its pictures and one table of all metrics: the splits, then the baselines."""
+    history = [entry for entry in model["history"] if entry.get("epoch") is not None]
+    curves = {
+        name: [(entry["epoch"], entry[key]) for entry in history if entry.get(key) is not None]
+        for name, key in (("train", "loss"), ("validation", "val_loss"))
+    }
+    splits = [(split, metrics) for split, metrics in model["metrics"].items() if metrics]
+    rivals = [(str(rival.get("name")), rival.get("metrics") or {}) for rival in model["baselines"]]
+    metrics = list(dict.fromkeys(metric for _, found in (*splits, *rivals) for metric in found))
+    return {
+        **model,
+        "learning": charts.lines(
+            curves, title=f"Learning curve of {model['name']}", x_label="epoch", y_label="loss"
+        ),
+        "roc_curve": charts.roc(
+            model["roc"], title=f"ROC of {model['name']}", auc=(model["metrics"].get("test") or {}).get("auc")
+        ),
+        "calibration_curve": charts.calibration(
+            model["calibration"], title=f"Calibration of {model['name']}"
+        ),
+        "matrix": charts.confusion(model["confusion"] or [], model["classes"]),
+        "metric_heads": [*(split for split, _ in splits), *(name for name, _ in rivals)],
+        "rival_count": len(rivals),
+        "metric_rows": [
+            (
+                NAMES.get(metric, metric.replace("_", " ")),
+                [found.get(metric) for _, found in (*splits, *rivals)],
+            )
+            for metric in sorted(
+                metrics, key=lambda metric: (metric not in HIGHER_IS_BETTER, metrics.index(metric))
+            )
+        ],
+    }
+
+
+def _lineage(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Trees from what was made last back to the files: every table is told in full once."""
+    tables = {table["name"]: table for table in record["tables"]}
+    told: set[str] = set()
+
+    def node(name: str, version: int | None, rows: int | None) -> dict[str, Any]:
+        table = tables.get(name)
+        first = table is not None and name not in told
+        told.add(name)
+        inputs = table["inputs"] if table is not None and first else []
+        return {
+            "name": name,
+            "version": table["version"] if version is None and table else version,
+            "rows": table["rows_out"] if rows is None and table else rows,
+            "again": not first and table is not None,
+            "tables": [
+                node(item["name"], item["version"], item["rows"])
+                for item in inputs
+                if item["kind"] != "source"
+            ],
+            "files": [item for item in inputs if item["kind"] == "source"],
+        }
+
+    for model in record["models"]:
+        yield {
+            "model": model,
+            "tree": node(model["table"], model["version"], None) if model["table"] else None,
+        }
+    read = {
+        item["name"] for table in record["tables"] for item in table["inputs"] if item["kind"] != "source"
+    }
+    for name in tables:
+        if name not in told and name not in read:
+            yield {"model": None, "tree": node(name, None, None)}

@@ -1,0 +1,161 @@
+"""One run of a pipeline: what it works with (workers, terminal, log) and what it has found so far (the record).
+
+The direct driver and the Prefect driver make the same session and take the same steps (flows.steps): the driver
+decides only who is told that a step began and ended.
+"""
+
+import contextlib
+import datetime
+import logging
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flows.failures import keep_traceback
+from flows.project import Project
+from flows.terminal import Terminal
+from pipelines import warehouse
+from pipelines.engine import InProcess, OnDask, Runner
+from pipelines.plan import Plan, make
+from pipelines.storage import TableRef
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+__all__ = ["Options", "Session", "open_session", "plan_of"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to run, as the command line says it."""
+
+    workers: int | None = None  # None: sized to the machine; 0: this process
+    scheduler: str | None = None  # address of a running Dask cluster
+    tls: tuple[str, str, str] | None = None  # CA, certificate, key: files, for tls:// addresses
+    prove: bool = False  # train again on one worker, and compare the weights
+    kill_worker: bool = False  # kill -9 one worker during training, to show that nothing changes
+    report: Path | None = None  # where the report goes; None: beside the pipeline file
+
+
+@dataclass
+class Session:
+    """What the steps of one run share."""
+
+    project: Project
+    plan: Plan
+    options: Options
+    terminal: Terminal
+    run: str
+    driver: str
+    log: Path
+    record: dict[str, Any] = field(default_factory=dict)
+    started: float = field(default_factory=time.monotonic)
+    _cluster: "Future[Client | None] | None" = None
+    _versions: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def client(self) -> "Client | None":
+        """The client of the cluster, as soon as it is there; None without a cluster."""
+        return None if self._cluster is None else self._cluster.result(timeout=180)
+
+    @property
+    def runner(self) -> Runner:
+        """Where tasks run."""
+        client = self.client
+        return InProcess() if client is None else OnDask(client)
+
+    @property
+    def workers(self) -> int:
+        """Worker processes; 1 without a cluster."""
+        client = self.client
+        return 1 if client is None else len(client.nthreads())
+
+    def reference(self, name: str) -> TableRef:
+        """The version of a table that this run reads: the newest, once and for the whole run."""
+        snapshot = warehouse.Snapshot.open(
+            str(self.project.pipeline.warehouse / name), self._versions.get(name)
+        )
+        self._versions[name] = snapshot.version
+        return snapshot.reference(name)
+
+    def committed(self, name: str, version: int) -> None:
+        """This run has committed a table: later steps read this version."""
+        self._versions[name] = version
+
+
+def plan_of(project: Project) -> Plan:
+    """What the warehouse lacks."""
+    return make(
+        project.pipeline, project.checked, state=warehouse.build_state, digests=project.state / "digests.json"
+    )
+
+
+@contextlib.contextmanager
+def open_session(
+    project: Project, plan: Plan, options: Options, terminal: Terminal, *, driver: str
+) -> Iterator[Session]:
+    """A session whose cluster starts at once, in the background, and is gone afterwards.
+
+    Raises: PipelineError before any work if the warehouse cannot be written.
+    """
+    pipeline = project.pipeline
+    warehouse.preflight(pipeline.warehouse)
+    run = f"{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
+    log = project.state / "logs" / f"{run}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_logging_to(log))
+        session = Session(project, plan, options, terminal, run, driver, log)
+        if options.workers != 0 or options.scheduler:
+            session._cluster = _start_cluster(stack, options, log)  # noqa: SLF001 - this is its constructor
+        try:
+            yield session
+        except BaseException as error:
+            keep_traceback(error, log)
+            raise
+
+
+def _start_cluster(stack: contextlib.ExitStack, options: Options, log: Path) -> "Future[Client | None]":
+    from flows.cluster import cluster  # noqa: PLC0415 - 0.8 s of imports that a run without a cluster does not pay
+
+    resources = contextlib.ExitStack()
+    pool = ThreadPoolExecutor(1, "dlflow-cluster")
+
+    def start() -> "Client":
+        return resources.enter_context(
+            cluster(workers=options.workers, scheduler=options.scheduler, tls=options.tls, log=log)
+        )
+
+    future: Future[Client | None] = pool.submit(start)
+
+    def stop() -> None:
+        with contextlib.suppress(Exception):  # why it did not start is told where it is used
+            future.result(timeout=180)
+        resources.close()
+        pool.shutdown()
+
+    stack.callback(stop)
+    return future
+
+
+@contextlib.contextmanager
+def _logging_to(path: Path) -> Iterator[None]:
+    """Everything that is logged goes to the run's file; the terminal stays calm."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    handler = logging.StreamHandler(os.fdopen(descriptor, "a", encoding="utf-8"))
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+    root = logging.getLogger()
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(min(level, logging.INFO) if level else logging.INFO)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(level)
+        handler.stream.close()

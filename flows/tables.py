@@ -1,0 +1,83 @@
+"""What is in a warehouse, for people and for programs: its tables, the history of one, answers to SQL."""
+
+import csv
+import datetime
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from flows.figures import size
+from pipelines import warehouse
+
+__all__ = ["print_history", "print_query", "print_tables"]
+
+
+def print_tables(root: Path, *, as_json: bool) -> None:
+    """One line per table."""
+    found = [dict(table) for table in warehouse.tables(root)]
+    if as_json:
+        _print_json(found)
+    elif not found:
+        click.echo(f"{root}: no tables yet; dlflow run makes them", err=True)
+    else:
+        shown = [{**table, "bytes": size(table["bytes"])} for table in found]
+        _print_rows(list(shown[0]), [list(table.values()) for table in shown])
+
+
+def print_history(root: Path, table: str, *, as_json: bool) -> None:
+    """One line per version, newest first."""
+    found = [dict(version) for version in warehouse.history(str(root / table))]
+    if as_json:
+        _print_json(found)
+    else:
+        _print_rows(list(found[0]), [list(version.values()) for version in found])
+
+
+def print_query(root: Path, query: str, *, form: str, limit: int) -> None:
+    """The answer to a query."""
+    answer = warehouse.sql(root, query)
+    if form == "json":
+        _print_json(answer.to_pylist())
+    elif form == "csv":
+        writer = csv.writer(sys.stdout)
+        writer.writerow(answer.column_names)
+        writer.writerows(zip(*(column.to_pylist() for column in answer.columns), strict=True))
+    else:
+        _print_rows(answer.column_names, [list(row.values()) for row in answer.slice(0, limit).to_pylist()])
+        if answer.num_rows > limit:
+            click.echo(f"... {answer.num_rows - limit:,} more rows; --limit or --format csv shows them", err=True)
+
+
+def _print_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=1, default=str, ensure_ascii=False))
+
+
+def _print_rows(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    cells = [[_shown(value) for value in row] for row in rows]
+    right = [all(isinstance(row[place], int | float) or row[place] is None for row in rows) for place in range(len(names))]
+    widths = [max(len(name), *(len(row[place]) for row in cells), 0) if cells else len(name) for place, name in enumerate(names)]
+    for row in [list(names), *cells]:
+        line = "  ".join(text.rjust(width) if flush else text.ljust(width) for text, width, flush in zip(row, widths, right, strict=True))
+        click.echo(line.rstrip())
+
+
+def _shown(value: Any) -> str:
+    match value:
+        case None:
+            return ""
+        case bool():
+            return str(value).lower()
+        case int():
+            return f"{value:,}"
+        case float():
+            return f"{value:.6g}"
+        case datetime.datetime():
+            return value.isoformat(sep=" ", timespec="seconds")
+        case Mapping() | list() | tuple():
+            return json.dumps(value, default=str, ensure_ascii=False)
+    text = str(value).replace("\n", "\\n")
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,259 @@
+"""One model of the pipeline file: from a committed table of features to evaluated, registered weights.
+
+The features are a pinned version; its split column says which rows train, validate and test. Training runs as a gang
+on the Dask workers, or in this process without a cluster: the bits are the same.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dlflow import nn, registry
+from dlflow.data import Dataset, TableFile
+from dlflow.errors import ModelError, ModelFileError
+from dlflow.training import Job, Outcome, fit, load_weights
+from dlflow.training.metrics import State, charts, merge, numbers, state_of
+from flows.baselines import compare
+from flows.project import ModelSpec, Project
+from flows.session import Session
+from pipelines.features import SPLIT, TEST, TRAIN, VALIDATION
+from pipelines.plan import Plan
+from pipelines.storage import TableRef
+
+__all__ = ["current_model", "train_model"]
+
+SETS = (TRAIN, VALIDATION, TEST)
+SHOWN = {"binary": "auc", "classes": "accuracy", "regression": "r2"}  # the metric that says most, by task
+OVERFIT = 0.05  # gap of that metric between training and validation rows from which we speak of over-fitting
+
+
+@dataclass(frozen=True)
+class _Sets:
+    """The rows of the feature table, by their part in training."""
+
+    train: Dataset
+    validation: Dataset | None
+    test: Dataset | None
+
+    def all(self) -> dict[str, Dataset]:
+        found = {TRAIN: self.train, VALIDATION: self.validation, TEST: self.test}
+        return {name: dataset for name, dataset in found.items() if dataset is not None}
+
+
+def current_model(project: Project, plan: Plan, name: str) -> dict[str, Any] | None:
+    """What is known of the newest version of a model, if it is what the file describes; None if it has to be trained."""
+    spec = project.models[name]
+    if not plan.tables[spec.table].current:
+        return None
+    root = project.state / "models"
+    try:
+        folder = registry.latest(root, name)
+        metadata = json.loads((folder / "model.json").read_text("utf-8"))["metadata"]
+    except (ModelFileError, FileNotFoundError, KeyError, json.JSONDecodeError):
+        return None
+    if metadata.get("fingerprint") != _fingerprint(spec, plan.tables[spec.table].fingerprint):
+        return None
+    found: dict[str, Any] = metadata["record"]
+    return {**found, "status": "unchanged", "why": []}
+
+
+def train_model(session: Session, name: str) -> dict[str, Any]:
+    """The record of a model: trained, evaluated, compared and registered, or found unchanged.
+
+    Raises: ModelError, NonFinite, GangFailed.
+    """
+    if (known := current_model(session.project, session.plan, name)) and not session.options.prove:
+        return known
+    spec = session.project.models[name]
+    ref = session.reference(spec.table)
+    sets = _sets(ref)
+    layers, loss, optimizer = spec.made()
+    fingerprint = _fingerprint(spec, session.plan.tables[spec.table].fingerprint)
+    folder = session.project.state / "training" / f"{name}-{fingerprint}"
+    job = Job(
+        layers=layers,
+        loss=loss,
+        optimizer=optimizer,
+        train=sets.train,
+        validation=sets.validation,
+        folder=str(folder),
+        batch=spec.batch,
+        epochs=spec.epochs,
+        seed=spec.seed,
+        shards=spec.shards,
+        patience=spec.patience,
+        checkpoint_s=spec.checkpoint_s,
+    )
+    started = time.monotonic()
+    outcome = _run(session, name, job, workers=None, kill=session.options.kill_worker)
+    seconds = time.monotonic() - started
+    model = nn.Model(layers, sets.train.shape)
+    model.w[...] = load_weights(outcome.weights, sha256=outcome.weights_sha256)
+    record = {
+        "name": name,
+        "status": "trained",
+        "why": ["its features, settings or code changed"],
+        "table": spec.table,
+        "version": ref.version,
+        "rows": {part: dataset.rows for part, dataset in sets.all().items()},
+        "features": int(np.prod(sets.train.shape)),
+        "architecture": _architecture(model),
+        "parameters": outcome.parameters,
+        "loss": loss.kind,
+        "optimizer": optimizer.kind,
+        "batch": spec.batch,
+        "shards": spec.shards,
+        "seed": spec.seed,
+        "workers": outcome.workers,
+        "seconds": round(seconds, 2),
+        "samples_per_s": round(sets.train.rows * len(outcome.history) / seconds) if seconds else None,
+        "history": [dict(line) for line in outcome.history],
+        "weights_sha256": outcome.weights_sha256,
+        "numerics": dict(outcome.numerics),
+        "restarts": list(outcome.restarts),
+        **_evaluation(model, loss, spec, sets),
+        "proof": _proof(session, name, job, outcome) if session.options.prove else None,
+    }
+    record["verdict"] = _verdict(record["metrics"], loss.task)
+    number, path = registry.save_version(
+        session.project.state / "models",
+        name,
+        weights=model.w,
+        layers=layers,
+        in_shape=sets.train.shape,
+        metadata={
+            "fingerprint": fingerprint,
+            "loss": nn.loss_to(loss),
+            "optimizer": nn.optimizer_to(optimizer),
+            "features": list(sets.train.names or ()),
+            "lineage": {"table": spec.table, "version": ref.version, "files": [file.path for file in ref.files], "run": session.run},
+            "numerics": dict(outcome.numerics),
+            "record": record,
+        },
+    )
+    shutil.rmtree(folder, ignore_errors=True)  # the registered version is the truth now
+    shutil.rmtree(f"{folder}-proof", ignore_errors=True)
+    record |= {"model_version": number, "path": str(path)}
+    return record
+
+
+def _run(session: Session, name: str, job: Job, *, workers: int | None, kill: bool = False) -> Outcome:
+    def tell(event: Mapping[str, Any]) -> None:
+        match event["event"]:
+            case "step" | "epoch":
+                shown = {key: value for key, value in event.items() if key != "event"}
+                session.terminal.training({**shown, "model": name, "epoch": event["epoch"] + 1})
+            case "restart" | "warning":
+                session.terminal.training({"model": name, "message": event["why"]})
+
+    if session.client is None:
+        return fit(job, tell)
+    from dlflow.parallel import fit_on  # noqa: PLC0415 - Dask is imported only where a cluster is used
+
+    return fit_on(session.client, job, workers=workers, report=_killing(session, tell) if kill else tell)
+
+
+def _killing(session: Session, tell: Callable[[Mapping[str, Any]], None]) -> Callable[[Mapping[str, Any]], None]:
+    """Kill -9 one worker process of this machine in the middle of the first epochs, once."""
+    done = False
+
+    def report(event: Mapping[str, Any]) -> None:
+        nonlocal done
+        tell(event)
+        if not done and event["event"] == "epoch":
+            done = True
+            from flows.cluster import worker_pids  # noqa: PLC0415
+
+            pid = max(worker_pids(session.client).values())
+            session.terminal.training({"message": f"killing worker process {pid} (kill -9), as asked"})
+            os.kill(pid, signal.SIGKILL)
+
+    return report
+
+
+def _proof(session: Session, name: str, job: Job, outcome: Outcome) -> dict[str, Any]:
+    """The same job once more, from the beginning, on one worker."""
+    folder = f"{job.folder}-proof"
+    shutil.rmtree(folder, ignore_errors=True)
+    again = _run(session, f"{name} (proof)", replace(job, folder=folder), workers=1)
+    return {"workers": again.workers, "weights_sha256": again.weights_sha256, "identical": again.weights_sha256 == outcome.weights_sha256}
+
+
+def _sets(ref: TableRef) -> _Sets:
+    files: dict[str, list[TableFile]] = {part: [] for part in SETS}
+    for file in ref.files:
+        part = dict(file.partition).get(SPLIT)
+        if part not in files:
+            raise ModelError(
+                f"table {ref.name!r}: a file has {SPLIT} = {part!r}, expected one of {', '.join(SETS)}; "
+                f'add the step {{ do = "split", ... }} before features, and partition_by = ["{SPLIT}"]'
+            )
+        files[part].append(TableFile(file.path, file.row_groups))
+    if not files[TRAIN]:
+        raise ModelError(f"table {ref.name!r} has no row with {SPLIT} = {TRAIN!r}; correct the split step")
+    found = {part: Dataset(tuple(each)) if each else None for part, each in files.items()}
+    train = found[TRAIN]
+    if train is None:
+        raise AssertionError(ref.name)
+    return _Sets(train, found[VALIDATION], found[TEST])
+
+
+def _evaluation(model: nn.Model, loss: nn.Loss, spec: ModelSpec, sets: _Sets) -> dict[str, Any]:
+    """Metrics on every set, the charts of the test rows (or the best that there is), baselines on the test rows."""
+    states = {part: _state(model, loss, dataset) for part, dataset in sets.all().items()}
+    shown = TEST if sets.test is not None else VALIDATION if sets.validation is not None else TRAIN
+    drawn = charts(states[shown])
+    compared = sets.test or sets.validation
+    return {
+        "task": loss.task,
+        "metrics": {part: numbers(state) for part, state in states.items()},
+        "confusion": drawn.get("confusion"),
+        "roc": drawn.get("roc"),
+        "calibration": drawn.get("calibration"),
+        "baselines": compare(spec.baselines, loss.task, sets.train, compared) if compared is not None else [],
+    }
+
+
+def _state(model: nn.Model, loss: nn.Loss, dataset: Dataset) -> State:
+    total: State | None = None
+    for number, file in enumerate(dataset.files):
+        for group in range(len(file.row_groups)):
+            X, y = dataset.group(number, group)
+            state = state_of(loss.task, loss.scores(model.outputs(X), model.head), y)
+            total = state if total is None else merge(total, state)
+    if total is None:
+        raise ModelError("there are no rows to evaluate; look at the split")
+    return total
+
+
+def _verdict(metrics: Mapping[str, Mapping[str, Any]], task: str) -> str:
+    """Whether the model does better on the rows it was trained on, in words."""
+    held = metrics.get(VALIDATION) or metrics.get(TEST)
+    name = SHOWN[task]
+    if held is None or metrics[TRAIN].get(name) is None or held.get(name) is None:
+        return "no validation rows: over-fitting cannot be judged"
+    gap = metrics[TRAIN][name] - held[name]
+    text = f"{name} {metrics[TRAIN][name]:.3f} on training rows, {held[name]:.3f} on held-out rows (gap {gap:+.3f})"
+    return f"over-fitting: {text}; add l2 or dropout, or stop earlier" if gap > OVERFIT else f"no over-fitting: {text}"
+
+
+def _architecture(model: nn.Model) -> list[str]:
+    return [f"{layer} -> {shape}" for layer, shape in zip(model.layers, model.shapes, strict=True)]
+
+
+def _fingerprint(spec: ModelSpec, table: str) -> str:
+    """What decides the weights: the settings, the features, the code of dlflow, NumPy."""
+    code = hashlib.sha256()
+    for module in sorted(Path(nn.__file__).parent.parent.rglob("*.py")):
+        code.update(module.read_bytes())
+    text = json.dumps([asdict(spec), table, code.hexdigest(), np.__version__], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -1,0 +1,313 @@
+"""One table from its plan to its commit: passes over the parts, the ledger, the checks, then one atomic commit.
+
+    read -> Map -> Map -> [sketch] -> Map ... -> [exchange] -> Map ... -> write files      on the workers
+    receipts -> ledger balances -> checks pass -> quarantine commit -> data commit         in the driver
+
+Only receipts come back. A crash at any moment leaves either the old version or the new one; running again reuses
+every receipt of the same fingerprint whose files are whole.
+"""
+
+import functools
+import json
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from pipelines import publish, quality, sources, task, warehouse
+from pipelines.engine import Runner
+from pipelines.integrate import Join
+from pipelines.plan import Input, TablePlan
+from pipelines.publish import Built
+from pipelines.stage import ORIGIN, Exchange, Fit, Map, Step, data_columns
+from pipelines.storage import TableRef
+from pipelines.task import COUNTS, Bucket, ExchangeTo, Keep, Kept, Receipt, SourceParts, TableFiles, Task, WriteTo
+
+__all__ = ["build"]
+
+PART_BYTES = (1 << 20, 1 << 24)  # source text that a task reads: 10 to 150 ms of work, so that a task's 1 ms does not show
+PART_ROWS = (1 << 15, 1 << 19)  # rows of a table that a task reads
+TASKS = 16  # that an input is cut into, within these bounds: enough for a few workers, few files for readers
+ROW_BYTES = 100  # a guess, to choose the number of buckets from rows
+BUCKET_BYTES = 1 << 25  # of an exchange's input that meet in one task
+
+Told = Callable[[str, int, int, int], None]
+"""Progress: table, parts done, parts in all, rows so far."""
+
+
+def build(
+    plan: TablePlan,
+    runner: Runner,
+    *,
+    reference: Callable[[str], TableRef],
+    run: str,
+    progress: Told = lambda *_: None,
+    lock_s: float = 600.0,
+) -> Built:
+    """Build and commit one table.
+
+    `reference(name)` gives the version of another table that is read; `lock_s` is how long to wait for another run
+    that builds this one.
+
+    Raises: InputError, TooManyRejects, CheckFailed, LedgerImbalance: nothing is committed then.
+    """
+    root = Path(plan.uri).parent
+    with warehouse.lock(root, plan.name, wait_s=lock_s, run=run):
+        if warehouse.current_fingerprint_is(plan.uri, plan.fingerprint):  # another run was quicker
+            return publish.already(plan)
+        work = root / "_dlflow" / "work" / f"{plan.name}-{plan.fingerprint}"
+        work.mkdir(parents=True, exist_ok=True)
+        made = _Passes(plan, runner, work, reference, progress)
+        built = publish.publish(plan, made.finish(), run=run)
+        shutil.rmtree(work, ignore_errors=True)
+        return built
+
+
+class _Passes:
+    """The passes of one build; holds what was counted and fitted on the way."""
+
+    def __init__(
+        self, plan: TablePlan, runner: Runner, work: Path, reference: Callable[[str], TableRef], progress: Told
+    ) -> None:
+        self.plan, self.runner, self.work, self.reference, self.progress = plan, runner, work, reference, progress
+        self.inputs = work / "inputs.json"
+        self.steps: list[dict[str, Any]] = []
+        self.rejects: list[Receipt] = []
+        self.fitted: dict[str, Any] = {}
+        self.number = 0
+        self.rows = 0
+
+    def finish(self) -> publish.Made:
+        """All passes; what there is to publish."""
+        reads, schema, read = self._first_reads()
+        self.inputs.write_text(json.dumps([one["path"] for one in read]), "utf-8")
+        maps: list[Map] = []
+        for step in self.plan.spec.steps:
+            bound = self._bound(step)
+            match stage := bound.stage(schema):
+                case Map():
+                    maps.append(stage)
+                    schema = bound.build(schema)
+                case Fit():
+                    reads, fitted = self._fit(reads, maps, stage)
+                    maps = [stage.mapped(fitted)]
+                    schema = maps[0](schema.empty_table()).kept.schema  # what was fitted may decide the columns
+                case Exchange():
+                    reads = self._exchange(reads, maps, stage)
+                    maps = [stage.mapped()]
+                    schema = bound.build(schema)
+        if self.plan.spec.checks:
+            maps.append(quality.row_checks(self.plan.spec.checks))
+        columns = pa.schema([schema.field(name) for name in data_columns(schema)])
+        receipts = self._pass(reads, maps, WriteTo(self.plan.uri, tuple(columns), self.plan.spec.partition_by))
+        files = [file for receipt in receipts for file in receipt["files"]]
+        return publish.Made(columns, files, self.rejects, self.steps, self.fitted, read, self._surplus(columns, files))
+
+    # ---- passes
+
+    def _pass(self, reads: Sequence[Any], maps: Iterable[Map], then: ExchangeTo | WriteTo) -> list[Receipt]:
+        receipts = self.runner.run(_receipt, self._tasks(reads, maps, then), name=self._name, progress=self._told)
+        self._count(receipts)
+        return receipts
+
+    def _fit(self, reads: Sequence[Any], maps: Iterable[Map], fit: Fit) -> tuple[list[Kept], Any]:
+        tasks, name = self._tasks(reads, maps, Keep(fit.sketch, fit.columns)), self._name
+        merge = functools.partial(_merge_leaves, fit.sketch)
+        receipts, state = self.runner.fold(_leaf, tasks, merge, name=name, progress=self._told)
+        self._count(receipts)
+        done, answer = fit.sketch.finish(state, None)
+        while not done:
+            items = [_Again(receipt["kept"], fit.sketch, fit.columns, answer) for receipt in receipts]
+            state = self.runner.fold(_sketch_again, items, fit.sketch.merge, name=f"{name}-more", progress=self._told)
+            done, answer = fit.sketch.finish(state, answer)
+        self.fitted[fit.name] = answer
+        return [Kept(receipt["kept"]) for receipt in receipts], answer
+
+    def _exchange(self, reads: Sequence[Any], maps: Iterable[Map], exchange: Exchange) -> list[Bucket]:
+        size = sum(
+            sum(file.size for file in one.files) if one.kind == "source" else self.reference(one.name).rows * ROW_BYTES
+            for one in self.plan.inputs
+        )
+        buckets = max(2, -(-size // BUCKET_BYTES))
+        receipts = self._pass(reads, maps, ExchangeTo(exchange.by, buckets))
+        paths = tuple(receipt["kept"] for receipt in receipts)
+        return [Bucket(paths, bucket) for bucket in range(buckets)]
+
+    def _surplus(self, columns: pa.Schema, files: Sequence[Receipt]) -> dict[tuple[str, ...], int]:
+        """Rows beyond the first of each key that a check declares unique: the keys of the new files meet by hash."""
+        surplus = {}
+        for keys in quality.unique_keys(self.plan.spec.checks):
+            wanted = tuple(columns.field(name) for name in keys)
+            refs = publish.file_refs(self.plan.uri, files, columns)
+            reads = [TableFiles(wanted, tuple((number, file, tuple(range(len(file.row_groups)))) for number, file in group)) for group in _groups(refs)]
+            buckets = max(1, sum(file.rows for file in refs) * ROW_BYTES // BUCKET_BYTES)
+            tasks = self._tasks(reads, (), ExchangeTo(keys, buckets))
+            name, self.number = self._name, self.number + 1
+            kept = [receipt["kept"] for receipt in self.runner.run(_receipt, tasks, name=name, progress=self._told)]
+            items = [_Keys(Bucket(tuple(kept), bucket), keys) for bucket in range(buckets)] if kept else []
+            surplus[keys] = sum(self.runner.run(_count_surplus, items, name=f"{name}-unique", progress=self._told))
+        return surplus
+
+    @property
+    def _name(self) -> str:
+        return f"{self.plan.name}-{self.number}"
+
+    def _tasks(self, reads: Sequence[Any], maps: Iterable[Map], then: Any) -> list[Task]:
+        chain, quarantine = tuple(maps), warehouse.quarantine_uri(self.plan.uri)
+        return [
+            Task(f"{self.plan.name}/{self.number}/{part:06d}", read, chain, then, str(self.work), quarantine, str(self.inputs))
+            for part, read in enumerate(reads)
+        ]
+
+    def _told(self, done: int, total: int, answer: Any) -> None:
+        if isinstance(answer, dict):
+            self.rows += answer["rows"]
+        self.progress(self.plan.name, done, total, self.rows)
+
+    def _count(self, receipts: Sequence[Receipt]) -> None:
+        """Add up the steps of a pass; reading what the pass before has kept is not a step."""
+        self.number += 1
+        base, first = len(self.steps), 1 if self.steps else 0
+        for receipt in receipts:
+            self.rejects.extend(receipt["rejects"])
+            for place, step in enumerate(receipt["steps"][first:], base):
+                if place == len(self.steps):
+                    self.steps.append({"name": step["name"], **dict.fromkeys(COUNTS, 0), "notes": {}})
+                total = self.steps[place]
+                for name in COUNTS:
+                    total[name] += step[name]
+                for note, value in step["notes"].items():
+                    total["notes"][note] = total["notes"].get(note, 0) + value
+
+    # ---- input
+
+    def _bound(self, step: Step) -> Step:
+        return step.beside(self.reference(step.with_)) if isinstance(step, Join) else step
+
+    def _first_reads(self) -> tuple[list[Any], pa.Schema, list[dict[str, Any]]]:
+        """What each task of the first pass reads, the columns, and the input files by number."""
+        reads: list[Any] = []
+        read: list[dict[str, Any]] = []
+        schema = pa.schema([])
+        for one in self.plan.inputs:
+            if one.kind == "table":
+                ref = self.reference(one.name)
+                schema = pa.schema([*ref.schema, *ORIGIN])
+                reads += _table_reads(ref, len(read))
+                read += [{"name": one.name, "path": file.path, "rows": file.rows, "version": ref.version} for file in ref.files]
+                continue
+            source = _sized(one)
+            schema = task.source_schema(source)
+            parts: list[sources.Part] = []
+            for file in one.files:
+                parts += sources.cut(source, file, len(read))
+                read.append({"name": one.name, "path": file.path, "bytes": file.size, "sha256": file.sha256})
+            reads += [SourceParts(source, group) for group in _packed(parts, source.part_bytes)]
+        if not reads:  # no rows: one task all the same, so that every step sees its columns
+            reads = [TableFiles(tuple(schema.field(name) for name in data_columns(schema)), ())]
+        return reads, schema, read
+
+
+# ---- what runs on workers
+
+
+@dataclass(frozen=True)
+class _Again:
+    """A later round of a sketch over rows that a task has kept."""
+
+    kept: str
+    sketch: Any
+    columns: tuple[str, ...]
+    request: Any
+
+
+@dataclass(frozen=True)
+class _Keys:
+    """The keys of one bucket."""
+
+    read: Bucket
+    keys: tuple[str, ...]
+
+
+def _receipt(one: Task) -> Receipt:
+    return task.run(one)[0]
+
+
+def _leaf(one: Task) -> tuple[list[Receipt], Any]:
+    receipt, state = task.run(one)
+    return [receipt], state
+
+
+def _merge_leaves(sketch: Any, left: tuple[list[Receipt], Any], right: tuple[list[Receipt], Any]) -> tuple[list[Receipt], Any]:
+    return left[0] + right[0], sketch.merge(left[1], right[1])
+
+
+def _sketch_again(one: _Again) -> Any:
+    return task.sketch_kept(one.kept, one.sketch, one.columns, one.request)
+
+
+def _count_surplus(one: _Keys) -> int:
+    return quality.surplus(task.read_task(one.read).kept, one.keys)
+
+
+# ---- cutting
+
+
+def _sized(one: Input) -> sources.Source:
+    """The source of an input, with parts that suit the size of its files."""
+    if one.source is None:
+        raise AssertionError(f"{one.name}: a source without its declaration")
+    least, most = PART_BYTES
+    size = sum(file.size for file in one.files)
+    return replace(one.source, part_bytes=min(one.source.part_bytes, max(least, min(most, size // TASKS))))
+
+
+def _packed(parts: Sequence[sources.Part], part_bytes: int) -> list[tuple[sources.Part, ...]]:
+    """Neighbouring small parts together, so that a thousand small files are not a thousand tasks."""
+    groups: list[tuple[sources.Part, ...]] = []
+    group: list[sources.Part] = []
+    size = 0
+    for part in parts:
+        if group and size + part.bytes > part_bytes:
+            groups.append(tuple(group))
+            group, size = [], 0
+        group.append(part)
+        size += part.bytes
+    return [*groups, tuple(group)] if group else groups
+
+
+def _groups(files: Sequence[Any]) -> list[list[tuple[int, Any]]]:
+    least, most = PART_ROWS
+    target = max(least, min(most, sum(file.rows for file in files) // TASKS))
+    groups: list[list[tuple[int, Any]]] = []
+    rows = target
+    for number, file in enumerate(files):
+        if rows >= target:
+            groups.append([])
+            rows = 0
+        groups[-1].append((number, file))
+        rows += file.rows
+    return groups
+
+
+def _table_reads(ref: TableRef, first: int) -> list[TableFiles]:
+    """Row groups in the order of the files, packed to some hundred thousand rows a task."""
+    least, most = PART_ROWS
+    target = max(least, min(most, ref.rows // TASKS))
+    reads: list[list[tuple[int, Any, tuple[int, ...]]]] = []
+    rows = target
+    for number, file in enumerate(ref.files, first):
+        for group, size in enumerate(file.row_groups):
+            if rows >= target:
+                reads.append([])
+                rows = 0
+            last = reads[-1]
+            if last and last[-1][0] == number:
+                last[-1] = (number, file, (*last[-1][2], group))
+            else:
+                last.append((number, file, (group,)))
+            rows += size
+    return [TableFiles(ref.columns, tuple(read)) for read in reads]

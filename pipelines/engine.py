@@ -1,0 +1,185 @@
+"""Where tasks run: in this process, or on the workers of a Dask cluster. The only file of pipelines with Dask.
+
+Both runners give the same answers, because a task is a pure function of its part and tasks are cut by the input
+alone. Futures hold receipts of some kilobytes; sketches are merged on the workers as a tree of fan-in 8.
+
+A failure of the data or of a step is raised at once and never tried again; a failure of the machine (a worker that
+died, a file system that hiccuped) is tried again up to three times, on whatever worker is there.
+"""
+
+import errno
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+from pipelines.errors import PartFailed, PipelineError
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+__all__ = ["InProcess", "OnDask", "Progress", "Runner"]
+
+ATTEMPTS = 3
+FAN_IN = 8
+# what a second try cannot mend: a full or read-only disk, a forbidden or missing file
+FINAL = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.EDQUOT, errno.EFBIG}
+
+Progress = Callable[[int, int, Any], None]
+"""`(done, total, answer of the task that just ended)`."""
+
+
+class Runner(Protocol):
+    """Runs a module-level function over many arguments."""
+
+    workers: int
+
+    def run(self, fn: Callable[[Any], Any], items: Sequence[Any], *, name: str, progress: Progress) -> list[Any]:
+        """`[fn(item) for item in items]`, in the order of the items."""
+
+    def fold(
+        self, fn: Callable[[Any], Any], items: Sequence[Any], merge: Callable[[Any, Any], Any], *, name: str, progress: Progress
+    ) -> Any:
+        """All answers merged; `merge` gives the same for any order and grouping."""
+
+
+class InProcess:
+    """This process and this thread: no cluster, no port, the same bytes."""
+
+    workers = 0
+
+    def run(self, fn: Callable[[Any], Any], items: Sequence[Any], *, name: str, progress: Progress) -> list[Any]:
+        """One after the other."""
+        answers = []
+        for done, item in enumerate(items, 1):
+            answers.append(self._try(fn, item, name))
+            progress(done, len(items), answers[-1])
+        return answers
+
+    def fold(
+        self, fn: Callable[[Any], Any], items: Sequence[Any], merge: Callable[[Any, Any], Any], *, name: str, progress: Progress
+    ) -> Any:
+        """One after the other; only the merged answer is held."""
+        total = None
+        for done, item in enumerate(items, 1):
+            answer = self._try(fn, item, name)
+            progress(done, len(items), answer)
+            total = answer if done == 1 else merge(total, answer)
+        return total
+
+    @staticmethod
+    def _try(fn: Callable[[Any], Any], item: Any, name: str) -> Any:
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return fn(item)
+            except OSError as error:
+                if error.errno in FINAL or attempt == ATTEMPTS:
+                    raise PartFailed(_sentence(name, error)) from error
+        raise AssertionError
+
+
+class OnDask:
+    """The workers of a cluster, local or not."""
+
+    def __init__(self, client: "Client", *, deadline_s: float = 86_400.0) -> None:
+        self.client = client
+        self.deadline_s = deadline_s
+        self.workers = len(client.nthreads())
+
+    def run(self, fn: Callable[[Any], Any], items: Sequence[Any], *, name: str, progress: Progress) -> list[Any]:
+        """All at once, as workers are free."""
+        futures = self.client.map(fn, items, key=name, pure=False)
+        place = {future.key: number for number, future in enumerate(futures)}
+        answers: list[Any] = [None] * len(items)
+        with self._released(futures):
+            for done, (key, answer) in enumerate(self._as_done(fn, items, futures, place, name), 1):
+                answers[place[key]] = answer
+                progress(done, len(items), answer)
+        return answers
+
+    def fold(
+        self, fn: Callable[[Any], Any], items: Sequence[Any], merge: Callable[[Any, Any], Any], *, name: str, progress: Progress
+    ) -> Any:
+        """Merged on the workers as a tree, so that no state passes through the client but the last."""
+        level = self.client.map(fn, items, key=name, pure=False)
+        leaves = list(level)
+        with self._released(leaves):
+            place = {future.key: number for number, future in enumerate(leaves)}
+            for done, _ in enumerate(self._as_done(fn, items, leaves, place, name, gather=False), 1):
+                progress(done, len(items), None)
+            level = leaves
+            nodes = []
+            while len(level) > 1:
+                groups = [level[start : start + FAN_IN] for start in range(0, len(level), FAN_IN)]
+                level = [self.client.submit(_merge_all, merge, group, pure=False) for group in groups]
+                nodes.extend(level)
+            try:
+                return level[0].result(timeout=self.deadline_s)
+            finally:
+                for node in nodes:
+                    node.release()
+
+    def _as_done(
+        self,
+        fn: Callable[[Any], Any],
+        items: Sequence[Any],
+        futures: list[Any],
+        place: dict[str, int],
+        name: str,
+        *,
+        gather: bool = True,
+    ) -> Iterator[tuple[str, Any]]:
+        from distributed import as_completed  # noqa: PLC0415
+
+        attempts: dict[int, int] = {}
+        waiting = as_completed(futures, loop=self.client.loop, raise_errors=False, timeout=self.deadline_s)
+        for future in waiting:
+            number = place[future.key]
+            if future.status == "finished":
+                yield future.key, future.result(timeout=self.deadline_s) if gather else None
+                continue
+            error = future.exception(timeout=60) if future.status == "error" else ConnectionError(f"the scheduler has {future.status} it")
+            attempts[number] = attempts.get(number, 1) + 1
+            if not _is_of_the_machine(error) or attempts[number] > ATTEMPTS:
+                if isinstance(error, PipelineError) or not _is_of_the_machine(error):
+                    raise error
+                raise PartFailed(_sentence(f"{name}, part {number}", error)) from error
+            again = self.client.submit(fn, items[number], key=f"{name}-{number}-again-{attempts[number]}-{id(futures)}", pure=False)
+            futures[number] = again
+            place[again.key] = number
+            waiting.add(again)
+
+    @contextmanager
+    def _released(self, futures: list[Any]) -> Iterator[None]:
+        """Whatever ends the block, Ctrl-C included: what is queued is dropped, what is done is forgotten."""
+        try:
+            yield
+        except BaseException:
+            self.client.cancel(futures, force=True)
+            raise
+        finally:
+            for future in futures:
+                future.release()
+
+
+def _merge_all(merge: Callable[[Any, Any], Any], states: list[Any]) -> Any:
+    total = states[0]
+    for state in states[1:]:
+        total = merge(total, state)
+    return total
+
+
+def _is_of_the_machine(error: BaseException) -> bool:
+    if isinstance(error, PipelineError):
+        return False
+    if isinstance(error, OSError):
+        return error.errno not in FINAL
+    return type(error).__name__ in {"KilledWorker", "CommClosedError", "FutureCancelledError", "CancelledError", "NoValidWorkerError"}
+
+
+def _sentence(name: str, error: BaseException) -> str:
+    if type(error).__name__ == "KilledWorker":
+        return (
+            f"{name}: the workers that ran it died ({error}); most often they had too little memory: "
+            f"give each worker more (fewer workers), or read smaller parts (part_bytes)"
+        )
+    return f"{name}: {type(error).__name__}: {error}; finished parts are kept, run again to continue"

@@ -1,0 +1,59 @@
+"""Places where a test makes the program fail: off, one dictionary look-up; on, by the environment variable.
+
+`DLFLOW_FAILPOINTS="commit.before_log=kill@2;write.file=enospc"`: at the second arrival at `commit.before_log` the
+process kills itself with SIGKILL; `write.file` raises ENOSPC at the first. Actions: kill, enospc, eio, interrupt.
+"""
+
+import errno
+import os
+import signal
+import threading
+
+__all__ = ["NAMES", "failpoint"]
+
+NAMES = (
+    "part.before_read",
+    "part.before_write",
+    "part.after_write",
+    "part.before_receipt",
+    "file.half_written",
+    "file.before_sync",
+    "quarantine.before_commit",
+    "quarantine.after_commit",
+    "commit.before_log",
+    "commit.before_link",
+    "commit.before_sync",
+    "commit.after_log",
+    "ledger.before_commit",
+    "ledger.after_commit",
+    "model.before_rename",
+)
+_ERRNO = {"enospc": errno.ENOSPC, "eio": errno.EIO}
+_arrivals: dict[str, int] = {}
+_lock = threading.Lock()
+
+
+def failpoint(name: str) -> None:
+    """Fail here if the environment says so; `name` is one of NAMES."""
+    setting = os.environ.get("DLFLOW_FAILPOINTS")
+    if not setting:
+        return
+    for clause in setting.split(";"):
+        place, _, action = clause.partition("=")
+        if place != name:
+            continue
+        what, _, nth = action.partition("@")
+        with _lock:
+            _arrivals[name] = _arrivals.get(name, 0) + 1
+            if _arrivals[name] != int(nth or 1):
+                return
+        _act(what, name)
+
+
+def _act(what: str, name: str) -> None:
+    if what == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if what == "interrupt":
+        os.kill(os.getpid(), signal.SIGINT)
+        return
+    raise OSError(_ERRNO[what], f"{os.strerror(_ERRNO[what])} (failpoint {name})")

@@ -1,0 +1,105 @@
+"""Columns of a table by name: found or refused with a "did you mean", read as plain arrays, replaced with their metadata.
+
+Steps and expressions know eight kinds of columns, however Arrow stores them: integer, float, bool, string, date,
+timestamp, null, and other (which no expression reads).
+"""
+
+from collections.abc import Collection, Iterable
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.errors import SpecError
+from pipelines.names import did_you_mean
+from pipelines.stage import data_columns
+
+__all__ = ["NUMBER", "ORDERED", "combined", "finite", "kind_of", "numpy_of", "replaced", "require"]
+
+NUMBER = ("integer", "float")
+ORDERED = ("integer", "float", "date", "timestamp")
+
+_KINDS = (
+    (pa.types.is_boolean, "bool"),
+    (pa.types.is_integer, "integer"),
+    (pa.types.is_floating, "float"),
+    (pa.types.is_decimal, "float"),
+    (pa.types.is_string, "string"),
+    (pa.types.is_large_string, "string"),
+    (pa.types.is_string_view, "string"),
+    (pa.types.is_date, "date"),
+    (pa.types.is_timestamp, "timestamp"),
+    (pa.types.is_null, "null"),
+)
+
+
+def kind_of(arrow: pa.DataType) -> str:
+    """The kind of an Arrow type.
+
+    >>> kind_of(pa.dictionary(pa.int32(), pa.string()))
+    'string'
+    """
+    if pa.types.is_dictionary(arrow):
+        return kind_of(arrow.value_type)
+    return next((kind for is_one, kind in _KINDS if is_one(arrow)), "other")
+
+
+def require(schema: pa.Schema, names: Iterable[str], *, step: str, kinds: Collection[str] = ()) -> None:
+    """Refuse names that are not columns, are there twice, or are not of one of `kinds` (empty: any).
+
+    Raises: SpecError with every problem.
+    """
+    known = data_columns(schema)
+    problems = []
+    names = list(names)
+    for name in dict.fromkeys(names):
+        if name not in known:
+            problems.append(f"{step}: no column {name!r}{did_you_mean(name, known)}")
+        elif kinds and kind_of(schema.field(name).type) not in kinds:
+            found = schema.field(name).type
+            problems.append(
+                f"{step}: column {name!r} is {found}, expected {' or '.join(kinds)}; cast it before"
+            )
+    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    problems.extend(f"{step}: column {name!r} is named twice" for name in twice)
+    if problems:
+        raise SpecError(*problems)
+
+
+def combined(column: pa.ChunkedArray | pa.Array) -> pa.Array:
+    """A column as one array, without a copy where it is one; dictionaries and views are decoded."""
+    if isinstance(column, pa.ChunkedArray):
+        chunks = column.chunks or [pa.array([], column.type)]
+        column = chunks[0] if len(chunks) == 1 else pa.concat_arrays(chunks)
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    return column.cast(pa.string()) if pa.types.is_string_view(column.type) else column
+
+
+def finite(values: pa.Array) -> pa.Array:
+    """Floats without nan and infinities: null takes their place."""
+    is_finite = pc.is_finite(values)
+    if pc.all(is_finite).as_py() is not False:
+        return values
+    return pc.if_else(is_finite, values, pa.scalar(None, values.type))
+
+
+def numpy_of(values: pa.Array) -> np.ndarray:
+    """Numbers or dates without nulls as a NumPy array that must not be written to; bools are copied.
+
+    `Array.to_numpy` imports pandas, 0.4 s in each new worker; DLPack does not.
+    """
+    if pa.types.is_boolean(values.type):
+        return np.from_dlpack(values.cast(pa.uint8())).astype(bool)
+    if pa.types.is_temporal(values.type):
+        values = values.view(pa.int32() if pa.types.is_date32(values.type) else pa.int64())
+    return np.from_dlpack(values)
+
+
+def replaced(table: pa.Table, name: str, values: pa.Array, *, nullable: bool = False) -> pa.Table:
+    """The table with new values of one column; its metadata stays, and it becomes nullable where `nullable` says so."""
+    place = table.schema.get_field_index(name)
+    field = table.schema.field(place)
+    return table.set_column(
+        place, field.with_type(values.type).with_nullable(field.nullable or nullable), values
+    )

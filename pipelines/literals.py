@@ -1,0 +1,162 @@
+r"""The grammar of each type: which text is a value, read by whole Arrow columns.
+
+    int8 .. int64      -?[0-9]+                 no '+', no '_', no hex, no '2.0'; leading zeros are fine; must fit the type
+    float32, float64   -?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?
+                                                no '+5', 'inf', 'nan', hex or thousands; '1e309' does not fit; the nearest
+                                                float is taken, so '1e-400' is 0; `decimal` may be ',' (then '.' is refused)
+    bool               true, false, 1, 0        in any case: True, TRUE
+    date, timestamp    see moments.py
+    string             any text without NUL
+
+No type takes blanks around the value: `trim` of the field removes them first, where it is declared. There is no other
+way in: nan never comes out, nothing is rounded into an integer, and the fate of a text does not depend on its neighbours
+(a column is read at once if all of it is plain, else value by value with the same grammar).
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines import moments
+
+__all__ = ["ARROW", "Reader", "nowhere", "reader", "reason"]
+
+ARROW: dict[str, pa.DataType] = {
+    "string": pa.string(),
+    "bool": pa.bool_(),
+    "int8": pa.int8(),
+    "int16": pa.int16(),
+    "int32": pa.int32(),
+    "int64": pa.int64(),
+    "float32": pa.float32(),
+    "float64": pa.float64(),
+    "date": pa.date32(),
+    "timestamp": pa.timestamp("us", "UTC"),
+}
+
+Reader = Callable[[pa.StringArray], tuple[pa.Array, np.ndarray]]
+"""Text -> values (null where the text is null or does not fit), row numbers of the texts that do not fit."""
+
+_INT = r"^-?[0-9]+$"
+_SMALL_INT = r"^-?0*[0-9]{1,18}$"  # cannot overflow int64
+_FLOAT = r"^-?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?$"
+_INT_BYTES = b"-0123456789"
+_FLOAT_BYTES = b"-0123456789.eE"  # without '+': Arrow takes '+5', the grammar does not
+_BOOL = pa.array(["false", "0", "true", "1"])
+
+
+def reader(kind: str, *, pattern: str | None = None, zone: str = "UTC", decimal: str = ".") -> Reader:
+    """What reads a column of text as `kind`, a key of ARROW; `pattern` is the format of dates and times."""
+    arrow = ARROW[kind]
+    if kind == "string":
+        return _strings
+    if kind == "bool":
+        return _bools
+    if kind == "date":
+        return lambda text: moments.dates(text, pattern)
+    if kind == "timestamp":
+        return lambda text: moments.timestamps(text, pattern, zone)
+    if pa.types.is_integer(arrow):
+        return lambda text: _ints(text, arrow)
+    return lambda text: _floats(text, arrow, decimal)
+
+
+def reason(text: str, kind: str, *, pattern: str | None = None, zone: str = "UTC", decimal: str = ".") -> str:
+    """Why one text does not fit `kind`, in parentheses to put behind the message; empty if there is no more to say.
+
+    >>> reason("300", "int8")
+    ' (int8 holds -128 to 127)'
+    """
+    arrow = ARROW[kind]
+    one = pa.array([text])
+    if kind == "string":
+        return " (it holds a NUL character)"
+    if kind in {"date", "timestamp"}:
+        return moments.reason(text, pattern, zone, date=kind == "date")
+    if pa.types.is_integer(arrow) and pc.match_substring_regex(one, _INT)[0].as_py():
+        bits = arrow.bit_width - 1
+        return f" ({kind} holds {-(2**bits)} to {2**bits - 1})"
+    if pa.types.is_floating(arrow):
+        if pc.match_substring_regex(one, _FLOAT)[0].as_py() and decimal == ".":
+            return f" (more than {kind} can hold)"
+        if decimal == "." and pc.match_substring_regex(one, r"^-?[0-9]+,[0-9]+$")[0].as_py():
+            return ' (for a decimal comma set decimal = ",")'
+    return ""
+
+
+def nowhere() -> np.ndarray:
+    """No row numbers."""
+    return np.zeros(0, np.int64)
+
+
+def _strings(text: pa.StringArray) -> tuple[pa.Array, np.ndarray]:
+    if b"\0" not in moments.characters(text):
+        return text, nowhere()
+    bad = pc.match_substring(text, "\0")
+    return _without(text, bad), moments.where(bad)
+
+
+def _bools(text: pa.StringArray) -> tuple[pa.Array, np.ndarray]:
+    code = pc.index_in(pc.ascii_lower(text), _BOOL)
+    return pc.greater_equal(code, 2), moments.where(pc.and_(pc.is_valid(text), pc.is_null(code)))
+
+
+def _ints(text: pa.StringArray, arrow: pa.DataType) -> tuple[pa.Array, np.ndarray]:
+    if not moments.characters(text).translate(None, _INT_BYTES):
+        try:
+            return pc.cast(text, arrow), nowhere()
+        except pa.ArrowInvalid:
+            pass  # at least one does not fit: value by value
+    small = pc.match_substring_regex(text, _SMALL_INT)
+    values = pc.cast(_without(text, pc.invert(small)), pa.int64())
+    limit = 2 ** (arrow.bit_width - 1)
+    large = moments.where(pc.and_(pc.invert(small), pc.match_substring_regex(text, _INT)))
+    if len(large):
+        values = _put(values, large, [_large(text[row].as_py()) for row in large.tolist()])
+    fits = pc.and_(pc.greater_equal(values, -limit), pc.less_equal(values, limit - 1))
+    values = pc.if_else(fits, values, pa.scalar(None, pa.int64()))
+    return pc.cast(values, arrow), moments.where(pc.and_(pc.is_valid(text), pc.is_null(values)))
+
+
+def _large(digits: str) -> int | None:
+    """The integer of 19 or more digits if int64 holds it; int() itself refuses thousands of digits."""
+    significant = digits.lstrip("-").lstrip("0")
+    if len(significant) > 19:
+        return None
+    value = -int(significant) if digits.startswith("-") else int(significant)
+    return value if -(2**63) <= value < 2**63 else None
+
+
+def _put(values: pa.Array, rows: np.ndarray, new: list[int | None]) -> pa.Array:
+    mask = np.zeros(len(values), bool)
+    mask[rows] = True
+    return pc.replace_with_mask(values, pa.array(mask), pa.array(new, values.type))
+
+
+def _floats(text: pa.StringArray, arrow: pa.DataType, decimal: str) -> tuple[pa.Array, np.ndarray]:
+    points = text
+    if decimal == ",":
+        if b"." in moments.characters(text):
+            points = _without(text, pc.match_substring(text, "."))
+        points = pc.replace_substring(points, ",", ".")
+    if not moments.characters(points).translate(None, _FLOAT_BYTES):
+        try:
+            values = pc.cast(points, arrow)
+        except pa.ArrowInvalid:
+            values = None  # at least one does not fit: value by value
+    else:
+        values = None
+    if values is None:
+        values = pc.cast(_without(points, pc.invert(pc.match_substring_regex(points, _FLOAT))), arrow)
+    finite = pc.is_finite(values)
+    if pc.all(finite).as_py() is False:
+        values = _without(values, pc.invert(finite))
+    if values.null_count == text.null_count:
+        return values, nowhere()
+    return values, moments.where(pc.and_(pc.is_valid(text), pc.is_null(values)))
+
+
+def _without(values: pa.Array, bad: pa.Array) -> pa.Array:
+    return pc.if_else(bad, pa.scalar(None, values.type), values)

@@ -1,0 +1,301 @@
+r"""Dates and timestamps from text: a day that does not exist and an hour that clocks skip or repeat are refused, never moved.
+
+    without a format    date       2024-02-29
+                        timestamp  2024-02-29 12:30, 2024-02-29T12:30:15.250, with or without Z, +01, +0100, +01:00
+    with a format       %Y %y %m %d %b %B %H %I %p %M %S %f %z %% and literal text, as in strptime
+
+A text without an offset is local time of `zone`, one with an offset is what it says; both are stored as UTC. %m, %d, %H,
+%I, %M, %S take one or two digits, two where they touch another number; names of months and AM/PM are English, in any
+case; %y below 69 is 20xx. Years are 0001 to 9999; seconds are 0 to 59; more than six decimals of a second are refused
+unless they are zeros. C's strptime is not used: it takes 30 February for 1 March.
+"""
+
+import functools
+import re
+from collections.abc import Callable
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.errors import SpecError
+
+__all__ = ["characters", "check_format", "check_zone", "dates", "reason", "timestamps", "where"]
+
+_ISO_DATE = r"^(?P<Y>[0-9]{4})-(?P<m>[0-9]{2})-(?P<d>[0-9]{2})$"
+_OFFSET = r"(?P<z>Z|[+-][0-9]{2}(?::?[0-9]{2})?)"
+_ISO_TIMESTAMP = (
+    _ISO_DATE[:-1]
+    + r"[ T](?P<H>[0-9]{2}):(?P<M>[0-9]{2})(?::(?P<S>[0-9]{2})(?:\.(?P<f>[0-9]{1,6})0*)?)?"
+    + _OFFSET
+    + "?$"
+)
+_MONTHS = [
+    "january",
+    "february",
+    "march",
+    "april",
+    "may",
+    "june",
+    "july",
+    "august",
+    "september",
+    "october",
+    "november",
+    "december",
+]
+_NUMBERS = "YymdHIMSf"
+_GROUPS = {
+    "Y": r"(?P<Y>[0-9]{4})",
+    "y": r"(?P<y>[0-9]{2})",
+    "b": f"(?P<b>(?i:{'|'.join(month[:3] for month in _MONTHS)}))",
+    "B": f"(?P<B>(?i:{'|'.join(_MONTHS)}))",
+    "p": "(?P<p>(?i:am|pm))",
+    "f": r"(?P<f>[0-9]{1,6})",
+    "z": _OFFSET,
+    **{letter: f"(?P<{letter}>[0-9]{{1,2}})" for letter in "mdHIMS"},
+}
+_DAY_US = 86_400_000_000
+_FIRST, _LAST = (
+    int(np.datetime64(day, "us").astype(np.int64)) for day in ("0001-01-01", "9999-12-31T23:59:59.999999")
+)
+_UTC = pa.timestamp("us", "UTC")
+
+
+def check_format(text: str, *, date: bool) -> None:
+    """Raises: SpecError if the format has a directive that is not known, twice or missing, or says the time of a date."""
+    letters = re.findall(r"%(.?)", text, re.DOTALL)
+    known = [*_GROUPS, "%"]
+    problem = None
+    for letter in letters:
+        if letter not in known:
+            problem = f"%{letter} is not known; known: {' '.join('%' + one for one in known)}"
+        elif letter != "%" and letters.count(letter) > 1:
+            problem = f"%{letter} is there twice"
+        elif date and letter in "HIpMSfz":
+            problem = f"%{letter} is of a time, and the type is date"
+    for one_of in ("Yy", "mbB", "d"):
+        if sum(letter in one_of for letter in letters if letter) != 1:
+            problem = problem or f"needs exactly one of {' '.join('%' + letter for letter in one_of)}"
+    if ("I" in letters) != ("p" in letters) or ("I" in letters and "H" in letters):
+        problem = problem or "%I and %p belong together, in the place of %H"
+    if problem:
+        raise SpecError(f"format {text!r}: {problem}")
+
+
+def check_zone(zone: str) -> None:
+    """Raises: SpecError if the time zone is not known on this machine."""
+    try:
+        pc.assume_timezone(pa.array([0], pa.timestamp("us")), zone)
+    except pa.ArrowInvalid as error:
+        raise SpecError(
+            f"zone {zone!r} is not known; expected an IANA name such as 'Europe/Paris' or 'UTC'"
+        ) from error
+
+
+def dates(text: pa.StringArray, pattern: str | None) -> tuple[pa.Array, np.ndarray]:
+    """Days of the texts (null where there is none), and the row numbers of those that do not fit."""
+    if pattern is None and not len(np.flatnonzero(_lengths(text) != 10)):
+        try:
+            values = pc.cast(text, pa.date32())
+            if (
+                pc.all(
+                    pc.greater_equal(values, pa.scalar(_FIRST // _DAY_US, pa.int32()).cast(pa.date32()))
+                ).as_py()
+                is not False
+            ):
+                return values, np.zeros(0, np.int64)
+        except pa.ArrowInvalid:
+            pass  # at least one does not fit: value by value
+    return _by_value(text, lambda distinct: _dates(distinct, pattern))
+
+
+def timestamps(text: pa.StringArray, pattern: str | None, zone: str) -> tuple[pa.Array, np.ndarray]:
+    """UTC microseconds of the texts (null where there is none), and the row numbers of those that do not fit."""
+    if pattern is None and len(text) and not len(np.flatnonzero(_lengths(text) < 16)):
+        try:
+            local = pc.cast(text, pa.timestamp("us"))
+            values = pc.assume_timezone(local, zone).cast(_UTC)
+            micros = values.cast(pa.int64())
+            if (
+                pc.all(pc.and_(pc.greater_equal(micros, _FIRST), pc.less_equal(micros, _LAST))).as_py()
+                is not False
+            ):
+                return values, np.zeros(0, np.int64)
+        except pa.ArrowInvalid:
+            pass  # an offset, or at least one does not fit: value by value
+    return _by_value(text, lambda distinct: _timestamps(distinct, pattern, zone))
+
+
+def reason(text: str, pattern: str | None, zone: str, *, date: bool) -> str:
+    """Why a text that does not fit does not, in parentheses; empty if it is not written as declared at all."""
+    groups = pc.extract_regex(pa.array([text]), _regex(pattern, date=date))
+    if groups.null_count:
+        return f" (declared format {pattern!r})" if pattern else ""
+    if date:
+        return " (no such day)"
+    local, offset, valid = _local(groups)
+    if not valid[0]:
+        return " (no such day or time)"
+    if offset is not None and offset[0] != _NO_OFFSET:
+        return " (year below 1 or above 9999)"
+    early, late = _both(local, zone)
+    if early[0] == late[0]:
+        return " (year below 1 or above 9999)"
+    what = "comes twice, clocks go back" if _exists(local, zone) else "does not exist, clocks go forward"
+    return f" (this time {what} in {zone}; write the offset)"
+
+
+def characters(text: pa.StringArray) -> bytes:
+    """All bytes of a column of text, one after the other."""
+    _, offsets, data = text.buffers()
+    if data is None or not len(text):
+        return b""
+    bounds = np.frombuffer(offsets, np.int32)[text.offset : text.offset + len(text) + 1]
+    return data.slice(int(bounds[0]), int(bounds[-1] - bounds[0])).to_pybytes()
+
+
+def where(mask: pa.BooleanArray) -> np.ndarray:
+    """Row numbers where the mask is true; null counts as false."""
+    return _numpy(pc.indices_nonzero(mask)).astype(np.int64)
+
+
+def _numpy(values: pa.Array) -> np.ndarray:
+    """The values of an array without nulls; Array.to_numpy would do, but imports pandas."""
+    found: np.ndarray = np.from_dlpack(values)
+    return found
+
+
+def _lengths(text: pa.StringArray) -> np.ndarray:
+    """Byte lengths of the texts that are not null."""
+    return _numpy(pc.binary_length(text.drop_null() if text.null_count else text))
+
+
+def _by_value(
+    text: pa.StringArray, read: Callable[[pa.StringArray], pa.Array]
+) -> tuple[pa.Array, np.ndarray]:
+    """Read each distinct text once: a regular expression costs 0.5 us, and times of a table repeat."""
+    encoded = text.dictionary_encode()
+    values = read(encoded.dictionary).take(encoded.indices)
+    return values, where(pc.and_(pc.is_valid(text), pc.is_null(values)))
+
+
+def _dates(text: pa.StringArray, pattern: str | None) -> pa.Array:
+    groups = pc.extract_regex(text, _regex(pattern, date=True))
+    local, _, valid = _local(groups)
+    return pa.array((local // _DAY_US).astype(np.int32), pa.int32(), mask=~valid).cast(pa.date32())
+
+
+def _timestamps(text: pa.StringArray, pattern: str | None, zone: str) -> pa.Array:
+    local, offset, valid = _local(pc.extract_regex(text, _regex(pattern, date=False)))
+    early, late = _both(local, zone)
+    micros = early
+    valid = valid.copy()
+    if offset is not None:
+        own = offset != _NO_OFFSET
+        micros = np.where(own, local - offset, early)
+        late = np.where(own, micros, late)
+    valid &= (micros == late) & (micros >= _FIRST) & (micros <= _LAST)
+    return pa.array(micros, pa.int64(), mask=~valid).cast(_UTC)
+
+
+def _both(local: np.ndarray, zone: str) -> tuple[np.ndarray, np.ndarray]:
+    """UTC microseconds by the earlier and by the later reading: they differ where clocks skip or repeat an hour."""
+    naive = pa.array(local, pa.int64()).cast(pa.timestamp("us"))
+    both = (
+        pc.assume_timezone(naive, zone, ambiguous=which, nonexistent=which)
+        for which in ("earliest", "latest")
+    )
+    early, late = (_numpy(one.cast(pa.int64())) for one in both)
+    return early, late
+
+
+def _exists(local: np.ndarray, zone: str) -> bool:
+    naive = pa.array(local, pa.int64()).cast(pa.timestamp("us"))
+    try:
+        pc.assume_timezone(naive, zone, ambiguous="earliest", nonexistent="raise")
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
+_NO_OFFSET = np.iinfo(np.int64).min
+
+
+def _local(groups: pa.StructArray) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+    """Local microseconds, offsets in microseconds (None: no text can have one), and which of them exist.
+
+    Shapes: all (n,), as `groups`, what the expression has found in each text (null: it is not written so).
+    """
+    names = [field.name for field in groups.type]
+    valid = _numpy(pc.is_valid(groups).cast(pa.uint8())).astype(bool)
+
+    def texts(letter: str) -> pa.StringArray:
+        return pc.fill_null(pc.struct_field(groups, letter), "")
+
+    def number(letter: str, missing: int) -> np.ndarray:
+        if letter not in names:
+            return np.full(len(groups), missing, np.int64)
+        digits = texts(letter)
+        return _numpy(pc.cast(pc.if_else(pc.equal(digits, ""), str(missing), digits), pa.int64()))
+
+    year: np.ndarray = number("Y", 1970)
+    if "y" in names:
+        short = number("y", 70)
+        year = short + np.where(short < 69, 2000, 1900)
+    month: np.ndarray = number("m", 1)
+    for letter, size in (("b", 3), ("B", None)):
+        if letter in names:
+            known = pa.array([name[:size] for name in _MONTHS])
+            month = (
+                _numpy(pc.fill_null(pc.index_in(pc.ascii_lower(texts(letter)), known), 0).cast(pa.int64()))
+                + 1
+            )
+    day, hour, minute, second = (number(*part) for part in (("d", 1), ("H", 0), ("M", 0), ("S", 0)))
+    if "I" in names:
+        half = number("I", 12)
+        valid &= (half >= 1) & (half <= 12)
+        hour = half % 12 + 12 * _numpy(pc.equal(pc.ascii_lower(texts("p")), "pm").cast(pa.int64()))
+    fraction = np.zeros(len(groups), np.int64)
+    if "f" in names:
+        fraction = _numpy(pc.cast(pc.utf8_rpad(texts("f"), 6, "0"), pa.int64()))
+    valid &= (
+        (year >= 1) & (month >= 1) & (month <= 12) & (day >= 1) & (hour < 24) & (minute < 60) & (second < 60)
+    )
+    start = ((np.where(valid, year, 1970) - 1970) * 12 + np.where(valid, month, 1) - 1).astype(
+        "datetime64[M]"
+    )
+    length = ((start + 1).astype("datetime64[D]") - start.astype("datetime64[D]")).astype(np.int64)
+    valid &= day <= length
+    days = start.astype("datetime64[D]").astype(np.int64) + np.where(valid, day, 1) - 1
+    local = days * _DAY_US + np.where(valid, ((hour * 60 + minute) * 60 + second) * 1_000_000 + fraction, 0)
+    if "z" not in names:
+        return local, None, valid
+    offset, sane = _offsets(texts("z"))
+    return local, offset, valid & sane
+
+
+def _offsets(text: pa.StringArray) -> tuple[np.ndarray, np.ndarray]:
+    """Microseconds of "Z", "+01", "+0100", "+01:00" (_NO_OFFSET for ""), and whether they are below a day."""
+    digits = pc.replace_substring(pc.utf8_slice_codeunits(text, 1), ":", "")
+    value = _numpy(pc.cast(pc.utf8_rpad(digits, 4, "0"), pa.int64()))
+    sign = np.where(_numpy(pc.starts_with(text, "-").cast(pa.uint8())), -1, 1)
+    micros = sign * (value // 100 * 60 + value % 100) * 60_000_000
+    none = _numpy(pc.equal(text, "").cast(pa.uint8())).astype(bool)
+    return np.where(none, _NO_OFFSET, micros), (value // 100 < 24) & (value % 100 < 60)
+
+
+@functools.cache
+def _regex(pattern: str | None, *, date: bool) -> str:
+    if pattern is None:
+        return _ISO_DATE if date else _ISO_TIMESTAMP
+    pieces = re.findall(r"%.|[^%]+", pattern, re.DOTALL)
+    numbers = [piece[0] == "%" and piece[1] in _NUMBERS for piece in pieces]
+    expression = ""
+    for i, piece in enumerate(pieces):
+        if piece[0] != "%" or piece == "%%":
+            expression += re.escape("%" if piece == "%%" else piece)
+            continue
+        touches = any(numbers[i] and numbers[near] for near in (i - 1, i + 1) if 0 <= near < len(pieces))
+        expression += _GROUPS[piece[1]].replace("{1,2}", "{2}" if touches else "{1,2}")
+    return f"^{expression}$"

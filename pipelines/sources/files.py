@@ -1,0 +1,190 @@
+"""The files of a source: which they are, what is in them (digest), and whether they are still the same while they are read."""
+
+import contextlib
+import glob
+import hashlib
+import json
+import os
+import stat
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipelines.errors import InputError, SourceChanged
+from pipelines.sources.source import Source
+
+__all__ = ["InputFile", "Part", "at_rest", "files", "whole"]
+
+_SUFFIXES = {
+    "csv": (".csv", ".tsv", ".txt"),
+    "jsonl": (".jsonl", ".ndjson"),
+    "sqlite": (".sqlite", ".sqlite3", ".db"),
+}
+_RECENT_NS = 2_000_000_000  # a file system may give two writes within this time the same mtime
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """A file and what was in it: the digest says whether anything has to be done again."""
+
+    path: str
+    size: int
+    mtime_ns: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of one file that is read at once: `[start, stop)` in bytes, or `[start, stop]` in keys of a table."""
+
+    source: int  # number of the file in the plan's list
+    path: str
+    start: int
+    stop: int
+    line: int  # of its first row
+    size: int  # of the whole file, with mtime_ns: what was planned
+    mtime_ns: int
+    names: tuple[str, ...] = ()  # columns of the file in their order
+
+
+def whole(file: InputFile, number: int) -> Part:
+    """All of a file as one part."""
+    return Part(number, file.path, 0, file.size, 1, file.size, file.mtime_ns)
+
+
+def files(source: Source, cache: Path | str | None = None) -> list[InputFile]:
+    """The files of a source, sorted by path; `cache` is a JSON file that keeps digests from run to run.
+
+    Raises: InputError if there is none or one cannot be read; SourceChanged if one changes meanwhile.
+    """
+    known = _load(cache)
+    found, fresh = [], {}
+    for path in _paths(source):
+        place = str(path.resolve())
+        size, mtime_ns, inode = _state(path, source.kind)
+        old = known.get(place)
+        if old is not None and old[:3] == [size, mtime_ns, inode]:
+            sha256 = str(old[3])
+        else:
+            sha256 = _digest(path, source.kind)
+            if _state(path, source.kind) != (size, mtime_ns, inode):
+                raise SourceChanged(f"{path}: changed while its digest was taken; run again when it is at rest")
+            if time.time_ns() - mtime_ns > _RECENT_NS:
+                fresh[place] = [size, mtime_ns, inode, sha256]
+        found.append(InputFile(str(path), size, mtime_ns, sha256))
+    if cache is not None and fresh:
+        _store(Path(cache), known | fresh)
+    return found
+
+
+@contextlib.contextmanager
+def at_rest(path: str, kind: str, size: int, mtime_ns: int) -> Iterator[None]:
+    """What happens inside has seen one state of the file, the planned one.
+
+    Raises: SourceChanged if the file is another before or after, whatever else went wrong.
+    """
+    _check_same(path, kind, size, mtime_ns)
+    try:
+        yield
+    except (InputError, OSError) as error:
+        try:
+            _check_same(path, kind, size, mtime_ns)
+        except SourceChanged as changed:
+            raise changed from error
+        if isinstance(error, PermissionError):
+            raise InputError(f"{path}: may not be read by this user; change its permissions") from error
+        raise
+    _check_same(path, kind, size, mtime_ns)
+
+
+def _check_same(path: str, kind: str, size: int, mtime_ns: int) -> None:
+    try:
+        found = _state(Path(path), kind)
+    except FileNotFoundError as error:
+        raise SourceChanged(f"{path}: is gone since the run was planned; bring it back or run again") from error
+    if found[:2] != (size, mtime_ns):
+        raise SourceChanged(
+            f"{path}: changed since the run was planned ({size:,} bytes then, {found[0]:,} now); run again when it is at rest"
+        )
+
+
+def _state(path: Path, kind: str) -> tuple[int, int, int]:
+    """Size, mtime and inode; of a database together with its write-ahead log, where the newest rows may be."""
+    found = path.stat()
+    size, mtime_ns = found.st_size, found.st_mtime_ns
+    for log in _logs(path, kind):
+        more = log.stat()
+        size, mtime_ns = size + more.st_size, max(mtime_ns, more.st_mtime_ns)
+    return size, mtime_ns, found.st_ino
+
+
+def _logs(path: Path, kind: str) -> list[Path]:
+    log = path.with_name(path.name + "-wal")
+    return [log] if kind == "sqlite" and log.exists() and log.stat().st_size else []  # a reader leaves an empty one
+
+
+def _digest(path: Path, kind: str) -> str:
+    digest = hashlib.sha256()
+    try:
+        for one in (path, *_logs(path, kind)):
+            with one.open("rb") as file:
+                while chunk := file.read(1 << 20):
+                    digest.update(chunk)
+    except PermissionError as error:
+        raise InputError(f"{path}: may not be read by this user; change its permissions") from error
+    return digest.hexdigest()
+
+
+def _paths(source: Source) -> list[Path]:
+    path = Path(source.path)
+    if path.is_dir():
+        ends = tuple(end + packed for end in _SUFFIXES[source.kind] for packed in ("", ".gz", ".zst"))
+        found = [one for one in path.iterdir() if one.name.lower().endswith(ends) and one.name[0] not in "._"]
+        wanted = f"a file that ends in {', '.join(_SUFFIXES[source.kind])}"
+    elif path.exists():
+        found, wanted = [path], ""
+    else:
+        found = [Path(one) for one in glob.glob(source.path, recursive=True) if not Path(one).is_dir()]
+        wanted = "a file of this name"
+    if not found:
+        raise InputError(f"{source.path}: no input; expected {wanted}; {_there(path)}")
+    for one in found:
+        if not stat.S_ISREG(one.stat().st_mode):
+            raise InputError(f"{one}: is no regular file; expected a file that can be read twice")
+    return sorted(found)
+
+
+def _there(path: Path) -> str:
+    """What is in the nearest folder that exists."""
+    folder = path
+    while not folder.is_dir():
+        folder = folder.parent
+    names = sorted(one.name + "/" * one.is_dir() for one in folder.iterdir())
+    more = f" and {len(names) - 8:,} more" if len(names) > 8 else ""
+    return f"{folder} has {', '.join(names[:8]) or 'nothing'}{more}"
+
+
+def _load(cache: Path | str | None) -> dict[str, list[int | str]]:
+    if cache is None:
+        return {}
+    try:
+        entries = json.loads(Path(cache).read_text("utf-8"))
+    except (OSError, ValueError):  # a cache that cannot be read is an empty one
+        return {}
+    if not isinstance(entries, dict):
+        return {}
+    return {path: entry for path, entry in entries.items() if isinstance(entry, list) and len(entry) == 4}
+
+
+def _store(cache: Path, entries: dict[str, list[int | str]]) -> None:
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=cache.name, dir=cache.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(entries, file, indent=0, sort_keys=True)
+        Path(name).replace(cache)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,169 @@
+"""The beginning of a text file against what was declared: column names, delimiter, number of fields. Wrong: no row is read."""
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from pipelines.errors import InputError
+from pipelines.names import did_you_mean
+from pipelines.sources import stream
+from pipelines.sources.records import Framing, find, strays
+from pipelines.sources.source import Source
+
+__all__ = ["Head", "fields", "framing", "read_head"]
+
+_SIZE = 1 << 20  # bytes in which the header and the first rows must be
+_ROWS = 100  # rows that must not all have another number of fields than the header
+_DELIMITERS = ",;\t|"
+_RECORD = 64 << 20  # bytes of a row at most, where a single field may not have more
+
+
+@dataclass(frozen=True)
+class Head:
+    """Where the rows of a file begin, and its columns in their order."""
+
+    start: int
+    line: int
+    names: tuple[str, ...]
+
+
+def framing(source: Source, path: str, columns: int) -> Framing:
+    """How the records of a text source are found."""
+    limit = max(_RECORD, source.max_field_bytes + _SIZE)
+    if source.kind == "csv":
+        limit = min(limit, max(columns, 1) * (source.max_field_bytes + 3))  # more: a field is too long, or one too many
+        return Framing(path, ord(source.quote) if source.quote else -1, ord(source.delimiter), True, limit)
+    return Framing(path, -1, ord(","), False, limit)
+
+
+def read_head(source: Source, path: str, size: int) -> Head | None:
+    """Where the rows begin; None for a file without a row or header, where that is allowed.
+
+    Raises: InputError if names, delimiter, encoding or number of fields are not as declared.
+    """
+    how = framing(source, path, len(source.columns))
+    encoding = stream.chunk_encoding(source.encoding, source.quote)
+    data, more = b"", False
+    for chunk in stream.chunks(path, 0, size, source.encoding, source.quote, size=_SIZE):
+        data, more = data + chunk, True
+        if len(data) > _SIZE:
+            break
+        more = False
+    start = stream.mark(path, data, encoding)
+    data = data[start:]
+    records = list(_records(data, how, whole=not more))
+    if not records:
+        if more:
+            raise InputError(f"{path}:1: no row ends in the first {_SIZE:,} bytes; is it text, and is the quote {source.quote!r}?")
+        if source.allow_empty:
+            return None
+        wanted = "a header" if source.kind == "csv" and source.header else "at least one row"
+        raise InputError(f"{path}: empty file, expected {wanted}; set allow_empty = true if that may be")
+    if source.kind != "csv":
+        return Head(start, 1, ())
+    if not source.header:
+        names = tuple(source.columns)
+        _check_widths(source, path, names, records, how)
+        return Head(start, 1, names)
+    header = records[0]
+    names = _names(source, path, header, encoding)
+    _check_names(source, path, header.line, names)
+    _check_widths(source, path, names, records[1:], how)
+    return Head(start + header.stop, header.line_behind, names)
+
+
+def fields(record: bytes, how: Framing) -> list[bytes]:
+    """The fields of one record as they stand in the file, quotes included."""
+    record = record.rstrip(b"\r\n")
+    codes = np.frombuffer(record, np.uint8)
+    between = np.flatnonzero(codes == how.delimiter)
+    quotes = np.flatnonzero(codes == how.quote)
+    between = between[np.searchsorted(quotes, between) % 2 == 0]
+    starts, stops = [0, *(between + 1).tolist()], [*between.tolist(), len(record)]
+    return [record[start:stop] for start, stop in zip(starts, stops, strict=True)]
+
+
+class _Record(NamedTuple):
+    text: bytes
+    stop: int  # where it ends
+    line: int
+    line_behind: int
+
+
+def _records(data: bytes, how: Framing, *, whole: bool) -> Iterator[_Record]:
+    """The first records that are not blank."""
+    if not whole and data.endswith(b"\r"):
+        data = data[:-1]
+    ends, breaks, odd = find(data, how, odd=False)
+    if whole and not odd and data and (not len(ends) or ends[-1] < len(data)):
+        ends = np.append(ends, len(data))
+    begin, line, given = 0, 1, 0
+    for end in ends.tolist():
+        behind = 1 + int(np.searchsorted(breaks, end, "right"))
+        if data[begin:end].strip(b"\r\n"):
+            yield _Record(data[begin:end], end, line, behind)
+            given += 1
+        if given > _ROWS:
+            return
+        begin, line = end, behind
+
+
+def _names(source: Source, path: str, header: _Record, encoding: str) -> tuple[str, ...]:
+    record, line = header.text, header.line
+    try:
+        text = record.decode(encoding).rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path}:{line}: byte 0x{record[error.start]:02X} at {error.start} of the header is not {source.encoding}; "
+            "set encoding (gb18030, cp1252, ...?)"
+        ) from error
+    text = text.removeprefix("\ufeff")
+    how = framing(source, path, 1)
+    if "\0" in text or (source.quote and len(strays(record, how)[0])):
+        raise InputError(f"{path}:{line}: the header is no list of names: {text[:60]!r}; correct it, or set quote or encoding")
+    if not source.quote:
+        return tuple(text.split(source.delimiter))
+    return tuple(next(csv.reader([text], delimiter=source.delimiter, quotechar=source.quote, strict=True)))
+
+
+def _check_names(source: Source, path: str, line: int, names: tuple[str, ...]) -> None:
+    declared = list(source.names.values())
+    if len(names) == 1 < len(declared):
+        _check_delimiter(source, path, line, names[0], len(declared))
+    twice = sorted({name for name in names if names.count(name) > 1})
+    missing = [name for name in declared if name not in names]
+    others = [name for name in names if name not in declared and name not in source.ignore]
+    problems = [f"{name!r} is there {names.count(name)} times" for name in twice[:5]]
+    problems += [f"{name!r} is missing{did_you_mean(name, others) if others else ''}" for name in missing[:5]]
+    unknown = [name for name in others if source.extra == "error"]
+    if unknown:
+        problems.append(f"not declared: {', '.join(map(repr, unknown[:8]))}{', ...' if len(unknown) > 8 else ''}")
+    if not problems:
+        return
+    shown = ", ".join(names)
+    hint = "; if the file has no header, set header = false" if len(missing) == len(declared) else ""
+    raise InputError(
+        f"{path}:{line}: header has {len(names)} names, {len(declared)} columns are declared: {'; '.join(problems)}; "
+        f"header: {shown[:200]}{'...' if len(shown) > 200 else ''}; correct columns, or leave names out by ignore = [...]{hint}"
+    )
+
+
+def _check_delimiter(source: Source, path: str, line: int, text: str, expected: int) -> None:
+    for other in _DELIMITERS:
+        if other != source.delimiter and len(text.split(other)) > 1:
+            raise InputError(f"{path}:{line}: 1 column found, {expected} expected; is the delimiter {other!r}?")
+
+
+def _check_widths(source: Source, path: str, names: tuple[str, ...], records: list[_Record], how: Framing) -> None:
+    """Rows that all have one field more are no bad rows: the declaration is wrong, or the file."""
+    widths = {len(fields(record.text, how)) for record in records}
+    if len(records) < 2 or len(widths) > 1 or widths == {len(names)}:
+        return
+    width, first = widths.pop(), records[0]
+    if width == 1:
+        _check_delimiter(source, path, first.line, first.text.decode("latin-1"), len(names))
+    what = f"header has {len(names)} names" if source.header else f"{len(names)} columns are declared"
+    raise InputError(f"{path}:{first.line}: {what}, but the rows have {width} fields; correct the file, or columns and delimiter")

@@ -1,0 +1,345 @@
+"""The pipeline file (TOML) as validated values; everything that is wrong is said at once, with line and "did you mean".
+
+    [sources.NAME]   where rows come from, with the declared columns
+    [tables.NAME]    a source or another table, and the steps that make a new one of it
+    [models.NAME]    read by flows.model: pipelines knows no models
+
+Strings in [sources] and `warehouse` may hold {name} from [params] and ${NAME} or ${NAME:-default} from the environment.
+"""
+
+import keyword
+import os
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pipelines import clean, features, integrate, quality
+from pipelines.errors import SpecError
+from pipelines.names import did_you_mean
+from pipelines.schema import field as column
+from pipelines.sources import Source
+from pipelines.stage import Step
+from pipelines.toml_lines import line_of, lines
+
+__all__ = ["STEPS", "Document", "Pipeline", "Table", "load", "read"]
+
+STEPS: dict[str, type[Step]] = {
+    step.do: step
+    for module in (clean, integrate, features)
+    for step in (getattr(module, name) for name in module.__all__)
+    if hasattr(step, "do")
+}
+
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
+SECTIONS = ("name", "warehouse", "params", "sources", "tables", "models")
+_ENVIRONMENT = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+_PARAM = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """One table of the warehouse: from where, by which steps, with which checks."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    source: str | tuple[str, ...] | None = None
+    table: str | tuple[str, ...] | None = None
+    steps: tuple[Step, ...] = ()
+    checks: tuple[quality.Check, ...] = ()
+    partition_by: tuple[str, ...] = ()
+    load: Literal["replace", "append"] = "replace"
+    reject_limit: float | None = None  # below 1: share of the rows read; from 1: rows
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the sources or tables that the rows come from."""
+        names = self.source if self.source is not None else self.table
+        return (names,) if isinstance(names, str) else tuple(names or ())
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """Tables that must be there before this one: inputs and the other sides of joins."""
+        joined = [step.with_ for step in self.steps if isinstance(step, integrate.Join)]
+        return tuple(dict.fromkeys([*(self.inputs if self.source is None else ()), *joined]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pipeline:
+    """A pipeline file, checked. `models` is checked by whoever trains them."""
+
+    name: str
+    file: Path
+    warehouse: Path
+    params: Mapping[str, str]
+    sources: Mapping[str, Source]
+    tables: Mapping[str, Table]  # in an order in which they can be built
+    models: Mapping[str, Mapping[str, Any]]
+
+
+@dataclass
+class Document:
+    """A TOML file with its places and the problems found in it so far."""
+
+    file: Path
+    values: dict[str, Any]
+    places: dict[tuple[str | int, ...], int]
+    problems: list[str] = field(default_factory=list)
+
+    def problem(self, path: Sequence[str | int], message: str) -> None:
+        """Note one problem at the line of `path`."""
+        self.problems.append(f"{self.file}:{line_of(self.places, tuple(path))}: {message}")
+
+    def checked(self, kind: Any, value: Any, path: Sequence[str | int]) -> Any:
+        """`value` as a `kind`, or None after its problems are noted."""
+        from pydantic import TypeAdapter, ValidationError  # noqa: PLC0415 - workers need the specs, not pydantic
+
+        try:
+            return TypeAdapter(kind).validate_python(_safe_keys(value))
+        except ValidationError as error:
+            for found in error.errors(include_url=False):
+                self._explain(kind, found, path)
+        except SpecError as error:
+            for text in error.problems:
+                self.problem(path, text)
+        return None
+
+    def _explain(self, kind: Any, found: Any, path: Sequence[str | int]) -> None:
+        place = [*path]
+        for part in found["loc"]:
+            if isinstance(part, int) or (*place, part) in self.places:
+                place.append(part)
+        where = _dotted(place)
+        match found["type"]:
+            case "unexpected_keyword_argument" | "extra_forbidden":
+                known = [name.rstrip("_") for name in getattr(kind, "__dataclass_fields__", {})]
+                key = str(found["loc"][-1])
+                self.problem(place, f"unknown key {key!r} in {_dotted(path)}{did_you_mean(key, known)}")
+            case "missing" | "missing_argument" | "missing_keyword_only_argument":
+                self.problem(place, f"{where}: key {str(found['loc'][-1]).rstrip('_')!r} is missing")
+            case _:
+                cause = found.get("ctx", {}).get("error")
+                text = str(cause) if isinstance(cause, Exception) else found["msg"][:1].lower() + found["msg"][1:]
+                self.problem(place, f"{where} = {_shown(found.get('input'))}: {text}")
+
+    def raise_problems(self) -> None:
+        """Raises: SpecError with all problems, in the order of the file."""
+        if self.problems:
+            unique = dict.fromkeys(self.problems)
+            raise SpecError(*sorted(unique, key=lambda text: int(text.removeprefix(f"{self.file}:").partition(":")[0])))
+
+
+def load(file: Path | str, settings: Mapping[str, str] | None = None) -> Pipeline:
+    """The checked pipeline of a file; `settings` override its [params].
+
+    Raises: SpecError with every problem that can be known without reading data.
+    """
+    document = read(file)
+    pipeline = build(document, settings or {})
+    document.raise_problems()
+    return pipeline
+
+
+def read(file: Path | str) -> Document:
+    """The values of a TOML file and where they stand."""
+    file = Path(file)
+    try:
+        text = file.read_text("utf-8")
+    except FileNotFoundError:
+        raise SpecError(f"{file}: no such file; `dlflow new NAME` makes a project with a pipeline file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"{file}: cannot be read as UTF-8 text: {error}") from error
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SpecError(f"{file}: not valid TOML: {error}; strings need quotes, tables need [brackets]") from error
+    return Document(file, values, lines(text))
+
+
+def build(document: Document, settings: Mapping[str, str]) -> Pipeline:
+    """The pipeline of a document; problems are noted in it."""
+    values, folder = document.values, document.file.resolve().parent
+    for key in values:
+        if key not in SECTIONS:
+            document.problem((key,), f"unknown section {key!r}{did_you_mean(key, SECTIONS)}")
+    for section in ("params", "sources", "tables", "models"):
+        if not isinstance(values.setdefault(section, {}), dict):
+            document.problem((section,), f"{section} must be a table: [{section}.NAME]")
+            values[section] = {}
+    params = _params(document, settings)
+    name = values.get("name", document.file.resolve().parent.name)
+    if not isinstance(name, str) or not NAME.fullmatch(name.replace("-", "_")):
+        document.problem(("name",), f"name = {name!r}: expected letters, digits, '-' and '_', not beginning with a digit")
+    sources = _sources(document, params, folder)
+    tables = _tables(document, sources)
+    warehouse = _text(document, ("warehouse",), values.get("warehouse", "warehouse"), params)
+    return Pipeline(
+        name=str(name),
+        file=document.file.resolve(),
+        warehouse=(folder / warehouse).resolve(),
+        params=params,
+        sources=sources,
+        tables=_ordered(document, tables),
+        models=values["models"],
+    )
+
+
+def _params(document: Document, settings: Mapping[str, str]) -> dict[str, str]:
+    declared = document.values["params"]
+    for key in settings:
+        if key not in declared:
+            document.problem(("params",), f"--set {key}=...: the file has no such param{did_you_mean(key, declared)}")
+    params = {}
+    for key, value in declared.items():
+        if isinstance(value, dict | list):
+            document.problem(("params", key), f"params.{key}: expected a text or a number")
+        else:
+            params[key] = settings.get(key) or _text(document, ("params", key), str(value), {})
+    return params
+
+
+def _text(document: Document, path: tuple[str | int, ...], value: str, params: Mapping[str, str]) -> str:
+    def environment(match: re.Match[str]) -> str:
+        found = os.environ.get(match[1], match[2])
+        if found is None:
+            document.problem(path, f"{_dotted(path)}: environment variable {match[1]} is not set, and there is no default ${{{match[1]}:-...}}")
+        return found or ""
+
+    def param(match: re.Match[str]) -> str:
+        if match[1] not in params:
+            document.problem(path, f"{_dotted(path)}: {{{match[1]}}} is not in [params]{did_you_mean(match[1], params)}")
+        return params.get(match[1], "")
+
+    return _PARAM.sub(param, _ENVIRONMENT.sub(environment, value))
+
+
+def _sources(document: Document, params: Mapping[str, str], folder: Path) -> dict[str, Source]:
+    sources = {}
+    for name, given in document.values["sources"].items():
+        path = ("sources", name)
+        _check_name(document, path, name)
+        if not isinstance(given, dict):
+            document.problem(path, f"{_dotted(path)} must be a table")
+            continue
+        value = dict(given)
+        if isinstance(value.get("path"), str):
+            value["path"] = str(folder / _text(document, (*path, "path"), value["path"], params))
+        if isinstance(value.get("columns"), dict):
+            value["columns"] = _columns(document, path, value["columns"])
+        source = document.checked(Source, value, path)
+        if source is not None:
+            sources[name] = source
+    return sources
+
+
+def _columns(document: Document, path: tuple[str, ...], columns: dict[str, Any]) -> dict[str, Any]:
+    fields = {}
+    for name, value in columns.items():
+        place = (*path, "columns", name)
+        _check_name(document, place, name)
+        try:
+            fields[name] = column(value)
+        except SpecError as error:
+            document.problem(place, f"{_dotted(place)}: {error}")
+    return fields
+
+
+def _tables(document: Document, sources: Mapping[str, Source]) -> dict[str, Table]:
+    tables = {}
+    names = list(document.values["tables"])
+    for name, given in document.values["tables"].items():
+        path = ("tables", name)
+        _check_name(document, path, name)
+        if not isinstance(given, dict):
+            document.problem(path, f"{_dotted(path)} must be a table")
+            continue
+        value = dict(given)
+        steps = [_step(document, (*path, "steps", number), step) for number, step in enumerate(value.pop("steps", []))]
+        checks = [
+            document.checked(quality.Check, check, (*path, "checks", number)) for number, check in enumerate(value.pop("checks", []))
+        ]
+        table = document.checked(Table, value, path)
+        if table is None:
+            continue
+        if (table.source is None) == (table.table is None):
+            document.problem(path, f"{_dotted(path)}: needs either source = \"...\" or table = \"...\", and not both")
+            continue
+        known: Sequence[str] = names if table.source is None else list(document.values["sources"])
+        for other in table.inputs:
+            if other not in known:
+                kind = "table" if table.source is None else "source"
+                document.problem((*path, kind), f"{_dotted(path)}: there is no {kind} {other!r}{did_you_mean(other, known)}")
+        kept = tuple(step for step in steps if step is not None)
+        for number, step in enumerate(steps):
+            if isinstance(step, integrate.Join) and step.with_ not in names:
+                place = (*path, "steps", number)
+                document.problem(place, f"{_dotted(place)}: there is no table {step.with_!r}{did_you_mean(step.with_, names)}")
+        tables[name] = Table(
+            source=table.source,
+            table=table.table,
+            steps=kept,
+            checks=tuple(check for check in checks if check is not None),
+            partition_by=table.partition_by,
+            load=table.load,
+            reject_limit=table.reject_limit,
+        )
+    del sources
+    return tables
+
+
+def _step(document: Document, path: tuple[str | int, ...], value: Any) -> Any:
+    if not isinstance(value, dict) or not isinstance(value.get("do"), str):
+        document.problem(path, f"{_dotted(path)}: a step is written {{ do = \"name\", ... }}; steps: {', '.join(sorted(STEPS))}")
+        return None
+    settings = dict(value)
+    do = settings.pop("do")
+    if do not in STEPS:
+        document.problem((*path, "do"), f"{_dotted(path)}: there is no step {do!r}{did_you_mean(do, STEPS)}")
+        return None
+    return document.checked(STEPS[do], settings, path)
+
+
+def _ordered(document: Document, tables: Mapping[str, Table]) -> dict[str, Table]:
+    ordered: dict[str, Table] = {}
+
+    def visit(name: str, above: tuple[str, ...]) -> None:
+        if name in above:
+            document.problem(("tables", name), f"tables.{name}: depends on itself: {' -> '.join([*above[above.index(name) :], name])}")
+            return
+        if name in ordered or name not in tables:
+            return
+        for other in tables[name].tables:
+            visit(other, (*above, name))
+        ordered[name] = tables[name]
+
+    for name in tables:
+        visit(name, ())
+    return ordered
+
+
+def _check_name(document: Document, path: Sequence[str | int], name: str) -> None:
+    if not NAME.fullmatch(name) or name.startswith("_") or name.endswith("__quarantine"):
+        document.problem(
+            path, f"{name!r} is not a name: expected a letter, then up to 62 letters, digits or '_'; a leading '_' and '__quarantine' are reserved"
+        )
+
+
+def _safe_keys(value: Any) -> Any:
+    """`with` is a word of Python: the field is `with_`."""
+    if isinstance(value, dict):
+        return {f"{key}_" if isinstance(key, str) and keyword.iskeyword(key) else key: item for key, item in value.items()}
+    return value
+
+
+def _dotted(path: Sequence[str | int]) -> str:
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

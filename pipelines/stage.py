@@ -1,0 +1,181 @@
+"""The three ways rows may move: Map (they stay), Fit (only summaries move), Exchange (they move once).
+
+A step of the pipeline file becomes one of the three. Each holds pure functions of Arrow tables; the engine alone
+knows where they run. Every function accounts for its rows: what does not go on is in `Rows`.
+
+    part --Map--Map--+--sketch--> merge --> fitted --+
+                     |                               v
+                     +--rows kept on disk----------> Map(fitted) --> one file, a batch per bucket --> Exchange fn
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+__all__ = [
+    "LINE",
+    "OFFSET",
+    "ORIGIN",
+    "REJECTS",
+    "SOURCE",
+    "Exchange",
+    "Fit",
+    "Map",
+    "Rows",
+    "Stage",
+    "Step",
+    "data_columns",
+    "reject",
+]
+
+SOURCE, LINE, OFFSET = "_source", "_line", "_offset"
+ORIGIN = pa.schema([(SOURCE, pa.int32()), (LINE, pa.int64()), (OFFSET, pa.int64())])
+"""Columns that travel with every row until it is written: number of its input file, line (from 1; of a table: row
+ordinal), byte offset (-1 where there is none). `(_source, _line)` orders all rows of a run, however they were cut."""
+
+REJECTS = pa.schema(
+    [
+        (SOURCE, pa.int32()),
+        (LINE, pa.int64()),
+        (OFFSET, pa.int64()),
+        ("rule", pa.string()),
+        ("column", pa.string()),
+        ("message", pa.string()),
+        ("raw", pa.string()),
+    ]
+)
+"""A row that was set aside: origin, rule that it broke, column (null: the whole row), what to read, raw text or JSON."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a step made of the rows of one part.
+
+    `rows in + added = kept + rejected + deduplicated + filtered`: the engine checks it after every step.
+    """
+
+    kept: pa.Table
+    rejected: pa.Table | None = None  # REJECTS
+    deduplicated: int = 0
+    filtered: int = 0  # left out by a declared rule
+    added: int = 0  # declared fan-out of a join
+    notes: Mapping[str, int] = field(default_factory=dict)  # counts to show: {"filled age": 12}
+
+
+MapFunction = Callable[..., Rows | pa.Table]
+
+
+@dataclass(frozen=True)
+class Map:
+    """Rows stay: `fn(table, **params)`, one part in, one part out. Neighbours run in one pass.
+
+    `fn` is a module-level function (workers import it by name) and never changes its argument.
+    """
+
+    name: str
+    fn: MapFunction
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+    def __call__(self, table: pa.Table) -> Rows:
+        made = self.fn(table, **self.params)
+        return made if isinstance(made, Rows) else Rows(made)
+
+
+class Sketch(Protocol):
+    """A mergeable summary in one or more rounds; its answer does not depend on how the rows were cut."""
+
+    def sketch(self, table: pa.Table, request: Any) -> Any:
+        """The state of one part. `request` is None in the first round."""
+
+    def merge(self, left: Any, right: Any) -> Any:
+        """The state of both parts together."""
+
+    def finish(self, state: Any, request: Any) -> tuple[bool, Any]:
+        """`(True, fitted)` at the end, `(False, request of the next round)` before. `fitted` is JSON-able."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Only summaries move: sketch every part, merge, then map with the result.
+
+    `apply(table, fitted=..., **params)` runs in the next pass. `columns` are the only ones the sketch reads.
+    """
+
+    name: str
+    sketch: Sketch
+    apply: MapFunction
+    columns: tuple[str, ...]
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+    def mapped(self, fitted: Any) -> Map:
+        """The Map that uses what was fitted."""
+        return Map(self.name, self.apply, {**self.params, "fitted": fitted})
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """Rows move once: all rows of equal `by` meet in one part, in the order of their origin; then `fn` as in a Map."""
+
+    name: str
+    by: tuple[str, ...]
+    fn: MapFunction
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+    def mapped(self) -> Map:
+        """The Map that runs after the rows have moved."""
+        return Map(self.name, self.fn, self.params)
+
+
+Stage = Map | Fit | Exchange
+
+
+class Step(Protocol):
+    """One step of the pipeline file: a frozen dataclass of settings that holds no data (see `spec.STEPS`)."""
+
+    def build(self, schema: pa.Schema) -> pa.Schema:
+        """The columns after this step.
+
+        Raises: SpecError with a "did you mean" for a column that is not there or has the wrong type.
+        """
+
+    def stage(self, schema: pa.Schema) -> Stage:
+        """What the engine runs, for rows of this schema."""
+
+
+def data_columns(schema: pa.Schema) -> list[str]:
+    """Column names without those of the origin."""
+    return [name for name in schema.names if name not in ORIGIN.names]
+
+
+def reject(
+    table: pa.Table, bad: pa.Array | pa.ChunkedArray, *, rule: str, column: str | None, message: Callable[[dict[str, Any]], str] | str
+) -> Rows:
+    """Set aside the rows where `bad` is true (null counts as false); their raw text is the row as JSON."""
+    bad = pc.fill_null(bad, fill_value=False)
+    if not pc.any(bad).as_py():
+        return Rows(table)
+    return Rows(table.filter(pc.invert(bad)), rejects(table.filter(bad), rule=rule, column=column, message=message))
+
+
+def rejects(
+    rows: pa.Table, *, rule: str, column: str | None, message: Callable[[dict[str, Any]], str] | str
+) -> pa.Table:
+    """These rows as quarantine records (REJECTS)."""
+    records = rows.select(data_columns(rows.schema)).to_pylist()
+    texts: Iterable[str] = (message(record) for record in records) if callable(message) else [message] * len(records)
+    return pa.table(
+        [
+            rows[SOURCE],
+            rows[LINE],
+            rows[OFFSET],
+            pa.array([rule] * len(records), pa.string()),
+            pa.array([column] * len(records), pa.string()),
+            pa.array(list(texts), pa.string()),
+            pa.array([json.dumps(record, default=str, ensure_ascii=False) for record in records], pa.string()),
+        ],
+        schema=REJECTS,
+    )

@@ -1,0 +1,348 @@
+"""What one worker does with one part of one table: read, map, and leave the rows where the next pass finds them.
+
+A task is a value; running it twice does no harm: every file has a name of its own, and the receipt that names the
+files appears by one rename at the end. Who finds the receipt (after a crash, a retry) does not work again. Only the
+receipt travels back, never rows.
+
+    read (source parts | table files | a bucket of an exchange) -> Map -> Map -> then (keep | exchange | write)
+"""
+
+import json
+import os
+import time
+import uuid
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines import sources
+from pipelines.errors import LedgerImbalance
+from pipelines.failpoints import failpoint
+from pipelines.hashing import row_hash
+from pipelines.schema import Schema
+from pipelines.stage import LINE, OFFSET, ORIGIN, REJECTS, SOURCE, Map, Rows, Sketch, data_columns
+from pipelines.storage import FileRef, read_file
+from pipelines.warehouse.file import write_file
+
+__all__ = [
+    "COUNTS",
+    "QUARANTINE",
+    "Bucket",
+    "ExchangeTo",
+    "Keep",
+    "Kept",
+    "Receipt",
+    "SourceParts",
+    "TableFiles",
+    "Task",
+    "WriteTo",
+    "read_task",
+    "run",
+    "run_maps",
+    "source_schema",
+    "sketch_kept",
+]
+
+COUNTS = ("rows_in", "added", "rows_out", "quarantined", "deduplicated", "filtered")
+
+QUARANTINE = pa.schema(
+    [
+        ("source", pa.string()),
+        (LINE.lstrip("_"), pa.int64()),
+        (OFFSET.lstrip("_"), pa.int64()),
+        ("step", pa.string()),
+        ("rule", pa.string()),
+        ("column", pa.string()),
+        ("message", pa.string()),
+        ("raw", pa.string()),
+    ]
+)
+"""A quarantine table: where the row came from, the step and rule that set it aside, what to read, its raw text."""
+
+Receipt = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class SourceParts:
+    """Parts of the files of one source."""
+
+    source: sources.Source
+    parts: tuple[sources.Part, ...]
+
+
+@dataclass(frozen=True)
+class TableFiles:
+    """Row groups of committed files: `(number of the file in the input, file, row groups)`."""
+
+    columns: tuple[pa.Field, ...]
+    files: tuple[tuple[int, FileRef, tuple[int, ...]], ...]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The file that a task of the pass before has kept."""
+
+    path: str
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """One bucket of every file of an exchange, ordered by origin."""
+
+    paths: tuple[str, ...]
+    number: int
+
+
+@dataclass(frozen=True)
+class Keep:
+    """Leave the rows in one file, and sketch them."""
+
+    sketch: Sketch
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ExchangeTo:
+    """Leave the rows in one file with a record batch per bucket."""
+
+    by: tuple[str, ...]
+    buckets: int
+
+
+@dataclass(frozen=True)
+class WriteTo:
+    """Write files of the table: not visible until the driver commits them."""
+
+    uri: str
+    columns: tuple[pa.Field, ...]
+    partition_by: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One part of one pass over one table."""
+
+    name: str  # "orders/1/00003": table, pass, part
+    read: SourceParts | TableFiles | Kept | Bucket
+    maps: tuple[Map, ...]
+    then: Keep | ExchangeTo | WriteTo
+    work: str  # folder of receipts and files between passes
+    quarantine: str  # uri of the quarantine table
+    inputs: str  # JSON file: the names of the input files, by number
+
+
+def run(task: Task) -> tuple[Receipt, Any]:
+    """The receipt, and the state of the sketch where there is one."""
+    receipt = _finished(task)
+    if receipt is not None:
+        state = sketch_kept(receipt["kept"], task.then.sketch, task.then.columns, None) if isinstance(task.then, Keep) else None
+        return receipt, state
+    started = time.perf_counter()
+    failpoint("part.before_read")
+    rows = read_task(task.read)
+    rejected = [] if rows.rejected is None else [("read", rows.rejected)]
+    steps = [_counted("read", rows.kept.num_rows + _count(rows.rejected) + rows.filtered, rows)]
+    table = run_maps(rows.kept, task.maps, steps, rejected)
+    failpoint("part.before_write")
+    made: Receipt = {"task": task.name, "steps": steps, "files": [], "kept": None, "rows": table.num_rows, "state": None}
+    state = None
+    match task.then:
+        case Keep(sketch, columns):
+            made["kept"] = _keep(task, [table])
+            state = sketch.sketch(table.select(list(columns)), None)
+        case ExchangeTo(by, buckets):
+            made["kept"] = _keep(task, _buckets(table, by, buckets))
+        case WriteTo(uri, columns, partition_by):
+            made["files"] = _write(task, table, uri, pa.schema(columns), partition_by)
+    made["rejects"] = _write_rejects(task, rejected)
+    failpoint("part.after_write")
+    made["seconds"] = round(time.perf_counter() - started, 4)
+    _finish(task, made)
+    return made, state
+
+
+def run_maps(
+    table: pa.Table, maps: Sequence[Map], steps: list[dict[str, Any]], rejected: list[tuple[str, pa.Table]]
+) -> pa.Table:
+    """The rows after all maps; counts go to `steps`, rows set aside to `rejected`.
+
+    Raises: LedgerImbalance if a step lost or invented a row.
+    """
+    for step in maps:
+        rows = step(table)
+        count = _counted(step.name, table.num_rows, rows)
+        gone = count["quarantined"] + count["deduplicated"] + count["filtered"]
+        if count["rows_in"] + count["added"] != count["rows_out"] + gone:
+            raise LedgerImbalance(
+                f"step {step.name!r}: {count['rows_in']} rows in + {count['added']} added, but {count['rows_out']} out + "
+                f"{gone} set aside; the step must account for every row in its Rows"
+            )
+        steps.append(count)
+        if rows.rejected is not None and rows.rejected.num_rows:
+            rejected.append((step.name, rows.rejected))
+        table = rows.kept
+    return table
+
+
+def source_schema(source: sources.Source) -> pa.Schema:
+    """Columns that a source gives, origin included."""
+    return pa.schema([*Schema(source.columns).arrow(), *ORIGIN])
+
+
+def read_task(read: SourceParts | TableFiles | Kept | Bucket) -> Rows:
+    """The rows of a task, with their origin."""
+    match read:
+        case SourceParts(source, parts):
+            return _together([sources.read(source, part) for part in parts])
+        case TableFiles(columns, files):
+            empty = pa.schema([*columns, *ORIGIN]).empty_table()
+            return Rows(pa.concat_tables([empty, *(_read_table_file(pa.schema(columns), *file) for file in files)]))
+        case Kept(path):
+            with pa.OSFile(path) as file, pa.ipc.open_file(file) as reader:
+                return Rows(reader.read_all())
+        case Bucket(paths, number):
+            batches = []
+            for path in paths:
+                with pa.OSFile(path) as file, pa.ipc.open_file(file) as reader:
+                    batches.append(reader.get_batch(number))
+            table = pa.Table.from_batches(batches)
+            return Rows(table.take(pc.sort_indices(table, [(SOURCE, "ascending"), (LINE, "ascending")])))
+
+
+def sketch_kept(path: str, sketch: Sketch, columns: tuple[str, ...], request: Any) -> Any:
+    """The state of a later round, from the file that was kept."""
+    options = pa.ipc.IpcReadOptions(use_threads=False)
+    with pa.OSFile(path) as file, pa.ipc.open_file(file, options=options) as reader:
+        wanted = [reader.schema.get_field_index(name) for name in columns]
+    options = pa.ipc.IpcReadOptions(use_threads=False, included_fields=wanted)
+    with pa.OSFile(path) as file, pa.ipc.open_file(file, options=options) as reader:
+        return sketch.sketch(reader.read_all().select(list(columns)), request)
+
+
+def _together(rows: list[Rows]) -> Rows:
+    if len(rows) == 1:
+        return rows[0]
+    notes: Counter[str] = Counter()
+    for one in rows:
+        notes.update(one.notes)
+    set_aside = [one.rejected for one in rows if one.rejected is not None]
+    return Rows(
+        pa.concat_tables([one.kept for one in rows]),
+        pa.concat_tables(set_aside) if set_aside else None,
+        filtered=sum(one.filtered for one in rows),
+        notes=notes,
+    )
+
+
+def _read_table_file(schema: pa.Schema, number: int, file: FileRef, row_groups: tuple[int, ...]) -> pa.Table:
+    table = read_file(file, schema, row_groups)
+    starts = np.concatenate([[0], np.cumsum(file.row_groups)])
+    lines = [np.arange(starts[group] + 1, starts[group + 1] + 1) for group in row_groups]
+    rows = table.num_rows
+    origin = (np.full(rows, number, np.int32), np.concatenate(lines or [np.zeros(0, np.int64)]), np.full(rows, -1, np.int64))
+    for field, values in zip(ORIGIN, origin, strict=True):
+        table = table.append_column(field, pa.array(values, field.type))
+    return table
+
+
+def _counted(name: str, rows_in: int, rows: Rows) -> dict[str, Any]:
+    return {
+        "name": name,
+        "rows_in": rows_in,
+        "added": rows.added,
+        "rows_out": rows.kept.num_rows,
+        "quarantined": _count(rows.rejected),
+        "deduplicated": rows.deduplicated,
+        "filtered": rows.filtered,
+        "notes": {key: int(value) for key, value in rows.notes.items() if value},
+    }
+
+
+def _count(table: pa.Table | None) -> int:
+    return 0 if table is None else table.num_rows
+
+
+def _buckets(table: pa.Table, by: tuple[str, ...], buckets: int) -> list[pa.Table]:
+    number = (row_hash(table, by) % np.uint64(buckets)).astype(np.int64)
+    order = np.argsort(number, kind="stable")
+    ends = np.cumsum(np.bincount(number, minlength=buckets))
+    table = table.take(pa.array(order))
+    return [table.slice(start, end - start) for start, end in zip(np.concatenate([[0], ends[:-1]]), ends, strict=True)]
+
+
+def _keep(task: Task, tables: list[pa.Table]) -> str:
+    """Uncompressed Arrow IPC, one record batch per table: read plainly, because mapped pages count as worker memory."""
+    path = Path(task.work, f"{task.name.replace('/', '-')}-{uuid.uuid4().hex}.arrow")
+    schema = tables[0].schema
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, schema) as writer:
+        for table in tables:
+            batches = table.combine_chunks().to_batches()
+            writer.write_batch(batches[0] if batches else pa.RecordBatch.from_pylist([], schema))
+    return str(path)
+
+
+def _write(task: Task, table: pa.Table, uri: str, schema: pa.Schema, partition_by: tuple[str, ...]) -> list[Receipt]:
+    """One file per partition value of this part; the name begins with the part, so that names order as parts do."""
+    order = task.name.rpartition("/")[2]
+    table = table.select(schema.names)
+    if not partition_by:
+        return [write_file(uri, table, partition={}, schema=schema, order=order)] if table.num_rows else []
+    groups = table.select(list(partition_by)).append_column("row", pa.array(np.arange(table.num_rows)))
+    groups = groups.group_by(list(partition_by), use_threads=False).aggregate([("row", "list")])
+    groups = groups.sort_by([(name, "ascending") for name in partition_by])
+    receipts = []
+    for group in groups.to_pylist():
+        rows = table.take(pa.array(group["row_list"]))
+        partition = {name: group[name] for name in partition_by}
+        receipts.append(write_file(uri, rows, partition=partition, schema=schema, order=order))
+    return receipts
+
+
+def _write_rejects(task: Task, rejected: list[tuple[str, pa.Table]]) -> list[Receipt]:
+    if not rejected:
+        return []
+    names = json.loads(Path(task.inputs).read_text("utf-8"))
+    tables = []
+    for step, rows in rejected:
+        columns = rows.select(REJECTS.names).columns
+        source = pa.array([names[number] for number in columns[0].to_pylist()], pa.string())
+        tables.append(pa.table([source, *columns[1:3], pa.repeat(step, rows.num_rows), *columns[3:]], schema=QUARANTINE))
+    order = task.name.replace("/", "-")
+    return [write_file(task.quarantine, pa.concat_tables(tables), partition={}, schema=QUARANTINE, order=order)]
+
+
+def _receipt_path(task: Task) -> Path:
+    return Path(task.work, f"{task.name.replace('/', '-')}.json")
+
+
+def _finished(task: Task) -> Receipt | None:
+    """The receipt of an earlier attempt whose files are all there."""
+    try:
+        receipt = json.loads(_receipt_path(task).read_text("utf-8"))
+    except FileNotFoundError:
+        return None
+    files = [Path(receipt["kept"])] if receipt["kept"] else []
+    uri = task.then.uri if isinstance(task.then, WriteTo) else ""
+    whole = all(_is_whole(uri, file) for file in receipt["files"]) and all(
+        _is_whole(task.quarantine, file) for file in receipt["rejects"]
+    )
+    return receipt if whole and all(path.exists() for path in files) else None
+
+
+def _is_whole(uri: str, file: Receipt) -> bool:
+    path = Path(uri, file["path"])
+    return path.exists() and path.stat().st_size == file["bytes"]
+
+
+def _finish(task: Task, receipt: Receipt) -> None:
+    failpoint("part.before_receipt")
+    path = _receipt_path(task)
+    aside = path.with_suffix(f".{uuid.uuid4().hex}.tmp")
+    aside.write_text(json.dumps(receipt), "utf-8")
+    os.replace(aside, path)

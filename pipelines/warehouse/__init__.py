@@ -1,0 +1,64 @@
+"""Tables of Parquet files under a Delta log: atomic, versioned, readable by DuckDB, Polars, Spark and pandas.
+
+Workers write files (`write_file`: pyarrow only) and hand back receipts; the driver commits them in one log entry.
+deltalake is imported inside the functions that need it: a worker never pays for it.
+
+    names        what tables and columns may be called, where tables lie
+    columns      Arrow columns as Delta declares them
+    partition    partition values as text
+    statistics   bounds for pruning, from the footer
+    file         one data file: write, read, receipt
+    receipt      receipts checked before the log is touched
+    log          the Delta log: the one place that commits
+    snapshot     one version of a table as a value
+    lineage      what a commit says of itself
+    commit       plan, check, compare-and-swap
+    operation    create, append, replace, replace partitions
+    quarantine   the rejected rows beside a table
+    catalog      tables and their history
+    sql          read-only SQL over all tables
+    lock, preflight, vacuum, disk
+"""
+
+from pipelines.warehouse.catalog import history, tables
+from pipelines.warehouse.commit import Committed, commit, current_fingerprint_is
+from pipelines.warehouse.file import LiveFile, Receipt, read_file, row_groups, write_file
+from pipelines.warehouse.lineage import Lineage, source_transactions
+from pipelines.warehouse.lock import lock
+from pipelines.warehouse.names import quarantine_uri, table_uri
+from pipelines.warehouse.operation import append, create, replace, replace_partitions
+from pipelines.warehouse.preflight import preflight
+from pipelines.warehouse.quarantine import commit_rejects, read_quarantine, tidy, write_rejects
+from pipelines.warehouse.snapshot import Snapshot
+from pipelines.warehouse.sql import sql
+from pipelines.warehouse.vacuum import vacuum
+
+__all__ = [
+    "Committed",
+    "Lineage",
+    "LiveFile",
+    "Receipt",
+    "Snapshot",
+    "append",
+    "commit",
+    "commit_rejects",
+    "create",
+    "current_fingerprint_is",
+    "history",
+    "lock",
+    "preflight",
+    "quarantine_uri",
+    "read_file",
+    "read_quarantine",
+    "replace",
+    "replace_partitions",
+    "row_groups",
+    "source_transactions",
+    "sql",
+    "table_uri",
+    "tables",
+    "tidy",
+    "vacuum",
+    "write_file",
+    "write_rejects",
+]

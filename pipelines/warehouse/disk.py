@@ -1,0 +1,67 @@
+"""Bytes that are on the disk before anything names them, and the sentence for a disk that refuses."""
+
+import os
+import shutil
+from pathlib import Path
+
+from pipelines.errors import PartFailed
+from pipelines.failpoints import failpoint
+
+__all__ = ["refused", "sync_folder", "write_new"]
+
+
+def write_new(path: str, content: memoryview) -> None:
+    """Make a file that was not there, with its bytes and its name on the disk; leaves nothing behind if it fails.
+
+    Raises: PartFailed with what is free.
+    """
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    except OSError as error:
+        raise refused(path, len(content), error) from error
+    try:
+        _write(descriptor, content[: len(content) // 2])
+        failpoint("file.half_written")
+        _write(descriptor, content[len(content) // 2 :])
+        failpoint("file.before_sync")
+        os.fsync(descriptor)
+        sync_folder(os.path.dirname(path))  # noqa: PTH120 - uris are text here
+    except OSError as error:
+        Path(path).unlink(missing_ok=True)
+        raise refused(path, len(content), error) from error
+    finally:
+        os.close(descriptor)
+
+
+def sync_folder(path: str) -> None:
+    """The names in a folder are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def refused(path: str, size: int, error: Exception) -> PartFailed:
+    """The error for a file that could not be written."""
+    return PartFailed(
+        f"{path}: cannot write {size:,} bytes ({_free(path)} free): {_reason(error)}; "
+        "nothing was committed, free space or correct the permissions, then run again"
+    )
+
+
+def _write(descriptor: int, content: memoryview) -> None:
+    while content:
+        content = content[os.write(descriptor, content) :]
+
+
+def _free(path: str) -> str:
+    place = Path(path)
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    return f"{shutil.disk_usage(place).free:,} bytes"
+
+
+def _reason(error: Exception) -> str:
+    text = getattr(error, "strerror", None) or str(error)
+    return " ".join(text.split())

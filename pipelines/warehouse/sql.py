@@ -1,0 +1,82 @@
+"""Read-only SQL over all tables of a warehouse, by DataFusion inside deltalake.
+
+A table's quarantine is `<table>__quarantine`, the framework's tables are `dlflow__ledger`, `dlflow__quality` and
+`dlflow__commits`. A quarantine holds the batches of its table's content and, for a short while, others: join by
+`batch`, or use `read_quarantine`. Names with capital letters need double quotes, as in every SQL.
+"""
+
+import re
+from difflib import get_close_matches
+from pathlib import Path
+
+import pyarrow as pa
+
+from pipelines.errors import SpecError
+from pipelines.warehouse import catalog, log
+from pipelines.warehouse.names import QUARANTINE, SYSTEM
+
+__all__ = ["sql", "visible"]
+
+_HIDDEN = re.compile(r"--[^\n]*|/\*.*?\*/|'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"", re.DOTALL)
+_READING = re.compile(
+    r"\s*(?:EXPLAIN\s+(?:ANALYZE\s+)?(?:VERBOSE\s+)?)?(?:SELECT|WITH|DESCRIBE|DESC|\(\s*SELECT)\b",
+    re.IGNORECASE,
+)
+_WRITING = re.compile(r"\b(?:INSERT|MERGE)\s+INTO\b", re.IGNORECASE)  # can follow a WITH
+
+
+def sql(root: str, query: str) -> pa.Table:
+    """The answer to one SELECT, WITH, DESCRIBE or EXPLAIN.
+
+    Raises: SpecError for any other statement, or one that cannot be understood.
+    """
+    from deltalake import QueryBuilder  # noqa: PLC0415 - slow to import
+    from deltalake.exceptions import DeltaError  # noqa: PLC0415
+
+    _check_reads(query)
+    places = visible(root)
+    builder = QueryBuilder()
+    for name, uri in places.items():
+        if re.search(rf"\b{name}\b", query):  # a table costs an open, so only those that are named
+            builder.register(name, log.handle(uri))
+    try:
+        return _plain(pa.table(builder.execute(query)))
+    except (DeltaError, pa.ArrowException, ValueError) as error:
+        raise SpecError(_explain(str(error), places)) from error
+
+
+def visible(root: str) -> dict[str, str]:
+    """All names that a query can use, with the folders of their tables."""
+    found = {name: str(Path(root, name)) for name in catalog.names(root)}
+    found |= {
+        name + QUARANTINE: uri + QUARANTINE for name, uri in found.items() if log.exists(uri + QUARANTINE)
+    }
+    system = Path(root, SYSTEM)
+    own = sorted(path.name for path in system.iterdir() if log.exists(str(path))) if system.is_dir() else []
+    return found | {f"dlflow__{name}": str(system / name) for name in own}
+
+
+def _check_reads(query: str) -> None:
+    bare = _HIDDEN.sub(" ", query).strip().rstrip(";")
+    if ";" in bare:
+        raise SpecError(f"query {query[:80]!r}: more than one statement, expected one; run them one by one")
+    if not _READING.match(bare) or _WRITING.search(bare):
+        raise SpecError(
+            f"query {query[:80]!r}: expected SELECT, WITH, DESCRIBE or EXPLAIN; tables change by `dlflow run` alone"
+        )
+
+
+def _plain(table: pa.Table) -> pa.Table:
+    """Text and bytes as types that all of pyarrow knows (DataFusion answers with views)."""
+    kinds = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
+    return table.cast(pa.schema([f.with_type(kinds.get(f.type, f.type)) for f in table.schema]))
+
+
+def _explain(text: str, places: dict[str, str]) -> str:
+    text = " ".join(text.split())
+    missing = re.search(r"table '(?:\w+\.)*(\w+)' not found", text)
+    if not missing:
+        return f"query: {text}; correct the query"
+    near = get_close_matches(missing[1], [name.lower() for name in places])
+    hint = f"did you mean {near[0]!r}?" if near else "put a name with capital letters in double quotes"
+    return f"query: no table {missing[1]!r}, there are {sorted(places)}; {hint}"
