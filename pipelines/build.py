@@ -11,26 +11,24 @@ import functools
 import json
 import shutil
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from pipelines import publish, quality, sources, task, warehouse
+from pipelines import publish, quality, task, warehouse
 from pipelines.engine import Runner
 from pipelines.integrate import Join
-from pipelines.plan import Input, TablePlan
+from pipelines.parts import file_reads, source_reads, table_reads
+from pipelines.plan import TablePlan
 from pipelines.publish import Built
 from pipelines.stage import ORIGIN, Exchange, Fit, Map, Step, data_columns
 from pipelines.storage import TableRef
-from pipelines.task import COUNTS, Bucket, ExchangeTo, Keep, Kept, Receipt, SourceParts, TableFiles, Task, WriteTo
+from pipelines.task import COUNTS, Bucket, ExchangeTo, Keep, Kept, Receipt, TableFiles, Task, WriteTo
 
 __all__ = ["build"]
 
-PART_BYTES = (1 << 20, 1 << 24)  # source text that a task reads: 10 to 150 ms of work, so that a task's 1 ms does not show
-PART_ROWS = (1 << 15, 1 << 19)  # rows of a table that a task reads
-TASKS = 16  # that an input is cut into, within these bounds: enough for a few workers, few files for readers
 ROW_BYTES = 100  # a guess, to choose the number of buckets from rows
 BUCKET_BYTES = 1 << 25  # of an exchange's input that meet in one task
 
@@ -60,7 +58,7 @@ def build(
             return publish.already(plan)
         work = root / "_dlflow" / "work" / f"{plan.name}-{plan.fingerprint}"
         work.mkdir(parents=True, exist_ok=True)
-        made = _Passes(plan, runner, work, reference, progress)
+        made = _Passes(plan, runner, work, reference, progress, run)
         built = publish.publish(plan, made.finish(), run=run)
         shutil.rmtree(work, ignore_errors=True)
         return built
@@ -70,9 +68,10 @@ class _Passes:
     """The passes of one build; holds what was counted and fitted on the way."""
 
     def __init__(
-        self, plan: TablePlan, runner: Runner, work: Path, reference: Callable[[str], TableRef], progress: Told
+        self, plan: TablePlan, runner: Runner, work: Path, reference: Callable[[str], TableRef], progress: Told, run: str
     ) -> None:
         self.plan, self.runner, self.work, self.reference, self.progress = plan, runner, work, reference, progress
+        self.run = run
         self.inputs = work / "inputs.json"
         self.steps: list[dict[str, Any]] = []
         self.rejects: list[Receipt] = []
@@ -102,7 +101,7 @@ class _Passes:
         if self.plan.spec.checks:
             maps.append(quality.row_checks(self.plan.spec.checks))
         columns = pa.schema([schema.field(name) for name in data_columns(schema)])
-        receipts = self._pass(reads, maps, WriteTo(self.plan.uri, tuple(columns), self.plan.spec.partition_by))
+        receipts = self._pass(reads, maps, WriteTo(tuple(columns), self.plan.spec.partition_by))
         files = [file for receipt in receipts for file in receipt["files"]]
         return publish.Made(columns, files, self.rejects, self.steps, self.fitted, read, self._surplus(columns, files))
 
@@ -142,7 +141,7 @@ class _Passes:
         for keys in quality.unique_keys(self.plan.spec.checks):
             wanted = tuple(columns.field(name) for name in keys)
             refs = publish.file_refs(self.plan.uri, files, columns)
-            reads = [TableFiles(wanted, tuple((number, file, tuple(range(len(file.row_groups)))) for number, file in group)) for group in _groups(refs)]
+            reads = file_reads(refs, wanted)
             buckets = max(1, sum(file.rows for file in refs) * ROW_BYTES // BUCKET_BYTES)
             tasks = self._tasks(reads, (), ExchangeTo(keys, buckets))
             name, self.number = self._name, self.number + 1
@@ -156,14 +155,24 @@ class _Passes:
         return f"{self.plan.name}-{self.number}"
 
     def _tasks(self, reads: Sequence[Any], maps: Iterable[Map], then: Any) -> list[Task]:
-        chain, quarantine = tuple(maps), warehouse.quarantine_uri(self.plan.uri)
+        chain = tuple(maps)
         return [
-            Task(f"{self.plan.name}/{self.number}/{part:06d}", read, chain, then, str(self.work), quarantine, str(self.inputs))
+            Task(
+                name=f"{self.plan.name}/{self.number}/{part:06d}",
+                read=read,
+                maps=chain,
+                then=then,
+                uri=self.plan.uri,
+                work=str(self.work),
+                inputs=str(self.inputs),
+                key=publish.batch_key(self.plan),
+                run=self.run,
+            )
             for part, read in enumerate(reads)
         ]
 
     def _told(self, done: int, total: int, answer: Any) -> None:
-        if isinstance(answer, dict):
+        if isinstance(answer, dict) and "task" in answer:  # a receipt, not a state
             self.rows += answer["rows"]
         self.progress(self.plan.name, done, total, self.rows)
 
@@ -184,7 +193,7 @@ class _Passes:
 
     # ---- input
 
-    def _bound(self, step: Step) -> Step:
+    def _bound(self, step: Any) -> Step:
         return step.beside(self.reference(step.with_)) if isinstance(step, Join) else step
 
     def _first_reads(self) -> tuple[list[Any], pa.Schema, list[dict[str, Any]]]:
@@ -196,16 +205,14 @@ class _Passes:
             if one.kind == "table":
                 ref = self.reference(one.name)
                 schema = pa.schema([*ref.schema, *ORIGIN])
-                reads += _table_reads(ref, len(read))
+                reads += table_reads(ref, len(read))
                 read += [{"name": one.name, "path": file.path, "rows": file.rows, "version": ref.version} for file in ref.files]
                 continue
-            source = _sized(one)
-            schema = task.source_schema(source)
-            parts: list[sources.Part] = []
-            for file in one.files:
-                parts += sources.cut(source, file, len(read))
-                read.append({"name": one.name, "path": file.path, "bytes": file.size, "sha256": file.sha256})
-            reads += [SourceParts(source, group) for group in _packed(parts, source.part_bytes)]
+            if one.source is None:
+                raise AssertionError(one.name)
+            schema = one.source.schema.with_origin()
+            reads += source_reads(one.source, one.files, len(read))
+            read += [{"name": one.name, "path": file.path, "bytes": file.size, "sha256": file.sha256} for file in one.files]
         if not reads:  # no rows: one task all the same, so that every step sees its columns
             reads = [TableFiles(tuple(schema.field(name) for name in data_columns(schema)), ())]
         return reads, schema, read
@@ -251,63 +258,3 @@ def _sketch_again(one: _Again) -> Any:
 
 def _count_surplus(one: _Keys) -> int:
     return quality.surplus(task.read_task(one.read).kept, one.keys)
-
-
-# ---- cutting
-
-
-def _sized(one: Input) -> sources.Source:
-    """The source of an input, with parts that suit the size of its files."""
-    if one.source is None:
-        raise AssertionError(f"{one.name}: a source without its declaration")
-    least, most = PART_BYTES
-    size = sum(file.size for file in one.files)
-    return replace(one.source, part_bytes=min(one.source.part_bytes, max(least, min(most, size // TASKS))))
-
-
-def _packed(parts: Sequence[sources.Part], part_bytes: int) -> list[tuple[sources.Part, ...]]:
-    """Neighbouring small parts together, so that a thousand small files are not a thousand tasks."""
-    groups: list[tuple[sources.Part, ...]] = []
-    group: list[sources.Part] = []
-    size = 0
-    for part in parts:
-        if group and size + part.bytes > part_bytes:
-            groups.append(tuple(group))
-            group, size = [], 0
-        group.append(part)
-        size += part.bytes
-    return [*groups, tuple(group)] if group else groups
-
-
-def _groups(files: Sequence[Any]) -> list[list[tuple[int, Any]]]:
-    least, most = PART_ROWS
-    target = max(least, min(most, sum(file.rows for file in files) // TASKS))
-    groups: list[list[tuple[int, Any]]] = []
-    rows = target
-    for number, file in enumerate(files):
-        if rows >= target:
-            groups.append([])
-            rows = 0
-        groups[-1].append((number, file))
-        rows += file.rows
-    return groups
-
-
-def _table_reads(ref: TableRef, first: int) -> list[TableFiles]:
-    """Row groups in the order of the files, packed to some hundred thousand rows a task."""
-    least, most = PART_ROWS
-    target = max(least, min(most, ref.rows // TASKS))
-    reads: list[list[tuple[int, Any, tuple[int, ...]]]] = []
-    rows = target
-    for number, file in enumerate(ref.files, first):
-        for group, size in enumerate(file.row_groups):
-            if rows >= target:
-                reads.append([])
-                rows = 0
-            last = reads[-1]
-            if last and last[-1][0] == number:
-                last[-1] = (number, file, (*last[-1][2], group))
-            else:
-                last.append((number, file, (group,)))
-            rows += size
-    return [TableFiles(ref.columns, tuple(read)) for read in reads]

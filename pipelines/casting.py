@@ -10,15 +10,18 @@
 All other pairs are refused when the step is built.
 """
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines import literals
+from pipelines.errors import SpecError
 from pipelines.fields import combined, kind_of
 from pipelines.literals import ARROW
 
-__all__ = ["cast_cells", "castable"]
+__all__ = ["cast_cells", "castable", "literal"]
 
 _ALLOWED = {
     "integer": {"integer", "float", "bool", "string"},
@@ -51,6 +54,25 @@ def cast_cells(column: pa.ChunkedArray | pa.Array, name: str) -> tuple[pa.Array,
     if kind == "float":
         values = pc.if_else(pc.is_finite(values), values, pa.scalar(None, target))
     return values, _rows(pc.and_(pc.is_valid(combined(column)), pc.is_null(values)))
+
+
+def literal(value: Any, arrow: pa.DataType, *, where: str) -> pa.Scalar:
+    """A constant of the pipeline file as a value of a column; dates and times are ISO 8601 text.
+
+    Raises: SpecError if it is not of the column's type.
+    """
+    kind = kind_of(arrow)
+    given = {bool: "bool", int: "integer", float: "float", str: "string"}.get(type(value))
+    if given == kind or (given == "integer" and kind == "float"):
+        try:
+            return pa.scalar(value, arrow)
+        except (pa.ArrowInvalid, OverflowError):
+            raise SpecError(f"{where}: {value!r} does not fit {arrow}") from None
+    if given == "string" and kind in {"date", "timestamp"}:
+        values, misfits = cast_cells(pa.array([value]), kind)
+        if not len(misfits):
+            return values.cast(arrow)[0]
+    raise SpecError(f"{where}: {value!r} is no {kind}")
 
 
 def _cast(array: pa.Array, target: pa.DataType) -> pa.Array:

@@ -5,6 +5,7 @@ timestamp, null, and other (which no expression reads).
 """
 
 from collections.abc import Collection, Iterable
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,9 +13,22 @@ import pyarrow.compute as pc
 
 from pipelines.errors import SpecError
 from pipelines.names import did_you_mean
-from pipelines.stage import data_columns
+from pipelines.stage import Map, data_columns
 
-__all__ = ["NUMBER", "ORDERED", "combined", "finite", "kind_of", "numpy_of", "replaced", "require"]
+__all__ = [
+    "NUMBER",
+    "ORDERED",
+    "combined",
+    "finite",
+    "kind_of",
+    "numbers",
+    "numpy_of",
+    "replaced",
+    "require",
+    "schema_after",
+    "shown",
+    "titled",
+]
 
 NUMBER = ("integer", "float")
 ORDERED = ("integer", "float", "date", "timestamp")
@@ -96,6 +110,17 @@ def numpy_of(values: pa.Array) -> np.ndarray:
     return np.from_dlpack(values)
 
 
+def numbers(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
+    """The values that count, float64 or int64: bools as 0 and 1, dates in days, times in microseconds, -0.0 as 0.0."""
+    values = combined(column)
+    kind = kind_of(values.type)
+    if kind == "float" or pa.types.is_uint64(values.type):
+        return numpy_of(finite(values.cast(pa.float64(), safe=False)).drop_null()) + 0.0
+    if kind == "timestamp":
+        values = values.cast(pa.timestamp("us"), safe=False)
+    return numpy_of(values.drop_null()).astype(np.int64, copy=False)
+
+
 def replaced(table: pa.Table, name: str, values: pa.Array, *, nullable: bool = False) -> pa.Table:
     """The table with new values of one column; its metadata stays, and it becomes nullable where `nullable` says so."""
     place = table.schema.get_field_index(name)
@@ -103,3 +128,23 @@ def replaced(table: pa.Table, name: str, values: pa.Array, *, nullable: bool = F
     return table.set_column(
         place, field.with_type(values.type).with_nullable(field.nullable or nullable), values
     )
+
+
+def schema_after(stage: Map, schema: pa.Schema) -> pa.Schema:
+    """The columns that a Map makes of tables of this schema."""
+    return stage(schema.empty_table()).kept.schema
+
+
+def shown(schema: pa.Schema, name: str, value: Any) -> str:
+    """A value for a message: cut to 60 characters, and not told at all where its column has a privacy class."""
+    if b"privacy" in (schema.field(name).metadata or {}) and value is not None:
+        return "a private value"
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def titled(do: str, columns: Iterable[str]) -> str:
+    """Name of a stage, as the report shows it: `trim name, city +3`."""
+    names = list(columns)
+    rest = f" +{len(names) - 3}" if len(names) > 3 else ""
+    return f"{do} {', '.join(names[:3])}{rest}"

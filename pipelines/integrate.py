@@ -8,7 +8,7 @@ place: then the join is an Exchange, otherwise a Map.
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -17,10 +17,10 @@ import pyarrow.compute as pc
 
 from pipelines.errors import InputError, SpecError
 from pipelines.names import did_you_mean
-from pipelines.stage import ORIGIN, Exchange, Map, Rows, Stage, reject
+from pipelines.stage import Exchange, Map, Rows, Stage, data_columns, reject
 from pipelines.storage import TableRef, read_table
 
-__all__ = ["Join"]
+__all__ = ["Join", "Joined"]
 
 LIMIT_BYTES = 1 << 29  # of a broadcast side, decoded, in each worker
 
@@ -45,63 +45,70 @@ class Join:
     columns: tuple[str, ...] | None = None
     prefix: str = ""
     unmatched: Literal["keep", "quarantine"] = "keep"
-    other: TableRef | None = field(default=None, repr=False)  # bound when the other table's version is known
+
+    def __post_init__(self) -> None:
+        if self.unmatched == "quarantine" and self.how in {"semi", "anti"}:
+            raise SpecError(f'join: unmatched = "quarantine" has no meaning with how = {self.how!r}')
 
     @property
     def keys(self) -> dict[str, str]:
         """This table's key columns and the other's."""
         return dict(self.on) if isinstance(self.on, Mapping) else {name: name for name in self.on}
 
-    def beside(self, other: TableRef) -> "Join":
-        """The same join, bound to a version (or, before a run, to the coming columns) of the other table."""
-        return replace(self, other=other)
+    def beside(self, other: TableRef) -> "Joined":
+        """The join with a version of the other table, or before a run with its coming columns."""
+        return Joined(self, other)
+
+
+@dataclass(frozen=True)
+class Joined:
+    """A join whose other side is known: a step."""
+
+    join: Join
+    other: TableRef
 
     def taken(self) -> dict[str, str]:
         """The other table's columns that are taken over, and their names here."""
-        if self.other is None:
-            raise SpecError(f"join with {self.with_!r}: the table is not known yet")
-        if self.how in {"semi", "anti"}:
+        join = self.join
+        if join.how in {"semi", "anti"}:
             return {}
-        names = [name for name in self.other.schema.names if name not in ORIGIN.names]
-        wanted = [name for name in names if name not in self.keys.values()] if self.columns is None else self.columns
+        names = data_columns(self.other.schema)
+        wanted = [name for name in names if name not in join.keys.values()] if join.columns is None else join.columns
         for name in wanted:
             if name not in names:
-                raise SpecError(f"join: table {self.with_!r} has no column {name!r}{did_you_mean(name, names)}")
-        return {name: self.prefix + name for name in wanted}
+                raise SpecError(f"join: table {join.with_!r} has no column {name!r}{did_you_mean(name, names)}")
+        return {name: join.prefix + name for name in wanted}
 
     def build(self, schema: pa.Schema) -> pa.Schema:
         """The columns of this table and those taken over."""
-        taken = self.taken()
-        other = self.other.schema if self.other else pa.schema([])
-        for left, right in self.keys.items():
+        name, other = self.join.with_, self.other.schema
+        for left, right in self.join.keys.items():
             if left not in schema.names:
                 raise SpecError(f"join: no column {left!r}{did_you_mean(left, schema.names)}")
             if right not in other.names:
-                raise SpecError(f"join: table {self.with_!r} has no column {right!r}{did_you_mean(right, other.names)}")
+                raise SpecError(f"join: table {name!r} has no column {right!r}{did_you_mean(right, other.names)}")
             if schema.field(left).type != other.field(right).type:
                 raise SpecError(
-                    f"join: {left!r} is {schema.field(left).type}, {self.with_}.{right} is {other.field(right).type}; "
+                    f"join: {left!r} is {schema.field(left).type}, {name}.{right} is {other.field(right).type}; "
                     f"declare the same type, or add a cast step before"
                 )
+        taken = self.taken()
         if clash := sorted(set(taken.values()) & set(schema.names)):
-            raise SpecError(f"join: both tables have {clash}; set prefix = \"{self.with_}_\" or list the columns to take")
-        if self.unmatched == "quarantine" and self.how in {"semi", "anti"}:
-            raise SpecError(f"join: unmatched = \"quarantine\" has no meaning with how = {self.how!r}")
-        for name, new in taken.items():
-            schema = schema.append(other.field(name).with_name(new).with_nullable(True))
-        return schema
+            raise SpecError(f'join: both tables have {clash}; set prefix = "{name}_" or list the columns to take')
+        return pa.schema([*schema, *(other.field(one).with_name(new).with_nullable(True) for one, new in taken.items())])
 
     def stage(self, schema: pa.Schema) -> Stage:
         """A Map, or an Exchange where this table's keys must be unique."""
         del schema
-        params = {"join": self}
-        if self.cardinality in {"1:1", "1:m"}:
-            return Exchange(f"join {self.with_}", tuple(self.keys), join_unique, params)
-        return Map(f"join {self.with_}", join_part, params)
+        params = {"joined": self}
+        if self.join.cardinality in {"1:1", "1:m"}:
+            return Exchange(f"join {self.join.with_}", tuple(self.join.keys), join_unique, params)
+        return Map(f"join {self.join.with_}", join_part, params)
 
 
-def join_unique(table: pa.Table, *, join: Join) -> Rows:
+def join_unique(table: pa.Table, *, joined: Joined) -> Rows:
     """Join after all rows of a key have met; refuses a key that occurs twice."""
+    join = joined.join
     keys = list(join.keys)
     counts = table.select(keys).drop_null().group_by(keys).aggregate([([], "count_all")])
     twice = counts.filter(pc.greater(counts["count_all"], 1))
@@ -110,14 +117,13 @@ def join_unique(table: pa.Table, *, join: Join) -> Rows:
             f"join with {join.with_!r}: declared {join.cardinality}, but this table has {twice.num_rows:,} keys more than once, "
             f"e.g. {_first(twice, keys)}; deduplicate by {keys} first, or declare m:{join.cardinality[-1]}"
         )
-    return join_part(table, join=join)
+    return join_part(table, joined=joined)
 
 
-def join_part(table: pa.Table, *, join: Join) -> Rows:
+def join_part(table: pa.Table, *, joined: Joined) -> Rows:
     """One part of this table with the partners of its rows."""
-    if join.other is None:
-        raise SpecError(f"join with {join.with_!r}: the table is not known yet")
-    index = _index(join.other, tuple(join.keys.values()), tuple(join.taken()), join.cardinality, join.with_)
+    join, taken = joined.join, joined.taken()
+    index = _index(joined.other, tuple(join.keys.values()), tuple(taken), join.cardinality)
     first, count = index.partners([table[name] for name in join.keys])
     matched = count > 0
     unmatched = int(len(matched) - matched.sum())
@@ -145,7 +151,7 @@ def join_part(table: pa.Table, *, join: Join) -> Rows:
     if pick is not None:
         table = table.take(pa.array(pick))
     indices = pa.array(partner, mask=partner < 0)
-    for name, new in join.taken().items():
+    for name, new in taken.items():
         values = index.payload[name].take(indices) if index.payload.num_rows else pa.nulls(len(partner), index.payload[name].type)
         table = table.append_column(index.payload.schema.field(name).with_name(new).with_nullable(True), values)
     return Rows(table, rejected, filtered=filtered, added=table.num_rows - rows_before, notes=notes)
@@ -188,8 +194,9 @@ def _codes(keys: list[pa.ChunkedArray], values: tuple[pa.Array, ...]) -> tuple[n
 
 
 @functools.lru_cache(maxsize=8)
-def _index(other: TableRef, keys: tuple[str, ...], columns: tuple[str, ...], cardinality: str, name: str) -> _Index:
+def _index(other: TableRef, keys: tuple[str, ...], columns: tuple[str, ...], cardinality: str) -> _Index:
     """The other side, read once per worker."""
+    name = other.name
     table = read_table(other, columns=tuple(dict.fromkeys((*keys, *columns))))
     if table.nbytes > LIMIT_BYTES:
         raise InputError(

@@ -23,11 +23,10 @@ from pipelines.names import did_you_mean
 from pipelines.spec import Document, Pipeline, Table
 from pipelines.stage import ORIGIN, Step, data_columns
 from pipelines.storage import TableRef
-from pipelines.task import source_schema
 
 __all__ = ["Checked", "Input", "Plan", "TablePlan", "check", "make", "table_uri"]
 
-ENGINE_MODULES = ("pipelines.stage", "pipelines.task", "pipelines.hashing", "pipelines.build", "pipelines.schema", "pipelines.warehouse.file")
+ENGINE_MODULES = ("pipelines.stage", "pipelines.task", "pipelines.hashing", "pipelines.parts", "pipelines.build", "pipelines.schema", "pipelines.warehouse.file")
 
 
 @dataclass(frozen=True)
@@ -137,7 +136,7 @@ def _input_schema(
     found = []
     for other in table.inputs:
         if table.source is not None and other in pipeline.sources:
-            found.append(source_schema(pipeline.sources[other]))
+            found.append(pipeline.sources[other].schema.with_origin())
         elif table.source is None and other in schemas:
             schema = schemas[other]
             for field in ORIGIN:
@@ -155,7 +154,7 @@ def _input_schema(
     return found[0]
 
 
-def _bound(step: Step, schemas: Mapping[str, pa.Schema]) -> Step:
+def _bound(step: Any, schemas: Mapping[str, pa.Schema]) -> Step:
     if isinstance(step, Join):
         return step.beside(TableRef(step.with_, -1, (), tuple(schemas[step.with_])))
     return step

@@ -12,11 +12,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipelines import ledger, quality, warehouse
+from pipelines import inspection, ledger, quality, warehouse
 from pipelines.errors import TooManyRejects
 from pipelines.plan import TablePlan
 from pipelines.storage import FileRef
 from pipelines.task import COUNTS, Receipt
+from pipelines.warehouse.partition import decode
 
 __all__ = ["Built", "Made", "already", "batch_key", "file_refs", "publish", "totals"]
 
@@ -100,6 +101,7 @@ def publish(plan: TablePlan, made: Made, *, run: str) -> Built:
         rows_out=counts["rows_out"],
         **extra,
     )
+    warehouse.tidy(plan.uri, lineage=lineage)
     ledger.record(str(Path(plan.uri).parent), plan.name, run=run)
     return Built(
         committed.version,
@@ -123,7 +125,11 @@ def totals(steps: Steps) -> dict[str, int]:
 def file_refs(uri: str, files: Sequence[Receipt], schema: pa.Schema) -> list[FileRef]:
     """Files that are written and not committed yet, as workers read them."""
     return [
-        FileRef(str(Path(uri, file["path"])), tuple(file["row_groups"]), tuple(warehouse.decode_all(schema, file["partition"]).items()))
+        FileRef(
+            str(Path(uri, file["path"])),
+            tuple(file["row_groups"]),
+            tuple((name, decode(schema.field(name), text)) for name, text in file["partition"].items()),
+        )
         for file in files
     ]
 
@@ -135,7 +141,7 @@ def _check_limit(plan: TablePlan, made: Made, counts: Mapping[str, int]) -> None
     allowed = limit * counts["rows_in"] if limit < 1 else limit
     if counts["quarantined"] <= allowed:
         return
-    reasons = warehouse.rejects_by_rule(plan.uri, made.rejects)
+    reasons = inspection.rejects_by_rule(plan.uri, made.rejects)
     worst = "; ".join(f"{count:,} x {rule}: {sample}" for rule, count, sample in reasons[:3])
     raise TooManyRejects(
         f"table {plan.name!r}: {counts['quarantined']:,} of {counts['rows_in']:,} rows would be quarantined, the limit is "

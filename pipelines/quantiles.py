@@ -12,65 +12,156 @@ for nearly everything, and five for anything:
 Measured against t-digests: 9-14 times faster, and not an estimate.
 """
 
-from collections.abc import Sequence
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from pipelines.sketch import numbers
+from pipelines.fields import numbers
 
-__all__ = ["Counted", "Quantiles"]
+__all__ = ["Counted", "Quantiles", "Request"]
 
 SHIFTS = (45, 29, 13, 0)
-LIMIT = 1 << 14  # distinct values that a state may list instead of counting them in bins
+LIMIT = 1 << 14  # values that a state may list instead of counting them in bins
 
 
 @dataclass(frozen=True)
 class Counted:
-    """How often each value occurs, or each bin of values: `keys` ascending, `counts` beside them.
+    """How often each value occurs (`exact`), or each bin of values: `keys` ascending, `counts` beside them.
 
     Which of the two it is follows from what was counted alone, never from the cut.
     """
 
+    level: int  # bins are keys >> SHIFTS[level]; beyond the last, values are always listed
+    exact: bool
     keys: np.ndarray
     counts: np.ndarray
-    exact: bool
 
 
 @dataclass(frozen=True)
-class _Request:
-    """What the next round counts: the values of some bins, each with the number of values before it."""
+class Request:
+    """What the next round counts: the values in some bins, each with the number of values before it."""
 
-    level: int  # bins were made with SHIFTS[level - 1]
+    level: int  # of the answers; the bins are keys >> SHIFTS[level - 1]
     bins: tuple[tuple[int, int], ...]
-    known: tuple[tuple[int, float], ...]  # rank, value
+    known: tuple[tuple[int, float], ...]  # (rank, value)
     count: int
 
 
 @dataclass(frozen=True)
 class Quantiles:
-    """Quantiles of a column of numbers or times, interpolated as numpy's "linear"; missing values, nan and inf do not count.
+    """Quantiles of numbers or times, interpolated as numpy's "linear"; missing values, nan and infinities do not count.
 
-    Fitted: {"count": 3, "quantiles": [[0.5, 7.0]]}; the value is null if there is none.
+    Fitted: {"count": 3, "quantiles": [[0.5, 7.0]]}; a value is null if nothing was counted.
     """
 
     column: str
     at: tuple[float, ...] = (0.25, 0.5, 0.75)
 
-    def sketch(self, table: pa.Table, request: _Request | None) -> tuple[Counted, ...]:
-        """One count per bin that is looked into; in the first round, one."""
+    def sketch(self, table: pa.Table, request: Request | None) -> tuple[Counted, ...]:
+        """In the first round one count of all values, then one for each bin that is looked into."""
         values = numbers(table[self.column])
         if request is None:
             return (_first(values),)
         bins = _keys(values) >> SHIFTS[request.level - 1]
-        return tuple(_listed(values[bins == number], request.level) for number, _ in request.bins)
+        return tuple(_listed(request.level, *_distinct(values[bins == number])) for number, _ in request.bins)
 
     def merge(self, left: tuple[Counted, ...], right: tuple[Counted, ...]) -> tuple[Counted, ...]:
-        """Counts of both."""
-        raise NotImplementedError
+        """The counts of both."""
+        return tuple(_merged(one, other) for one, other in zip(left, right, strict=True))
 
-    def finish(self, state: tuple[Counted, ...], request: _Request | None) -> tuple[bool, Any]:
-        """The quantiles, or the bins to look into next."""
-        raise NotImplementedError
+    def finish(self, state: tuple[Counted, ...], request: Request | None) -> tuple[bool, Any]:
+        """The quantiles once the value of each rank is known, else the bins to look into."""
+        if request is None:
+            request = Request(0, ((0, 0),), (), int(state[0].counts.sum()))
+        known = dict(request.known)
+        wanted = {rank for q in self.at for rank in _ranks(q, request.count)} if request.count else set()
+        bins = {}
+        for counted, (_, before) in zip(state, request.bins, strict=True):
+            ends = before + np.cumsum(counted.counts)
+            for rank in sorted(wanted):
+                if not before <= rank < before + int(counted.counts.sum()):
+                    continue
+                place = int(np.searchsorted(ends, rank, side="right"))
+                if counted.exact:
+                    known[rank] = counted.keys[place].item()
+                else:
+                    bins[int(counted.keys[place])] = int(ends[place] - counted.counts[place])
+        if bins:
+            return False, Request(
+                request.level + 1, tuple(sorted(bins.items())), tuple(sorted(known.items())), request.count
+            )
+        values = [[q, _interpolated(q, request.count, known) if request.count else None] for q in self.at]
+        return True, {"count": request.count, "quantiles": values}
+
+
+def _keys(values: np.ndarray) -> np.ndarray:
+    """Integers in the order of the values: the bits of the nearest float64, those of negative ones turned round."""
+    bits = values.astype(np.float64).view(np.int64)
+    return bits ^ ((bits >> 63) & np.int64(0x7FFF_FFFF_FFFF_FFFF))
+
+
+def _distinct(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return np.unique(values, return_counts=True)
+
+
+def _first(values: np.ndarray) -> Counted:
+    if len(values) <= LIMIT:
+        return _listed(0, *_distinct(values))
+    bins = _keys(values) >> SHIFTS[0]
+    lowest = int(bins.min())
+    counts = np.bincount(bins - lowest)  # at most 2 ** 19 bins
+    used = np.flatnonzero(counts)
+    return Counted(0, exact=False, keys=used + lowest, counts=counts[used])
+
+
+def _listed(level: int, values: np.ndarray, counts: np.ndarray) -> Counted:
+    """The values themselves while they are few: in the first round all of them, later the distinct ones."""
+    size = int(counts.sum()) if level == 0 else len(values)
+    if size <= LIMIT or level == len(SHIFTS):
+        return Counted(level, exact=True, keys=values, counts=counts)
+    return _binned(Counted(level, exact=True, keys=values, counts=counts))
+
+
+def _binned(counted: Counted) -> Counted:
+    if not counted.exact:
+        return counted
+    keys, counts = _added(_keys(counted.keys) >> SHIFTS[counted.level], counted.counts)
+    return Counted(counted.level, exact=False, keys=keys, counts=counts)
+
+
+def _merged(one: Counted, other: Counted) -> Counted:
+    if not (one.exact and other.exact):
+        one, other = _binned(one), _binned(other)
+    keys, counts = _added(np.concatenate([one.keys, other.keys]), np.concatenate([one.counts, other.counts]))
+    return (
+        _listed(one.level, keys, counts)
+        if one.exact
+        else Counted(one.level, exact=False, keys=keys, counts=counts)
+    )
+
+
+def _added(keys: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each key once, ascending, with the sum of its counts."""
+    if not len(keys):
+        return keys, counts
+    order = np.argsort(keys, kind="stable")
+    keys, counts = keys[order], counts[order]
+    starts = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]]))
+    return keys[starts], np.add.reduceat(counts, starts)
+
+
+def _ranks(q: float, count: int) -> tuple[int, int]:
+    lower = math.floor((count - 1) * q)
+    return lower, min(lower + 1, count - 1)
+
+
+def _interpolated(q: float, count: int, known: dict[int, float]) -> float:
+    """As numpy does it, to the last bit."""
+    lower, upper = _ranks(q, count)
+    a, b = known[lower], known[upper]
+    share = (count - 1) * q - lower
+    between = b - (b - a) * (1 - share) if share >= 0.5 else a + (b - a) * share
+    return float(between) if math.isfinite(between) else a * (1 - share) + b * share

@@ -16,19 +16,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pipelines import clean, features, integrate, quality
+from pipelines import clean, columns, duplicates, features, integrate, outliers, quality, rows
 from pipelines.errors import SpecError
 from pipelines.names import did_you_mean
-from pipelines.schema import field as column
+from pipelines.schema import field as declared
 from pipelines.sources import Source
 from pipelines.stage import Step
 from pipelines.toml_lines import line_of, lines
 
 __all__ = ["STEPS", "Document", "Pipeline", "Table", "load", "read"]
 
-STEPS: dict[str, type[Step]] = {
+STEPS: dict[str, Any] = {
     step.do: step
-    for module in (clean, integrate, features)
+    for module in (clean, columns, rows, outliers, duplicates, integrate, features)
     for step in (getattr(module, name) for name in module.__all__)
     if hasattr(step, "do")
 }
@@ -47,8 +47,8 @@ class Table:
 
     source: str | tuple[str, ...] | None = None
     table: str | tuple[str, ...] | None = None
-    steps: tuple[Step, ...] = ()
-    checks: tuple[quality.Check, ...] = ()
+    steps: tuple[Any, ...] = ()  # Step: checked one by one, by its own class
+    checks: tuple[Any, ...] = ()  # quality.Check
     partition_by: tuple[str, ...] = ()
     load: Literal["replace", "append"] = "replace"
     reject_limit: float | None = None  # below 1: share of the rows read; from 1: rows
@@ -240,7 +240,7 @@ def _columns(document: Document, path: tuple[str, ...], columns: dict[str, Any])
         place = (*path, "columns", name)
         _check_name(document, place, name)
         try:
-            fields[name] = column(value)
+            fields[name] = declared(value)
         except SpecError as error:
             document.problem(place, f"{_dotted(place)}: {error}")
     return fields

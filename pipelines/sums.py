@@ -29,7 +29,9 @@ def exact_sum(values: np.ndarray) -> int:
         wide = values.astype(np.int64, copy=False)
         # 2 ** 31 rows of 32 bits stay below 2 ** 63
         return ((int((wide >> 32).sum()) << 32) + int((wide & 0xFFFFFFFF).sum())) << SCALE
-    return sum(_block(values[start : start + _BLOCK].astype(np.float64)) for start in range(0, len(values), _BLOCK))
+    return sum(
+        _block(values[start : start + _BLOCK].astype(np.float64)) for start in range(0, len(values), _BLOCK)
+    )
 
 
 def scaled(value: float) -> int:

@@ -25,14 +25,14 @@ from pipelines import sources
 from pipelines.errors import LedgerImbalance
 from pipelines.failpoints import failpoint
 from pipelines.hashing import row_hash
-from pipelines.schema import Schema
 from pipelines.stage import LINE, OFFSET, ORIGIN, REJECTS, SOURCE, Map, Rows, Sketch, data_columns
 from pipelines.storage import FileRef, read_file
 from pipelines.warehouse.file import write_file
+from pipelines.warehouse.names import quarantine_uri
+from pipelines.warehouse.quarantine import write_rejects
 
 __all__ = [
     "COUNTS",
-    "QUARANTINE",
     "Bucket",
     "ExchangeTo",
     "Keep",
@@ -45,25 +45,10 @@ __all__ = [
     "read_task",
     "run",
     "run_maps",
-    "source_schema",
     "sketch_kept",
 ]
 
 COUNTS = ("rows_in", "added", "rows_out", "quarantined", "deduplicated", "filtered")
-
-QUARANTINE = pa.schema(
-    [
-        ("source", pa.string()),
-        (LINE.lstrip("_"), pa.int64()),
-        (OFFSET.lstrip("_"), pa.int64()),
-        ("step", pa.string()),
-        ("rule", pa.string()),
-        ("column", pa.string()),
-        ("message", pa.string()),
-        ("raw", pa.string()),
-    ]
-)
-"""A quarantine table: where the row came from, the step and rule that set it aside, what to read, its raw text."""
 
 Receipt = dict[str, Any]
 
@@ -119,7 +104,6 @@ class ExchangeTo:
 class WriteTo:
     """Write files of the table: not visible until the driver commits them."""
 
-    uri: str
     columns: tuple[pa.Field, ...]
     partition_by: tuple[str, ...]
 
@@ -132,9 +116,16 @@ class Task:
     read: SourceParts | TableFiles | Kept | Bucket
     maps: tuple[Map, ...]
     then: Keep | ExchangeTo | WriteTo
+    uri: str  # of the table
     work: str  # folder of receipts and files between passes
-    quarantine: str  # uri of the quarantine table
     inputs: str  # JSON file: the names of the input files, by number
+    key: str  # of the batch
+    run: str
+
+    @property
+    def part(self) -> int:
+        """Number of the part in its pass."""
+        return int(self.name.rpartition("/")[2])
 
 
 def run(task: Task) -> tuple[Receipt, Any]:
@@ -150,7 +141,7 @@ def run(task: Task) -> tuple[Receipt, Any]:
     steps = [_counted("read", rows.kept.num_rows + _count(rows.rejected) + rows.filtered, rows)]
     table = run_maps(rows.kept, task.maps, steps, rejected)
     failpoint("part.before_write")
-    made: Receipt = {"task": task.name, "steps": steps, "files": [], "kept": None, "rows": table.num_rows, "state": None}
+    made: Receipt = {"task": task.name, "steps": steps, "files": [], "kept": None, "rejects": [], "rows": table.num_rows}
     state = None
     match task.then:
         case Keep(sketch, columns):
@@ -158,8 +149,8 @@ def run(task: Task) -> tuple[Receipt, Any]:
             state = sketch.sketch(table.select(list(columns)), None)
         case ExchangeTo(by, buckets):
             made["kept"] = _keep(task, _buckets(table, by, buckets))
-        case WriteTo(uri, columns, partition_by):
-            made["files"] = _write(task, table, uri, pa.schema(columns), partition_by)
+        case WriteTo(columns, partition_by):
+            made["files"] = _write(task, table, pa.schema(columns), partition_by)
     made["rejects"] = _write_rejects(task, rejected)
     failpoint("part.after_write")
     made["seconds"] = round(time.perf_counter() - started, 4)
@@ -188,11 +179,6 @@ def run_maps(
             rejected.append((step.name, rows.rejected))
         table = rows.kept
     return table
-
-
-def source_schema(source: sources.Source) -> pa.Schema:
-    """Columns that a source gives, origin included."""
-    return pa.schema([*Schema(source.columns).arrow(), *ORIGIN])
 
 
 def read_task(read: SourceParts | TableFiles | Kept | Bucket) -> Rows:
@@ -287,20 +273,21 @@ def _keep(task: Task, tables: list[pa.Table]) -> str:
     return str(path)
 
 
-def _write(task: Task, table: pa.Table, uri: str, schema: pa.Schema, partition_by: tuple[str, ...]) -> list[Receipt]:
-    """One file per partition value of this part; the name begins with the part, so that names order as parts do."""
-    order = task.name.rpartition("/")[2]
+def _write(task: Task, table: pa.Table, schema: pa.Schema, partition_by: tuple[str, ...]) -> list[Receipt]:
+    """One file per partition value of this part."""
     table = table.select(schema.names)
+    if not table.num_rows:
+        return []
     if not partition_by:
-        return [write_file(uri, table, partition={}, schema=schema, order=order)] if table.num_rows else []
-    groups = table.select(list(partition_by)).append_column("row", pa.array(np.arange(table.num_rows)))
-    groups = groups.group_by(list(partition_by), use_threads=False).aggregate([("row", "list")])
+        return [dict(write_file(task.uri, table, partition={}, schema=schema, part=task.part))]
+    numbered = table.select(list(partition_by)).append_column("row", pa.array(np.arange(table.num_rows)))
+    groups = numbered.group_by(list(partition_by), use_threads=False).aggregate([("row", "list")])
     groups = groups.sort_by([(name, "ascending") for name in partition_by])
     receipts = []
     for group in groups.to_pylist():
-        rows = table.take(pa.array(group["row_list"]))
+        rows = table.take(pa.array(sorted(group["row_list"])))
         partition = {name: group[name] for name in partition_by}
-        receipts.append(write_file(uri, rows, partition=partition, schema=schema, order=order))
+        receipts.append(dict(write_file(task.uri, rows, partition=partition, schema=schema, part=task.part)))
     return receipts
 
 
@@ -308,13 +295,9 @@ def _write_rejects(task: Task, rejected: list[tuple[str, pa.Table]]) -> list[Rec
     if not rejected:
         return []
     names = json.loads(Path(task.inputs).read_text("utf-8"))
-    tables = []
-    for step, rows in rejected:
-        columns = rows.select(REJECTS.names).columns
-        source = pa.array([names[number] for number in columns[0].to_pylist()], pa.string())
-        tables.append(pa.table([source, *columns[1:3], pa.repeat(step, rows.num_rows), *columns[3:]], schema=QUARANTINE))
-    order = task.name.replace("/", "-")
-    return [write_file(task.quarantine, pa.concat_tables(tables), partition={}, schema=QUARANTINE, order=order)]
+    rows = pa.concat_tables([table.select(REJECTS.names) for _, table in rejected])
+    steps = pa.array([step for step, table in rejected for _ in range(table.num_rows)], pa.string())
+    return [dict(write_rejects(task.uri, rows, key=task.key, run=task.run, step=steps, sources=names, part=task.part))]
 
 
 def _receipt_path(task: Task) -> Path:
@@ -327,17 +310,15 @@ def _finished(task: Task) -> Receipt | None:
         receipt = json.loads(_receipt_path(task).read_text("utf-8"))
     except FileNotFoundError:
         return None
-    files = [Path(receipt["kept"])] if receipt["kept"] else []
-    uri = task.then.uri if isinstance(task.then, WriteTo) else ""
-    whole = all(_is_whole(uri, file) for file in receipt["files"]) and all(
-        _is_whole(task.quarantine, file) for file in receipt["rejects"]
-    )
-    return receipt if whole and all(path.exists() for path in files) else None
+    kept = receipt["kept"] is None or Path(receipt["kept"]).exists()
+    files = [Path(task.uri, file["path"]) for file in receipt["files"]]
+    files += [Path(quarantine_uri(task.uri), file["path"]) for file in receipt["rejects"]]
+    sizes = [file["bytes"] for file in (*receipt["files"], *receipt["rejects"])]
+    return receipt if kept and all(map(_is_whole, files, sizes)) else None
 
 
-def _is_whole(uri: str, file: Receipt) -> bool:
-    path = Path(uri, file["path"])
-    return path.exists() and path.stat().st_size == file["bytes"]
+def _is_whole(path: Path, size: int) -> bool:
+    return path.exists() and path.stat().st_size == size
 
 
 def _finish(task: Task, receipt: Receipt) -> None:

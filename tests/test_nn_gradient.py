@@ -77,7 +77,9 @@ def test_the_gradient_through_every_last_activation_is_the_finite_difference(hea
 def test_the_gradient_with_dropout_on_is_the_finite_difference():
     layers = [Dropout(0.2), Dense(6, "tanh"), Dropout(0.5), Dense(1)]
 
-    check = gradient_check(layers, 5, MeanSquaredError(), X, X[:, 0], rng=Stream(1, "dropout", step=4, shard=2))
+    check = gradient_check(
+        layers, 5, MeanSquaredError(), X, X[:, 0], rng=Stream(1, "dropout", step=4, shard=2)
+    )
 
     assert check.error < 1e-7, check
 
@@ -93,7 +95,9 @@ def test_weight_decay_is_in_the_loss_and_in_its_gradient():
 def test_dense_works_on_the_last_axis_and_flatten_joins_the_others():
     images = RNG.standard_normal((9, 2, 3, 4))
 
-    check = gradient_check([Dense(3, "tanh"), Flatten(), Dense(2)], (2, 3, 4), MeanSquaredError(), images, X[:, :2])
+    check = gradient_check(
+        [Dense(3, "tanh"), Flatten(), Dense(2)], (2, 3, 4), MeanSquaredError(), images, X[:, :2]
+    )
 
     assert check.error < 1e-7, check
 
@@ -103,7 +107,9 @@ def test_dense_works_on_the_last_axis_and_flatten_joins_the_others():
     sizes=st.lists(st.integers(1, 5), min_size=1, max_size=4),
     inputs=st.integers(1, 4),
     rows=st.integers(1, 6),
-    names=st.lists(st.sampled_from(["tanh", "sigmoid", "softplus", "softmax", "linear"]), min_size=4, max_size=4),
+    names=st.lists(
+        st.sampled_from(["tanh", "sigmoid", "softplus", "softmax", "linear"]), min_size=4, max_size=4
+    ),
     seed=st.integers(0, 2**64 - 1),
 )
 def test_the_gradient_of_any_dense_stack_is_the_finite_difference(sizes, inputs, rows, names, seed):

@@ -1,5 +1,6 @@
 """A model is frozen layers over one vector; its messages add up exactly for any split of a batch."""
 
+import itertools
 import pickle
 import tracemalloc
 
@@ -56,7 +57,7 @@ def test_weight_decay_counts_once_however_the_batch_was_split(cuts):
     whole, total = model.g.copy(), model.new_message()
 
     edges = [0, *sorted(cuts), 24]
-    for low, high in zip(edges, edges[1:], strict=False):
+    for low, high in itertools.pairwise(edges):
         model.gradient(LOSS, X[low:high], Y[low:high])
         total.g[:] += model.g
     mean = model.finish(total)
@@ -91,7 +92,9 @@ def test_results_are_a_function_of_the_inputs_and_the_stream_alone():
     messages = []
     for _ in range(2):
         model = new_model()
-        model.gradient(LOSS, X[:7], Y[:7], rng=Stream(9, "dropout", step=3))  # leaves other things in the work arrays
+        model.gradient(
+            LOSS, X[:7], Y[:7], rng=Stream(9, "dropout", step=3)
+        )  # leaves other things in the work arrays
         model.gradient(LOSS, X, Y, rng=Stream(5, "dropout", step=8, shard=1))
         messages.append(model.g.copy())
     fresh = new_model()
@@ -114,6 +117,14 @@ def test_dropout_masks_differ_between_steps_shards_and_layers():
     assert len({each.tobytes() for each in outputs}) == 4
     assert all(set(each.ravel().tolist()) == {0.0, 2.0} for each in outputs)
     assert abs(np.mean(outputs) - 1) < 0.1
+
+
+def test_two_dropout_layers_of_a_model_have_different_masks():
+    model = Model([Dropout(0.5), Dropout(0.5)], 1000)
+
+    kept = model.forward(np.ones((1, 1000), np.float32), Stream(0, "dropout"))[0] > 0
+
+    assert 0.2 < kept.mean() < 0.3
 
 
 def test_without_a_stream_dropout_does_nothing():
@@ -200,7 +211,9 @@ def test_a_gradient_that_is_not_finite_names_its_layer(bad):
     model.gradient(MeanSquaredError(), X, Y)
     model.message.dp[1]["b"][0] = bad
 
-    with pytest.raises(NonFinite, match=rf"gradient of: layer 1 \(dense\) b \({bad}, 1 values\); lower the learning rate"):
+    with pytest.raises(
+        NonFinite, match=rf"gradient of: layer 1 \(dense\) b \({bad}, 1 values\); lower the learning rate"
+    ):
         model.finish()
 
 
@@ -227,6 +240,13 @@ def test_a_batch_whose_weights_sum_to_zero_is_an_error():
 
     with pytest.raises(ModelError, match="sum to 0"):
         model.finish()
+
+
+def test_rows_labels_and_weights_must_be_as_many():
+    with pytest.raises(ModelError, match="X has 24 rows, y has 3"):
+        new_model().gradient(LOSS, X, Y[:3])
+    with pytest.raises(ModelError, match=r"sample weights have shape \(24, 1\), expected \(24,\)"):
+        new_model().gradient(LOSS, X, Y, weights=np.ones((24, 1)))
 
 
 @pytest.mark.parametrize(
@@ -283,7 +303,12 @@ def test_initial_weights_are_a_function_of_the_seed():
 
     assert np.array_equal(first.w, second.w)
     assert not np.array_equal(first.w, other.w)
-    assert not np.array_equal(first.p[0]["W"].ravel()[:24], first.p[2]["W"].ravel())
+
+
+def test_equal_layers_start_with_different_weights():
+    model = new_model([Dense(5), Dense(5)])
+
+    assert not np.array_equal(model.p[0]["W"], model.p[1]["W"])
 
 
 def test_a_layer_is_a_small_value():

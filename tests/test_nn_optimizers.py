@@ -1,5 +1,7 @@
 """Optimizers: a step on segments is the step on the whole, bit for bit; the paths are in test_nn_reference.py."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -32,7 +34,7 @@ def test_steps_on_segments_are_the_step_on_the_whole(optimizer, size, cuts, seed
 
     for t in (1, 2, 3):
         optimizer.step(w, g, state, t)
-        for lo, hi in zip(edges, edges[1:], strict=False):
+        for lo, hi in itertools.pairwise(edges):
             optimizer.step(v, g, other, t, lo=lo, hi=hi)
 
     assert np.array_equal(w, v)

@@ -111,7 +111,9 @@ def test_every_epoch_has_its_own_order_of_all_rows():
 
     class Spy(Sequential):
         def _step(self, model, optimizer, epoch):
-            seen.append(float(model.g[0]))  # of weight 0 and label 0 the gradient is zero, so labels identify rows
+            seen.append(
+                round(float(model.g[0]))
+            )  # at weight 0 the gradient is -2 y: it tells which row this is
             return super()._step(model, optimizer, epoch)
 
     model = Spy([Dense(1, use_bias=False, initializer="zeros")])
@@ -142,6 +144,15 @@ def test_the_loss_of_evaluate_includes_weight_decay():
     extra = bound.evaluate(X, y)["loss"] - free.evaluate(X, y)["loss"]
 
     assert extra == pytest.approx(0.5 * float(bound.model.w[0]) ** 2, rel=1e-5)
+
+
+def test_accuracy_counts_the_weights_of_the_samples():
+    X, y = np.array([[1.0], [-1.0], [2.0]]), np.array([1, 1, 1])
+    model = Sequential([Dense(1, "sigmoid", initializer="ones")], 1)
+    model.compile(optimizer="sgd", loss="binary_cross_entropy")
+
+    assert model.evaluate(X, y)["accuracy"] == pytest.approx(2 / 3)
+    assert model.evaluate(X, y, sample_weight=np.array([1, 6, 1]))["accuracy"] == pytest.approx(1 / 4)
 
 
 def test_the_summary_counts_parameters():

@@ -34,7 +34,14 @@ from dlflow.nn import (
 rates = st.floats(1e-9, 0.99)
 functions = st.sampled_from(sorted(ACTIVATIONS))
 layers = st.one_of(
-    st.builds(Dense, st.integers(1, 99), st.none() | functions, st.booleans(), st.sampled_from(sorted(INITIALIZERS)), rates),
+    st.builds(
+        Dense,
+        st.integers(1, 99),
+        st.none() | functions,
+        st.booleans(),
+        st.sampled_from(sorted(INITIALIZERS)),
+        rates,
+    ),
     st.builds(Activation, functions),
     st.builds(Dropout, rates),
     st.just(Flatten()),
@@ -47,7 +54,9 @@ losses = st.one_of(
     st.just(MeanSquaredError()),
 )
 optimizers = st.one_of(
-    st.builds(Adam, rates, rates, rates, rates), st.builds(SGD, rates, rates, st.booleans()), st.builds(SGD, rates)
+    st.builds(Adam, rates, rates, rates, rates),
+    st.builds(SGD, rates, rates, st.booleans()),
+    st.builds(SGD, rates),
 )
 
 
@@ -86,7 +95,11 @@ def test_a_name_alone_and_a_finished_spec_are_accepted():
         (layer_from, {"units": 3}, "has no name; add layer = "),
         (layer_from, 7, "layer is 7, expected a table"),
         (loss_from, "binary_crossentropy", "did you mean 'binary_cross_entropy'"),
-        (loss_from, {"loss": "binary_cross_entropy", "class_weights": 3}, "class_weights is 3, expected a list"),
+        (
+            loss_from,
+            {"loss": "binary_cross_entropy", "class_weights": 3},
+            "class_weights is 3, expected a list",
+        ),
         (loss_from, {"loss": "binary_cross_entropy", "class_weights": [1]}, "1 class weights, expected 2"),
         (loss_from, {"loss": "binary_cross_entropy", "class_weights": ["a", 1]}, "'a', expected a number"),
         (optimizer_from, {"optimizer": "adam", "lr": 0.1}, "unknown setting 'lr'"),

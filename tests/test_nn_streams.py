@@ -38,17 +38,25 @@ def test_every_place_of_a_permutation_is_equally_likely():
 
 
 def test_numbers_have_the_moments_of_their_distribution():
-    uniform, normal = Stream(1, "weights").uniform((100_000,), -1, 3), Stream(1, "weights").normal((100_000,), 2.0)
+    uniform, normal = (
+        Stream(1, "weights").uniform((100_000,), -1, 3),
+        Stream(1, "weights").normal((100_000,), 2.0),
+    )
 
-    assert -1 <= uniform.min() < -0.99 and 2.99 < uniform.max() < 3
+    assert -1 <= uniform.min() < -0.99
+    assert 2.99 < uniform.max() < 3
     assert abs(uniform.mean() - 1) < 0.02
-    assert abs(normal.mean()) < 0.03 and abs(normal.std() - 2) < 0.02
+    assert abs(normal.mean()) < 0.03
+    assert abs(normal.std() - 2) < 0.02
     assert abs((np.abs(normal) < 2).mean() - 0.6827) < 0.01
 
 
 def test_the_numbers_never_change():
     """A stored model and a resumed run rely on these values."""
-    assert Stream(7, "shuffle", step=3, shard=1, layer=2).bits(2).tolist() == [5078119651488558501, 550724793654021411]
+    assert Stream(7, "shuffle", step=3, shard=1, layer=2).bits(2).tolist() == [
+        5078119651488558501,
+        550724793654021411,
+    ]
     assert Stream(7, "shuffle").permutation(8).tolist() == [2, 5, 7, 3, 0, 6, 4, 1]
 
 
@@ -61,7 +69,13 @@ def test_a_place_out_of_range_is_refused():
 
 @pytest.mark.parametrize(
     ("name", "deviation"),
-    [("glorot_uniform", 0.0816), ("glorot_normal", 0.0816), ("he_normal", 0.1), ("he_uniform", 0.1), ("lecun_normal", 0.0707)],
+    [
+        ("glorot_uniform", 0.0816),
+        ("glorot_normal", 0.0816),
+        ("he_normal", 0.1),
+        ("he_uniform", 0.1),
+        ("lecun_normal", 0.0707),
+    ],
 )
 def test_initial_weights_have_the_spread_of_their_paper(name, deviation):
     w = initializer(name)((200, 100), Stream(0, "weights"))

@@ -11,7 +11,9 @@ from pipelines.warehouse import Lineage, Receipt, Snapshot, append, write_file
 SCHEMA = pa.schema(
     [
         pa.field("id", pa.int64(), nullable=False),
-        pa.field("x", pa.binary(8), metadata={b"dtype": b"float32", b"shape": b"[2]", b"names": b'["a", "b"]'}),
+        pa.field(
+            "x", pa.binary(8), metadata={b"dtype": b"float32", b"shape": b"[2]", b"names": b'["a", "b"]'}
+        ),
         pa.field("speed", pa.float64(), metadata={b"unit": "µm/s".encode(), b"privacy": b"none"}),
         pa.field("day", pa.string()),
     ]

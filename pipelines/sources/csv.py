@@ -7,23 +7,23 @@
 Where anything could be read in two ways, one is chosen for all files: a blank line is no row (in a file of one column it
 is a row with an empty field), a quoted empty field is an empty field, blanks belong to the value, the last line may lack
 its line end. Rules of whole rows: nul, encoding, quoting, field (too long), columns (number of fields).
-"""  # noqa: A005 - it is never imported as plain `csv`
+"""
 
 import dataclasses
-from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as arrow_csv
 
-from pipelines.cast import Rejection, cast, quarantine
+from pipelines.cast import Rejection
 from pipelines.errors import LedgerImbalance
 from pipelines.sources import stream
-from pipelines.sources.files import InputFile, Part, whole
+from pipelines.sources.inputs import InputFile, Part, whole
 from pipelines.sources.head import fields, framing, read_head
-from pipelines.sources.records import HEAD, Block, Framing, Long, blocks, cut_records, strays
+from pipelines.sources.records import Block, Long, blocks, cut_records, strays
+from pipelines.sources.rows import Piece, long_row, together
 from pipelines.sources.source import Source
-from pipelines.stage import LINE, OFFSET, ORIGIN, REJECTS, SOURCE, Rows
+from pipelines.stage import Rows
 
 __all__ = ["cut", "read"]
 
@@ -49,16 +49,134 @@ def read(source: Source, part: Part) -> Rows:
 
     Raises: InputError for a value that does not fit a column with on_error = "fail", and for a damaged packed file.
     """
-    reader = _Reader(source, part, framing(source, part.path, len(part.names)))
-    made = [reader.long(one) if isinstance(one, Long) else reader.block(one) for one in _blocks(source, part, reader.how)]
-    schema = source.schema.with_origin()
-    rejected = [rows.rejected for rows in made if rows.rejected is not None]
-    notes: dict[str, int] = {}
-    for rows in made:
-        for what, count in rows.notes.items():
-            notes[what] = notes.get(what, 0) + count
-    return Rows(
-        pa.concat_tables([schema.empty_table(), *(rows.kept for rows in made)]),
-        pa.concat_tables(rejected) if rejected else None,
-        notes=notes,
+    how = framing(source, part.path, len(part.names))
+    encoding = stream.chunk_encoding(source.encoding, source.quote)
+    text = stream.chunks(part.path, part.start, part.stop, source.encoding, source.quote)
+    made = []
+    for one in blocks(text, how, line=part.line, offset=part.start):
+        if isinstance(one, Long):
+            made.append(long_row(source, part, how, one, encoding))
+        else:
+            made.append(_rows(Piece(source, part, one, encoding)))
+    if not made and part.stop in {part.start, part.size, 0}:
+        made.append(Rows(source.schema.with_origin().empty_table(), notes={"files without a row": 1}))
+    return together(source.schema, made)
+
+
+def _rows(piece: Piece) -> Rows:
+    """The rows of some records."""
+    block, columns = piece.block, piece.part.names
+    text, ends, why = _utf8(block, piece.encoding)
+    _check(piece, text, ends, why)
+    good = np.ones(len(ends), bool)
+    good[list(why)] = False
+    if len(columns) > 1:
+        first = np.frombuffer(block.data, np.uint8)[piece.starts]
+        good &= (first != 10) & (first != 13)  # a blank line
+    rows = np.flatnonzero(good)
+    # pyarrow finds null tokens while it parses, where they are the same for all columns
+    same = all(field.null is None and not field.trim for field in piece.source.columns.values())
+    tokens = piece.source.tokens
+    strings, others = _parse(piece, _some(text, ends, good), len(rows), tokens if same else ())
+    for number, found in others:
+        what = "1 field" if found == 1 else f"{found} fields"
+        why[int(rows[number - 1])] = Rejection("columns", None, f"{what}, expected {len(columns)}")
+    rows = np.delete(rows, [number - 1 for number, _ in others])
+    if strings.num_rows != len(rows):
+        raise LedgerImbalance(
+            f"{piece.part.path}:{block.lines[0]}: {len(rows)} records made {strings.num_rows} rows"
+        )
+    return piece.cast(strings, rows, why, () if same else tokens)
+
+
+def _utf8(block: Block, encoding: str) -> tuple[bytes, np.ndarray, dict[int, Rejection]]:
+    """The block as UTF-8, where its records end, and the records that cannot be decoded."""
+    if block.data.isascii() or (encoding == "utf-8" and _is_utf8(block.data)):
+        return block.data, block.ends, {}
+    records, wrong = stream.decoded(block.data, block.ends.tolist(), encoding)
+    why = {row: Rejection("encoding", None, message) for row, message in wrong.items()}
+    return b"".join(records), np.cumsum([len(record) for record in records]), why
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _check(piece: Piece, text: bytes, ends: np.ndarray, why: dict[int, Rejection]) -> None:
+    """Add the records that are not well-formed to `why`."""
+    how, limit = framing(piece.source, piece.part.path, len(piece.part.names)), piece.source.max_field_bytes
+    starts = np.concatenate([[0], ends[:-1]])
+    if b"\0" in text:
+        at = np.flatnonzero(np.frombuffer(text, np.uint8) == 0)
+        for row in np.unique(np.searchsorted(ends, at, "right")).tolist():
+            why.setdefault(row, Rejection("nul", None, "the row holds a NUL character"))
+    if how.quote >= 0 and how.quote in text:
+        for at, opening in zip(*(one.tolist() for one in strays(text, how)), strict=True):
+            row = int(np.searchsorted(ends, at, "right"))
+            lines = int(piece.block.lines[row + 1] - piece.block.lines[row])
+            where = "inside a field that is not quoted" if at == opening else "followed by text"
+            over = f"; the row runs over {lines} lines" if lines > 1 else ""
+            why.setdefault(
+                row, Rejection("quoting", None, f"quote at byte {at - starts[row]} of the row, {where}{over}")
+            )
+    for row in np.flatnonzero(ends - starts > limit).tolist():
+        sizes = [len(field) for field in fields(text[starts[row] : ends[row]], how)]
+        if max(sizes) > limit:
+            message = f"field {sizes.index(max(sizes)) + 1} has {max(sizes):,} bytes, more than max_field_bytes = {limit}"
+            why.setdefault(row, Rejection("field", None, message))
+
+
+def _some(text: bytes, ends: np.ndarray, good: np.ndarray) -> pa.Buffer:
+    """The good records, one after the other."""
+    if good.all():
+        return pa.py_buffer(text)
+    offsets = np.concatenate([[0], ends]).astype(np.int32)
+    every = pa.Array.from_buffers(pa.binary(), len(ends), [None, pa.py_buffer(offsets), pa.py_buffer(text)])
+    some = every.filter(pa.array(good))
+    stop = int(np.frombuffer(some.buffers()[1], np.int32)[len(some)]) if len(some) else 0
+    return some.buffers()[2].slice(0, stop) if stop else pa.py_buffer(b"")
+
+
+def _parse(
+    piece: Piece, text: pa.Buffer, rows: int, null: tuple[str, ...]
+) -> tuple[pa.Table, list[tuple[int, int]]]:
+    """Declared columns as text; and number (from 1) and fields of the rows with another number of fields."""
+    source, names = piece.source, piece.part.names
+    at = {column: names.index(name) for column, name in source.names.items()} if source.header else {}
+    at = at or {column: position for position, column in enumerate(source.columns)}
+    if not rows:
+        return pa.schema([(column, pa.string()) for column in at]).empty_table(), []
+    others: list[tuple[int, int]] = []
+
+    def other(row: arrow_csv.InvalidRow) -> str:
+        others.append((row.number, row.actual_columns))
+        return "skip"
+
+    wanted = [str(position) for position in at.values()]
+    table = arrow_csv.read_csv(
+        pa.BufferReader(text),
+        arrow_csv.ReadOptions(
+            use_threads=False,
+            block_size=text.size + 1,
+            column_names=[str(position) for position in range(len(names))],
+        ),
+        arrow_csv.ParseOptions(
+            delimiter=source.delimiter,
+            quote_char=source.quote or False,
+            newlines_in_values=bool(source.quote),
+            ignore_empty_lines=False,
+            invalid_row_handler=other,
+        ),
+        arrow_csv.ConvertOptions(
+            check_utf8=False,  # it is: see _utf8
+            column_types=dict.fromkeys(wanted, pa.string()),
+            include_columns=wanted,
+            null_values=list(null),
+            strings_can_be_null=bool(null),
+        ),
     )
+    return table.rename_columns(list(at)), others

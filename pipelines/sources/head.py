@@ -1,7 +1,7 @@
 """The beginning of a text file against what was declared: column names, delimiter, number of fields. Wrong: no row is read."""
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from pipelines.sources import stream
 from pipelines.sources.records import Framing, find, strays
 from pipelines.sources.source import Source
 
-__all__ = ["Head", "fields", "framing", "read_head"]
+__all__ = ["Head", "check_names", "fields", "framing", "read_head"]
 
 _SIZE = 1 << 20  # bytes in which the header and the first rows must be
 _ROWS = 100  # rows that must not all have another number of fields than the header
@@ -34,7 +34,9 @@ def framing(source: Source, path: str, columns: int) -> Framing:
     """How the records of a text source are found."""
     limit = max(_RECORD, source.max_field_bytes + _SIZE)
     if source.kind == "csv":
-        limit = min(limit, max(columns, 1) * (source.max_field_bytes + 3))  # more: a field is too long, or one too many
+        limit = min(
+            limit, max(columns, 1) * (source.max_field_bytes + 3)
+        )  # more: a field is too long, or one too many
         return Framing(path, ord(source.quote) if source.quote else -1, ord(source.delimiter), True, limit)
     return Framing(path, -1, ord(","), False, limit)
 
@@ -57,7 +59,9 @@ def read_head(source: Source, path: str, size: int) -> Head | None:
     records = list(_records(data, how, whole=not more))
     if not records:
         if more:
-            raise InputError(f"{path}:1: no row ends in the first {_SIZE:,} bytes; is it text, and is the quote {source.quote!r}?")
+            raise InputError(
+                f"{path}:1: no row ends in the first {_SIZE:,} bytes; is it text, and is the quote {source.quote!r}?"
+            )
         if source.allow_empty:
             return None
         wanted = "a header" if source.kind == "csv" and source.header else "at least one row"
@@ -70,7 +74,11 @@ def read_head(source: Source, path: str, size: int) -> Head | None:
         return Head(start, 1, names)
     header = records[0]
     names = _names(source, path, header, encoding)
-    _check_names(source, path, header.line, names)
+    if len(names) == 1 < len(source.columns):
+        _check_delimiter(source, path, header.line, names[0], len(source.columns))
+    check_names(
+        source, f"{path}:{header.line}", "header", names, "; if the file has no header, set header = false"
+    )
     _check_widths(source, path, names, records[1:], how)
     return Head(start + header.stop, header.line_behind, names)
 
@@ -123,41 +131,50 @@ def _names(source: Source, path: str, header: _Record, encoding: str) -> tuple[s
     text = text.removeprefix("\ufeff")
     how = framing(source, path, 1)
     if "\0" in text or (source.quote and len(strays(record, how)[0])):
-        raise InputError(f"{path}:{line}: the header is no list of names: {text[:60]!r}; correct it, or set quote or encoding")
+        raise InputError(
+            f"{path}:{line}: the header is no list of names: {text[:60]!r}; correct it, or set quote or encoding"
+        )
     if not source.quote:
         return tuple(text.split(source.delimiter))
     return tuple(next(csv.reader([text], delimiter=source.delimiter, quotechar=source.quote, strict=True)))
 
 
-def _check_names(source: Source, path: str, line: int, names: tuple[str, ...]) -> None:
+def check_names(source: Source, place: str, what: str, names: Sequence[str], hint: str = "") -> None:
+    """Raises: InputError if the columns of a file are not those declared; `hint` is for a file that has none of them."""
     declared = list(source.names.values())
-    if len(names) == 1 < len(declared):
-        _check_delimiter(source, path, line, names[0], len(declared))
-    twice = sorted({name for name in names if names.count(name) > 1})
     missing = [name for name in declared if name not in names]
     others = [name for name in names if name not in declared and name not in source.ignore]
-    problems = [f"{name!r} is there {names.count(name)} times" for name in twice[:5]]
-    problems += [f"{name!r} is missing{did_you_mean(name, others) if others else ''}" for name in missing[:5]]
-    unknown = [name for name in others if source.extra == "error"]
-    if unknown:
-        problems.append(f"not declared: {', '.join(map(repr, unknown[:8]))}{', ...' if len(unknown) > 8 else ''}")
+    problems = [
+        f"{name!r} is there {names.count(name)} times" for name in sorted(set(names)) if names.count(name) > 1
+    ]
+    problems += [f"{name!r} is missing{did_you_mean(name, others) if others else ''}" for name in missing]
+    if others and source.extra == "error":
+        problems.append(f"not declared: {_listed(others)}")
     if not problems:
         return
-    shown = ", ".join(names)
-    hint = "; if the file has no header, set header = false" if len(missing) == len(declared) else ""
+    more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
     raise InputError(
-        f"{path}:{line}: header has {len(names)} names, {len(declared)} columns are declared: {'; '.join(problems)}; "
-        f"header: {shown[:200]}{'...' if len(shown) > 200 else ''}; correct columns, or leave names out by ignore = [...]{hint}"
+        f"{place}: {what} has {len(names)} names, {len(declared)} columns are declared: {'; '.join(problems[:5])}{more}; "
+        f"found: {_listed(names)}; declared: {_listed(declared)}; correct columns, or leave names out by ignore = [...]"
+        f"{hint if len(missing) == len(declared) else ''}"
     )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(repr(name[:40]) for name in names[:20]) + (", ..." if len(names) > 20 else "")
 
 
 def _check_delimiter(source: Source, path: str, line: int, text: str, expected: int) -> None:
     for other in _DELIMITERS:
         if other != source.delimiter and len(text.split(other)) > 1:
-            raise InputError(f"{path}:{line}: 1 column found, {expected} expected; is the delimiter {other!r}?")
+            raise InputError(
+                f"{path}:{line}: 1 column found, {expected} expected; is the delimiter {other!r}?"
+            )
 
 
-def _check_widths(source: Source, path: str, names: tuple[str, ...], records: list[_Record], how: Framing) -> None:
+def _check_widths(
+    source: Source, path: str, names: tuple[str, ...], records: list[_Record], how: Framing
+) -> None:
     """Rows that all have one field more are no bad rows: the declaration is wrong, or the file."""
     widths = {len(fields(record.text, how)) for record in records}
     if len(records) < 2 or len(widths) > 1 or widths == {len(names)}:
@@ -166,4 +183,6 @@ def _check_widths(source: Source, path: str, names: tuple[str, ...], records: li
     if width == 1:
         _check_delimiter(source, path, first.line, first.text.decode("latin-1"), len(names))
     what = f"header has {len(names)} names" if source.header else f"{len(names)} columns are declared"
-    raise InputError(f"{path}:{first.line}: {what}, but the rows have {width} fields; correct the file, or columns and delimiter")
+    raise InputError(
+        f"{path}:{first.line}: {what}, but the rows have {width} fields; correct the file, or columns and delimiter"
+    )

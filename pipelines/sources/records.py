@@ -11,6 +11,7 @@ where they may is asked afterwards, of each record. Lines end with LF and, of a 
 """
 
 import dataclasses
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from pipelines.errors import InputError
-from pipelines.sources.files import Part
+from pipelines.sources.inputs import Part
 
 __all__ = ["HEAD", "Block", "Framing", "Long", "blocks", "cut_records", "find", "strays"]
 
@@ -73,7 +74,8 @@ def blocks(stream: Iterable[bytes], framing: Framing, *, line: int, offset: int)
             ends, breaks, odd = find(data, framing, odd=odd)
             end = int(ends[0]) if len(ends) else len(data)
             more = int(np.searchsorted(breaks, end, "right"))
-            long = dataclasses.replace(long, size=long.size + end, lines=long.lines + more)
+            head = long.head + data[: min(end, HEAD - len(long.head))]
+            long = dataclasses.replace(long, head=head, size=long.size + end, lines=long.lines + more)
             if not len(ends) and not final:
                 rest = b""
                 continue
@@ -103,11 +105,13 @@ def blocks(stream: Iterable[bytes], framing: Framing, *, line: int, offset: int)
 
 
 def cut_records(stream: Iterable[bytes], framing: Framing, start: Part, part_bytes: int) -> list[Part]:
-    """The parts of a text from `start` on, each of `part_bytes` and what its last record needs.
+    """The parts of a text from `start` on, each of `part_bytes` at most and what its last record needs.
 
     Raises: InputError with the line of a quote that is never closed.
     """
     parts: list[Part] = []
+    total = max(start.stop - start.start, 1)
+    part_bytes = math.ceil(total / math.ceil(total / part_bytes))  # parts of one file are alike
     position = begin = record = start.start
     line = first = record_line = start.line
     odd = False
@@ -118,7 +122,10 @@ def cut_records(stream: Iterable[bytes], framing: Framing, start: Part, part_byt
             parts.append(dataclasses.replace(start, start=begin, stop=stop, line=first))
             begin, first = stop, stop_line
         if len(ends):
-            record, record_line = position + int(ends[-1]), line + int(np.searchsorted(breaks, ends[-1], "right"))
+            record, record_line = (
+                position + int(ends[-1]),
+                line + int(np.searchsorted(breaks, ends[-1], "right")),
+            )
         position, line = position + len(chunk), line + len(breaks)
     if odd:
         with Path(framing.path).open("rb") as file:
@@ -155,8 +162,16 @@ def strays(data: bytes, framing: Framing) -> tuple[np.ndarray, np.ndarray]:
     edge[[framing.delimiter, 10, 13]] = True
     again = np.diff(quotes) == 1  # quotes[i + 1] stands at once behind quotes[i]
     last = len(codes) - 1
-    begins = (quotes == 0) | edge[codes[np.maximum(quotes - 1, 0)]] | np.concatenate([[False], again])[: len(quotes)]
-    closes = (quotes == last) | edge[codes[np.minimum(quotes + 1, last)]] | np.concatenate([again, [False]])[: len(quotes)]
+    begins = (
+        (quotes == 0)
+        | edge[codes[np.maximum(quotes - 1, 0)]]
+        | np.concatenate([[False], again])[: len(quotes)]
+    )
+    closes = (
+        (quotes == last)
+        | edge[codes[np.minimum(quotes + 1, last)]]
+        | np.concatenate([again, [False]])[: len(quotes)]
+    )
     fine = np.where(np.arange(len(quotes)) % 2 == 0, begins, closes)
     wrong = np.flatnonzero(~fine)
     return quotes[wrong], quotes[wrong - wrong % 2]
@@ -183,7 +198,13 @@ def _split(block: Block, limit: int) -> Iterator[Block | Long]:
         if first < row:
             yield _piece(block, first, row)
         lines = int(block.lines[row + 1] - block.lines[row])
-        yield Long(block.data[start : min(end, start + HEAD)], end - start, int(block.lines[row]), lines, block.offset + start)
+        yield Long(
+            block.data[start : min(end, start + HEAD)],
+            end - start,
+            int(block.lines[row]),
+            lines,
+            block.offset + start,
+        )
         first = row + 1
     if first == 0:
         yield block
@@ -194,7 +215,12 @@ def _split(block: Block, limit: int) -> Iterator[Block | Long]:
 def _piece(block: Block, first: int, stop: int) -> Block:
     start = int(block.ends[first - 1]) if first else 0
     end = int(block.ends[stop - 1])
-    return Block(block.data[start:end], block.ends[first:stop] - start, block.lines[first : stop + 1], block.offset + start)
+    return Block(
+        block.data[start:end],
+        block.ends[first:stop] - start,
+        block.lines[first : stop + 1],
+        block.offset + start,
+    )
 
 
 def _unclosed(framing: Framing, record: bytes, line: int) -> InputError:
@@ -207,4 +233,3 @@ def _unclosed(framing: Framing, record: bytes, line: int) -> InputError:
         f"{framing.path}:{line + len(breaks)}: a quote is opened here and never closed; close it, double it if it is "
         'part of the text, or set quote = "" if fields are not quoted'
     )
-

@@ -29,10 +29,14 @@ class Source:
     kind: Kind
     path: str  # a file, a folder or a glob
     columns: Mapping[str, Field]
-    null: tuple[str, ...] | None = None  # texts read as missing; None: ("",) in a csv, where "" is all there can be; else none
+    null: tuple[str, ...] | None = (
+        None  # texts read as missing; None: ("",) in a csv, where "" is all there can be; else none
+    )
     ignore: tuple[str, ...] = ()  # names in the file that are not read
     extra: Extra = "error"  # what other names that are not declared are
-    part_bytes: int = 16 << 20  # 8-16 MiB of text keep a task above its overhead and below a core's cache misses
+    part_bytes: int = (
+        16 << 20
+    )  # 8-16 MiB of text keep a task above its overhead and below a core's cache misses
     allow_empty: bool = False  # a file without a header or a first row is no error
     max_field_bytes: int = 1 << 20  # a row with a longer value is set aside
     encoding: str = "utf-8"
@@ -46,7 +50,9 @@ class Source:
     busy_s: float = 30.0  # sqlite: how long to wait for another program's lock
 
     def __post_init__(self) -> None:
-        problems = [*self._wrong(), *self._without_effect(), *self._wrong_names()]
+        problems = self._wrong()
+        if self.kind in get_args(Kind):
+            problems += [*self._without_effect(), *self._wrong_names()]
         if problems:
             raise SpecError(*problems)
 
@@ -74,7 +80,7 @@ class Source:
         if not self.path:
             problems.append("path is empty; expected a file, a folder or a glob such as 'data/*.csv'")
         if not self.columns:
-            problems.append("columns is empty; declare every column, { name = \"type\" }")
+            problems.append('columns is empty; declare every column, { name = "type" }')
         for key, text in (("delimiter", self.delimiter), ("quote", self.quote)):
             fine = len(text) == 1 and text.isascii() and text not in "\r\n\0"
             if not fine and not (key == "quote" and not text):
@@ -84,14 +90,16 @@ class Source:
         if self.decimal not in {".", ","}:
             problems.append(f"decimal = {self.decimal!r}: expected '.' or ','")
         for key, least in (("part_bytes", 1), ("max_field_bytes", 1), ("busy_s", 0)):
-            if getattr(self, key) < least:
-                problems.append(f"{key} = {getattr(self, key)!r}: expected at least {least}")
+            if not least <= getattr(self, key) <= 1 << 30:
+                problems.append(f"{key} = {getattr(self, key)!r}: expected {least} to {1 << 30}")
         if self.kind == "sqlite" and not self.table:
             problems.append('table is missing; a sqlite source needs table = "name"')
         try:
             "".encode(codecs.lookup(self.encoding).name)
         except (LookupError, ValueError):
-            problems.append(f"encoding {self.encoding!r} is not known; examples: utf-8, utf-16, latin-1, cp1252, gb18030")
+            problems.append(
+                f"encoding {self.encoding!r} is not known; examples: utf-8, utf-16, latin-1, cp1252, gb18030"
+            )
         return problems
 
     def _without_effect(self) -> list[str]:
@@ -101,12 +109,19 @@ class Source:
             "jsonl": text | {"flatten"},
             "sqlite": {"table", "key", "busy_s", "max_field_bytes"},
         }
-        others = set().union(*of.values()) - of.get(self.kind, set())
+        others = set().union(*of.values()) - of[self.kind]
         defaults = {one.name: one.default for one in dataclasses.fields(self)} | {"flatten": {}}
-        problems = [f"{key} has no effect on a {self.kind} source; leave it out" for key in sorted(others) if getattr(self, key) != defaults[key]]
+        problems = [
+            f"{key} has no effect on a {self.kind} source; leave it out"
+            for key in sorted(others)
+            if getattr(self, key) != defaults[key]
+        ]
         if not self.header:
             renamed = [column for column, field in self.columns.items() if field.name]
-            problems += [f"name of column {column!r} has no effect without a header; leave it out" for column in renamed]
+            problems += [
+                f"name of column {column!r} has no effect without a header; leave it out"
+                for column in renamed
+            ]
             if self.ignore or self.extra != "error":
                 problems.append("ignore and extra have no effect without a header; declare every column")
         return problems
@@ -116,10 +131,22 @@ class Source:
         seen: dict[str, str] = {}
         for column, name in (self.names | dict(self.flatten)).items():
             if column not in self.columns:
-                problems.append(f"flatten names {column!r}, which is no column{did_you_mean(column, self.columns)}")
+                problems.append(
+                    f"flatten names {column!r}, which is no column{did_you_mean(column, self.columns)}"
+                )
             elif name in seen:
                 problems.append(f"columns {seen[name]!r} and {column!r} both read {name!r}")
             elif name in self.ignore:
                 problems.append(f"column {column!r} reads {name!r}, which is in ignore")
             seen[name] = column
+        for column, path in self.flatten.items():
+            inside = [other for name, other in seen.items() if name.startswith(f"{path}.")]
+            inside += [
+                other
+                for name, other in seen.items()
+                if path.startswith(f"{name}.") and other not in self.flatten
+            ]
+            problems += [
+                f"columns {column!r} and {other!r}: one is read from inside the other" for other in inside
+            ]
         return problems

@@ -1,7 +1,7 @@
 """The bytes of a text file as they are read: plain, packed or in another encoding, chunk by chunk, never the whole file.
 
-    plain file, UTF-8 or an encoding in which line ends and quotes are what they are in ASCII:  any byte range
-    .gz, .zst, UTF-16 and the like:  one range, the whole file, unpacked and turned into UTF-8 on the way
+plain file, UTF-8 or an encoding in which line ends and quotes are what they are in ASCII:  any byte range
+.gz, .zst, UTF-16 and the like:  one range, the whole file, unpacked and turned into UTF-8 on the way
 """
 
 import codecs
@@ -17,7 +17,19 @@ __all__ = ["CHUNK", "chunk_encoding", "chunks", "decoded", "is_one_stream", "is_
 
 CHUNK = 4 << 20  # stays in the cache of a core; 1 and 16 MiB were slower by some percent
 _PACKED = {".gz": "gzip", ".zst": "zstd"}
-_MULTIBYTE = {"gb18030", "gbk", "gb2312", "big5", "big5hkscs", "cp949", "cp950", "cp932", "euc_jp", "euc_kr", "shift_jis"}
+_MULTIBYTE = {
+    "gb18030",
+    "gbk",
+    "gb2312",
+    "big5",
+    "big5hkscs",
+    "cp949",
+    "cp950",
+    "cp932",
+    "euc_jp",
+    "euc_kr",
+    "shift_jis",
+}
 _SINGLE = re.compile(r"ascii|cp\d+|iso8859-\d+|koi8-\w|mac-\w+|kz1048|ptcp154|tis-620")
 _ASCII = bytes(range(128))
 _WIDE = (
@@ -33,7 +45,10 @@ _FOREIGN = (
     (b"PAR1", "a Parquet file; it is not text"),
     (b"SQLite format 3\0", 'a SQLite database; set kind = "sqlite"'),
 )
-_FREE_BYTES, _MAX_EXPANSION = 64 << 20, 200  # a bomb of 97 KB unpacks to 100 MB (1,028:1); text packs to 3-20:1
+_FREE_BYTES, _MAX_EXPANSION = (
+    64 << 20,
+    200,
+)  # a bomb of 97 KB unpacks to 100 MB (1,028:1); text packs to 3-20:1
 
 
 def is_utf8(encoding: str) -> bool:
@@ -50,7 +65,9 @@ def is_one_stream(path: str, encoding: str, quote: str) -> bool:
         return False
     if name in _MULTIBYTE:
         return quote >= "0"  # second bytes begin there: an ASCII character above may be half of another
-    return not (_SINGLE.fullmatch(name) and _ASCII.decode(name, "replace").encode("ascii", "replace") == _ASCII)
+    return not (
+        _SINGLE.fullmatch(name) and _ASCII.decode(name, "replace").encode("ascii", "replace") == _ASCII
+    )
 
 
 def chunk_encoding(encoding: str, quote: str) -> str:
@@ -58,8 +75,10 @@ def chunk_encoding(encoding: str, quote: str) -> str:
     return "utf-8" if is_utf8(encoding) or is_one_stream("", encoding, quote) else encoding
 
 
-def chunks(path: str, start: int, stop: int, encoding: str, quote: str, *, size: int = CHUNK) -> Iterator[bytes]:
-    """Bytes `[start, stop)` of the text; of one stream all of it, as UTF-8. No chunk is empty.
+def chunks(
+    path: str, start: int, stop: int, encoding: str, quote: str, *, size: int = CHUNK
+) -> Iterator[bytes]:
+    """Bytes `[start, stop)` of the text; of one stream those from `start` of what it unpacks to. No chunk is empty.
 
     Raises: InputError for a packed file that is cut, damaged or a bomb, and for text of another encoding.
     """
@@ -68,7 +87,12 @@ def chunks(path: str, start: int, stop: int, encoding: str, quote: str, *, size:
         return
     codec = _PACKED.get(Path(path).suffix.lower())
     stream = _plain(path, 0, stop, size) if codec is None else _unpacked(path, codec, size)
-    yield from _transcoded(path, stream, encoding) if is_one_stream("", encoding, quote) else stream
+    if is_one_stream("", encoding, quote):
+        stream = _transcoded(path, stream, encoding)
+    for chunk in stream:
+        if len(chunk) > start:
+            yield chunk[start:]
+        start = max(0, start - len(chunk))
 
 
 def mark(path: str, head: bytes, encoding: str) -> int:
@@ -123,7 +147,9 @@ def _unpacked(path: str, codec: str, size: int) -> Iterator[bytes]:
             except OSError as error:
                 if error.errno is not None:  # of the disk, not of the data
                     raise
-                raise InputError(f"{path}: {codec} data cannot be unpacked after {total:,} bytes: {error}; is it cut?") from error
+                raise InputError(
+                    f"{path}: {codec} data cannot be unpacked after {total:,} bytes: {error}; is it cut?"
+                ) from error
             if not chunk:
                 return
             total += len(chunk)
@@ -144,7 +170,9 @@ def _transcoded(path: str, stream: Iterator[bytes], encoding: str) -> Iterator[b
         try:
             text = decoder.decode(chunk, final).encode()
         except UnicodeDecodeError as error:
-            raise InputError(f"{path}: not {encoding} near byte {seen + error.start:,}: {error.reason}; correct encoding") from error
+            raise InputError(
+                f"{path}: not {encoding} near byte {seen + error.start:,}: {error.reason}; correct encoding"
+            ) from error
         seen += len(chunk)
         if text:
             yield text

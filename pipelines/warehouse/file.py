@@ -51,7 +51,7 @@ class LiveFile:
     absolute: str
     rows: int
     bytes: int
-    partition: Mapping[str, Any]  # typed values
+    partition: Mapping[str, Any] = field(hash=False)  # typed values
     modified_ms: int
     stats: Mapping[str, Any] = field(
         default_factory=dict

@@ -2,7 +2,7 @@
 
 A table's quarantine is `<table>__quarantine`, the framework's tables are `dlflow__ledger`, `dlflow__quality` and
 `dlflow__commits`. A quarantine holds the batches of its table's content and, for a short while, others: join by
-`batch`, or use `read_quarantine`. Names with capital letters need double quotes, as in every SQL.
+`batch`, or use `read_quarantine`. Names are written as they are, with their capital letters.
 """
 
 import re
@@ -38,7 +38,7 @@ def sql(root: str, query: str) -> pa.Table:
     builder = QueryBuilder()
     for name, uri in places.items():
         if re.search(rf"\b{name}\b", query):  # a table costs an open, so only those that are named
-            builder.register(name, log.handle(uri))
+            builder.register(f'"{name}"', log.handle(uri))  # without quotes it would become lower case
     try:
         return _plain(pa.table(builder.execute(query)))
     except (DeltaError, pa.ArrowException, ValueError) as error:
@@ -77,6 +77,6 @@ def _explain(text: str, places: dict[str, str]) -> str:
     missing = re.search(r"table '(?:\w+\.)*(\w+)' not found", text)
     if not missing:
         return f"query: {text}; correct the query"
-    near = get_close_matches(missing[1], [name.lower() for name in places])
-    hint = f"did you mean {near[0]!r}?" if near else "put a name with capital letters in double quotes"
+    near = get_close_matches(missing[1], places) or [n for n in places if n.lower() == missing[1].lower()]
+    hint = f"did you mean {near[0]!r}?" if near else "name one of them"
     return f"query: no table {missing[1]!r}, there are {sorted(places)}; {hint}"

@@ -60,7 +60,8 @@ def files(source: Source, cache: Path | str | None = None) -> list[InputFile]:
     Raises: InputError if there is none or one cannot be read; SourceChanged if one changes meanwhile.
     """
     known = _load(cache)
-    found, fresh = [], {}
+    found: list[InputFile] = []
+    fresh: dict[str, list[int | str]] = {}
     for path in _paths(source):
         place = str(path.resolve())
         size, mtime_ns, inode = _state(path, source.kind)
@@ -70,7 +71,9 @@ def files(source: Source, cache: Path | str | None = None) -> list[InputFile]:
         else:
             sha256 = _digest(path, source.kind)
             if _state(path, source.kind) != (size, mtime_ns, inode):
-                raise SourceChanged(f"{path}: changed while its digest was taken; run again when it is at rest")
+                raise SourceChanged(
+                    f"{path}: changed while its digest was taken; run again when it is at rest"
+                )
             if time.time_ns() - mtime_ns > _RECENT_NS:
                 fresh[place] = [size, mtime_ns, inode, sha256]
         found.append(InputFile(str(path), size, mtime_ns, sha256))
@@ -103,7 +106,9 @@ def _check_same(path: str, kind: str, size: int, mtime_ns: int) -> None:
     try:
         found = _state(Path(path), kind)
     except FileNotFoundError as error:
-        raise SourceChanged(f"{path}: is gone since the run was planned; bring it back or run again") from error
+        raise SourceChanged(
+            f"{path}: is gone since the run was planned; bring it back or run again"
+        ) from error
     if found[:2] != (size, mtime_ns):
         raise SourceChanged(
             f"{path}: changed since the run was planned ({size:,} bytes then, {found[0]:,} now); run again when it is at rest"
@@ -122,7 +127,9 @@ def _state(path: Path, kind: str) -> tuple[int, int, int]:
 
 def _logs(path: Path, kind: str) -> list[Path]:
     log = path.with_name(path.name + "-wal")
-    return [log] if kind == "sqlite" and log.exists() and log.stat().st_size else []  # a reader leaves an empty one
+    return (
+        [log] if kind == "sqlite" and log.exists() and log.stat().st_size else []
+    )  # a reader leaves an empty one
 
 
 def _digest(path: Path, kind: str) -> str:
@@ -141,12 +148,17 @@ def _paths(source: Source) -> list[Path]:
     path = Path(source.path)
     if path.is_dir():
         ends = tuple(end + packed for end in _SUFFIXES[source.kind] for packed in ("", ".gz", ".zst"))
-        found = [one for one in path.iterdir() if one.name.lower().endswith(ends) and one.name[0] not in "._"]
+        there = [one for one in path.iterdir() if one.name.lower().endswith(ends) and not one.is_dir()]
+        found = [one for one in there if one.name[0] not in "._"]
         wanted = f"a file that ends in {', '.join(_SUFFIXES[source.kind])}"
     elif path.exists():
         found, wanted = [path], ""
     else:
-        found = [Path(one) for one in glob.glob(source.path, recursive=True) if not Path(one).is_dir()]
+        found = [
+            Path(one)
+            for one in glob.glob(source.path, recursive=True)  # noqa: PTH207 - Path.glob takes no absolute pattern
+            if not Path(one).is_dir()
+        ]
         wanted = "a file of this name"
     if not found:
         raise InputError(f"{source.path}: no input; expected {wanted}; {_there(path)}")

@@ -1,0 +1,199 @@
+"""Which columns a table has: computed, chosen, left out, renamed, of another type. Their metadata goes with them."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from pipelines.casting import cast_cells, castable
+from pipelines.errors import SpecError
+from pipelines.expression import expression
+from pipelines.fields import kind_of, replaced, require, schema_after, shown, titled
+from pipelines.literals import ARROW
+from pipelines.names import did_you_mean
+from pipelines.stage import LINE, ORIGIN, SOURCE, Map, Rows, data_columns, rejects
+
+__all__ = ["Cast", "Derive", "Drop", "Rename", "Select", "cast", "derive", "drop", "rename", "select"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Derive:
+    """Adds columns, or replaces them, each by an expression that may use the ones before it.
+
+    A column made from columns with a privacy class has this class (all of them, where they differ).
+    """
+
+    do: ClassVar[str] = "derive"
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    columns: dict[str, str]
+
+    def build(self, schema: pa.Schema) -> pa.Schema:
+        """The columns, with the new ones at the end."""
+        return schema_after(self.stage(schema), schema)
+
+    def stage(self, schema: pa.Schema) -> Map:
+        """A Map."""
+        if not self.columns:
+            raise SpecError('derive: columns is empty; write columns = { total = "price * amount" }')
+        if reserved := [name for name in self.columns if name.startswith("_") or not name]:
+            raise SpecError(f"derive: {reserved[0]!r} is not a name for a column; a leading '_' is reserved")
+        rows = schema.empty_table()
+        for name, text in self.columns.items():
+            if kind_of(expression(text).type(rows.schema)) == "null":
+                raise SpecError(
+                    f'derive of {name!r}: {text!r} is always missing; give it a type: cast(None, "float64")'
+                )
+            rows = derive(rows, columns={name: text})
+        return Map(titled(self.do, self.columns), derive, {"columns": dict(self.columns)})
+
+
+def derive(table: pa.Table, *, columns: dict[str, str]) -> pa.Table:
+    """The table with the answers of expressions as columns."""
+    for name, text in columns.items():
+        formula = expression(text)
+        values = formula.evaluate(table)
+        field = pa.field(name, values.type, metadata=_privacy(table.schema, formula.columns))
+        place = table.schema.get_field_index(name)
+        table = table.append_column(field, values) if place < 0 else table.set_column(place, field, values)
+    return table
+
+
+def _privacy(schema: pa.Schema, columns: frozenset[str]) -> dict[bytes, bytes] | None:
+    """What a new column inherits: the privacy class, and no unit, which the expression may have changed."""
+    metadata = [schema.field(name).metadata or {} for name in sorted(columns)]
+    classes = {one[b"privacy"] for one in metadata if b"privacy" in one}
+    return {b"privacy": b"+".join(sorted(classes))} if classes else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Select:
+    """Keeps these columns, in this order."""
+
+    do: ClassVar[str] = "select"
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    columns: tuple[str, ...]
+
+    def build(self, schema: pa.Schema) -> pa.Schema:
+        """These columns."""
+        return schema_after(self.stage(schema), schema)
+
+    def stage(self, schema: pa.Schema) -> Map:
+        """A Map."""
+        if not self.columns:
+            raise SpecError("select: columns is empty; a table needs at least one column")
+        require(schema, self.columns, step=self.do)
+        return Map(titled(self.do, self.columns), select, {"columns": self.columns})
+
+
+def select(table: pa.Table, *, columns: tuple[str, ...]) -> pa.Table:
+    """These columns and the origin."""
+    return table.select([*columns, *(name for name in ORIGIN.names if name in table.schema.names)])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drop:
+    """Leaves these columns out."""
+
+    do: ClassVar[str] = "drop"
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    columns: tuple[str, ...]
+
+    def build(self, schema: pa.Schema) -> pa.Schema:
+        """The other columns."""
+        return schema_after(self.stage(schema), schema)
+
+    def stage(self, schema: pa.Schema) -> Map:
+        """A Map."""
+        require(schema, self.columns, step=self.do)
+        if set(self.columns) >= set(data_columns(schema)):
+            raise SpecError("drop: no column would be left")
+        return Map(titled(self.do, self.columns), drop, {"columns": self.columns})
+
+
+def drop(table: pa.Table, *, columns: tuple[str, ...]) -> pa.Table:
+    """The table without these columns."""
+    return table.drop_columns(list(columns))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rename:
+    """Gives columns new names: { old = "new" }. Names may be exchanged."""
+
+    do: ClassVar[str] = "rename"
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    columns: dict[str, str]
+
+    def build(self, schema: pa.Schema) -> pa.Schema:
+        """The columns under their new names."""
+        return schema_after(self.stage(schema), schema)
+
+    def stage(self, schema: pa.Schema) -> Map:
+        """A Map."""
+        require(schema, self.columns, step=self.do)
+        if reserved := [name for name in self.columns.values() if name.startswith("_") or not name]:
+            raise SpecError(f"rename: {reserved[0]!r} is not a name for a column; a leading '_' is reserved")
+        after = [self.columns.get(name, name) for name in data_columns(schema)]
+        if twice := sorted({name for name in after if after.count(name) > 1}):
+            raise SpecError(f"rename: there would be two columns {twice[0]!r}; drop or rename the other one")
+        return Map(titled(self.do, self.columns), rename, {"columns": dict(self.columns)})
+
+
+def rename(table: pa.Table, *, columns: dict[str, str]) -> pa.Table:
+    """The table with columns renamed."""
+    return table.rename_columns([columns.get(name, name) for name in table.schema.names])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cast:
+    """Gives columns another type: { amount = "float64" }. A row with a cell that does not fit is set aside."""
+
+    do: ClassVar[str] = "cast"
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    columns: dict[str, str]
+
+    def build(self, schema: pa.Schema) -> pa.Schema:
+        """The same columns, of other types."""
+        return schema_after(self.stage(schema), schema)
+
+    def stage(self, schema: pa.Schema) -> Map:
+        """A Map."""
+        require(schema, self.columns, step=self.do)
+        problems = []
+        for name, to in self.columns.items():
+            if to not in ARROW:
+                problems.append(f"cast of column {name!r}: no type {to!r}{did_you_mean(to, ARROW)}")
+            elif not castable(schema.field(name).type, to):
+                problems.append(f"cast of column {name!r}: {schema.field(name).type} cannot become {to}")
+        if problems:
+            raise SpecError(*problems)
+        return Map(titled(self.do, self.columns), cast, {"columns": dict(self.columns)})
+
+
+def cast(table: pa.Table, *, columns: dict[str, str]) -> Rows:
+    """The table with columns of other types; a row is set aside for its first cell that does not fit."""
+    bad = np.zeros(table.num_rows, bool)
+    made, aside = table, []
+    for name, to in columns.items():
+        values, rows = cast_cells(table[name], to)
+        made = replaced(made, name, values)
+        rows = rows[~bad[rows]]
+        if len(rows):
+            bad[rows] = True
+            aside.append(_misfits(table.take(pa.array(rows)), name, to))
+    if not aside:
+        return Rows(made)
+    rejected = pa.concat_tables(aside).sort_by([(SOURCE, "ascending"), (LINE, "ascending")])
+    return Rows(made.filter(pa.array(~bad)), rejected)
+
+
+def _misfits(rows: pa.Table, name: str, to: str) -> pa.Table:
+    def message(row: dict[str, Any]) -> str:
+        return f"column {name!r}: cannot read {shown(rows.schema, name, row[name])} as {to}"
+
+    return rejects(rows, rule="type", column=name, message=message)

@@ -1,0 +1,59 @@
+"""A committed table looked at: what it was built from, what is in its quarantine, the profile of its columns."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipelines import profile, warehouse
+from pipelines.engine import Runner
+from pipelines.stage import data_columns
+from pipelines.parts import table_reads
+from pipelines.storage import TableRef
+from pipelines.task import TableFiles, read_task
+
+__all__ = ["build_state", "profile_table", "reject_summary", "rejects_by_rule"]
+
+SAMPLES = 3  # rows shown of each kind of reject
+
+
+def build_state(uri: str, fingerprint: str) -> tuple[bool, Mapping[str, Any] | None]:
+    """Whether the table's content has this fingerprint, and the parts of the fingerprint that it has (None: no table)."""
+    if not warehouse.log.exists(uri):
+        return False, None
+    if warehouse.current_fingerprint_is(uri, fingerprint):
+        return True, None
+    for event in warehouse.history(uri):
+        if parts := event.record.get("parts"):
+            return False, parts
+    return False, {}
+
+
+def reject_summary(uri: str) -> list[dict[str, Any]]:
+    """Rejects of the current content by rule and column, the most frequent first, with a few samples of each."""
+    table = warehouse.read_quarantine(uri)
+    return _summary(table.rename_columns([name.lstrip("_") for name in table.column_names]))
+
+
+def rejects_by_rule(uri: str, receipts: Sequence[Mapping[str, Any]]) -> list[tuple[str, int, str]]:
+    """Of rejects that are not committed: rule, count, one message."""
+    files = [f"{warehouse.quarantine_uri(uri)}/{receipt['path']}" for receipt in receipts]
+    tables = [pq.read_table(path, partitioning=None) for path in files]
+    if not tables:
+        return []
+    return [(each["rule"], each["count"], each["samples"][0]["message"]) for each in _summary(pa.concat_tables(tables))]
+
+
+def _summary(table: pa.Table) -> list[dict[str, Any]]:
+    counts = table.group_by(["rule", "column"], use_threads=False).aggregate([([], "count_all")])
+    found = []
+    for one in counts.sort_by([("count_all", "descending")]).to_pylist():
+        wanted = pc.equal(table["rule"], one["rule"])
+        column = table["column"].is_null() if one["column"] is None else pc.equal(table["column"], one["column"])
+        samples = table.filter(pc.and_kleene(wanted, column)).slice(0, SAMPLES)
+        shown = samples.select(["source", "line", "message", "raw"]).to_pylist()
+        found.append({"rule": one["rule"], "column": one["column"], "count": one["count_all"], "samples": shown})
+    return found

@@ -1,0 +1,320 @@
+"""Mergeable exact summaries: small states that add up to the answer for all rows, whatever the cut and the order.
+
+    sketch(part) -> state        merge(state, state) -> state        finish(state) -> fitted, or a request for one more round
+
+Nothing here is an estimate. Sums are integers (sums.py), quantiles are counted (quantiles.py), and what would grow
+without bound, the distinct values of a column, stops at a limit and says so. Missing values, nan and infinities do
+not count. A fitted value is JSON-able; times are ISO 8601 text.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.errors import InputError
+from pipelines.fields import combined, finite, kind_of, numbers, numpy_of
+from pipelines.quantiles import Quantiles
+from pipelines.stage import Sketch
+from pipelines.sums import SCALE, exact_sum
+
+__all__ = [
+    "Grouped",
+    "Histogram",
+    "Moments",
+    "Quantiles",
+    "Several",
+    "Spread",
+    "Values",
+    "group_labels",
+    "plain",
+    "summarise",
+]
+
+
+def summarise(sketch: Sketch, tables: Iterable[pa.Table]) -> Any:
+    """What a sketch says of all rows of these tables, in this process."""
+    parts = list(tables)
+    request: Any = None
+    while True:
+        states = [sketch.sketch(part, request) for part in parts]
+        state = states[0]
+        for other in states[1:]:
+            state = sketch.merge(state, other)
+        done, request = sketch.finish(state, request)
+        if done:
+            return request
+
+
+def plain(value: Any) -> Any:
+    """A value of a table as JSON has it."""
+    if isinstance(value, date):  # or a datetime
+        return value.isoformat()
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The state of Moments. Equal for equal rows, however they were cut."""
+
+    rows: int
+    count: int
+    total: int  # in units of 2 ** -SCALE
+    low: float | None
+    high: float | None
+    squares: int | None  # of the distances from the mean; None: they leave float64
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Rows, missing values, mean, extremes; with `spread` also variance and standard deviation, in a second round.
+
+    The mean is the exact sum divided and rounded once. `variance` divides by the count, `std` by the count less one,
+    as pandas does. All are null where there are too few values.
+    """
+
+    column: str
+    spread: bool = False
+
+    def sketch(self, table: pa.Table, request: dict[str, Any] | None) -> Spread:
+        """Sums of one part; in the second round, of the squared distances from the mean."""
+        values = numbers(table[self.column])
+        if request is not None:
+            with np.errstate(over="ignore"):
+                squares = np.square(values - request["mean"])
+            return Spread(0, 0, 0, None, None, exact_sum(squares) if np.isfinite(squares).all() else None)
+        if not len(values):
+            return Spread(table.num_rows, 0, 0, None, None, 0)
+        low, high = values.min().item(), values.max().item()
+        return Spread(table.num_rows, len(values), exact_sum(values), low, high, 0)
+
+    def merge(self, left: Spread, right: Spread) -> Spread:
+        """The sums of both."""
+        lows = [one.low for one in (left, right) if one.low is not None]
+        highs = [one.high for one in (left, right) if one.high is not None]
+        squares = None if left.squares is None or right.squares is None else left.squares + right.squares
+        return Spread(
+            left.rows + right.rows,
+            left.count + right.count,
+            left.total + right.total,
+            min(lows, default=None),
+            max(highs, default=None),
+            squares,
+        )
+
+    def finish(self, state: Spread, request: dict[str, Any] | None) -> tuple[bool, Any]:
+        """The numbers, or the mean for the second round."""
+        if request is not None:
+            count = request["count"]
+            variance, sample = _quotient(state.squares, count), _quotient(state.squares, count - 1)
+            std = None if sample is None else math.sqrt(sample)
+            return True, {**request, "variance": variance, "std": std}
+        fitted = {
+            "rows": state.rows,
+            "nulls": state.rows - state.count,
+            "count": state.count,
+            "mean": _quotient(state.total, state.count),
+            "min": state.low,
+            "max": state.high,
+        }
+        if not self.spread:
+            return True, fitted
+        return (False, fitted) if state.count else (True, {**fitted, "variance": None, "std": None})
+
+
+def _quotient(total: int | None, count: int) -> float | None:
+    """The nearest float to a sum divided by a count; Python rounds the division of integers once."""
+    if total is None or count <= 0:
+        return None
+    try:
+        return total / (count << SCALE)
+    except OverflowError:
+        return None
+
+
+@dataclass(frozen=True)
+class Values:
+    """How often each value occurs: for the mode, categories, top values. Exact up to `limit` distinct values.
+
+    Fitted: {"rows", "nulls", "distinct", "values": [[value, count], ...]}, the most frequent first, of equals the
+    smallest first, at most `top` of them. With more than `limit` distinct values, distinct and values are null.
+    """
+
+    column: str
+    limit: int = 100_000
+    top: int | None = None
+
+    def sketch(self, table: pa.Table, request: None) -> tuple[int, int, pa.Table | None]:
+        """Rows, missing values, and the distinct values in ascending order with their counts."""
+        del request
+        values = combined(table[self.column])
+        if kind_of(values.type) == "float":
+            values = pc.add(finite(values), pa.scalar(0.0, values.type))  # -0.0 becomes 0.0
+        if kind_of(values.type) == "timestamp":
+            values = values.cast(pa.timestamp("us", values.type.tz), safe=False)
+        valid = values.drop_null()
+        if len(pc.unique(valid[: 4 * self.limit])) > self.limit:
+            return table.num_rows, table.num_rows - len(valid), None
+        counted = pc.value_counts(valid)
+        pairs = pa.table({"value": counted.field("values"), "count": counted.field("counts")})
+        return table.num_rows, table.num_rows - len(valid), self._within(pairs.sort_by("value"))
+
+    def merge(
+        self, left: tuple[int, int, pa.Table | None], right: tuple[int, int, pa.Table | None]
+    ) -> tuple[int, int, pa.Table | None]:
+        """The counts of both."""
+        rows, nulls = left[0] + right[0], left[1] + right[1]
+        if left[2] is None or right[2] is None:
+            return rows, nulls, None
+        both = (
+            pa.concat_tables([left[2], right[2]])
+            .group_by("value", use_threads=False)
+            .aggregate([("count", "sum")])
+        )
+        both = both.rename_columns(["value", "count"]).combine_chunks()
+        return rows, nulls, self._within(both.sort_by("value"))
+
+    def finish(self, state: tuple[int, int, pa.Table | None], request: None) -> tuple[bool, Any]:
+        """The counts."""
+        del request
+        rows, nulls, pairs = state
+        if pairs is None:
+            return True, {"rows": rows, "nulls": nulls, "distinct": None, "values": None}
+        pairs = pairs.take(
+            pc.sort_indices(pairs, [("count", "descending")])
+        )  # stable: of equals the smallest first
+        shown = pairs.slice(0, self.top)
+        pairs_of = zip(shown["value"].to_pylist(), shown["count"].to_pylist(), strict=True)
+        values = [[plain(value), count] for value, count in pairs_of]
+        return True, {"rows": rows, "nulls": nulls, "distinct": pairs.num_rows, "values": values}
+
+    def _within(self, pairs: pa.Table) -> pa.Table | None:
+        return pairs if pairs.num_rows <= self.limit else None
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Counts between given edges, ascending; the last bin holds its upper edge, as in numpy.
+
+    Fitted: {"edges", "counts", "below", "above"}.
+    """
+
+    column: str
+    edges: tuple[float, ...]
+
+    def sketch(self, table: pa.Table, request: None) -> tuple[int, ...]:
+        """Counts below, in each bin, above."""
+        del request
+        values = numbers(table[self.column])
+        edges = np.array(self.edges)
+        place = np.searchsorted(edges, values, side="right")
+        place[values == edges[-1]] = len(edges) - 1
+        return tuple(np.bincount(place, minlength=len(edges) + 1).tolist())
+
+    def merge(self, left: tuple[int, ...], right: tuple[int, ...]) -> tuple[int, ...]:
+        """The counts of both."""
+        return tuple(one + other for one, other in zip(left, right, strict=True))
+
+    def finish(self, state: tuple[int, ...], request: None) -> tuple[bool, Any]:
+        """The counts."""
+        del request
+        return True, {
+            "edges": list(self.edges),
+            "counts": list(state[1:-1]),
+            "below": state[0],
+            "above": state[-1],
+        }
+
+
+@dataclass(frozen=True)
+class Several:
+    """Many sketches in the rounds of the longest. Fitted: what each has fitted, by its name."""
+
+    sketches: Mapping[str, Sketch]
+
+    def sketch(self, table: pa.Table, request: dict[str, Any] | None) -> dict[str, Any]:
+        """States of those that are not done."""
+        if request is None:
+            return {name: sketch.sketch(table, None) for name, sketch in self.sketches.items()}
+        return {name: self.sketches[name].sketch(table, one) for name, one in request["open"].items()}
+
+    def merge(self, left: dict[str, Any], right: dict[str, Any]) -> dict[str, Any]:
+        """Each with its own."""
+        return {name: self.sketches[name].merge(left[name], right[name]) for name in left}
+
+    def finish(self, state: dict[str, Any], request: dict[str, Any] | None) -> tuple[bool, Any]:
+        """What all have fitted, or the requests of those that need another round."""
+        before = request or {"open": dict.fromkeys(self.sketches), "done": {}}
+        done: dict[str, Any] = dict(before["done"])
+        still: dict[str, Any] = {}
+        for name, one in state.items():
+            is_done, answer = self.sketches[name].finish(one, before["open"][name])
+            (done if is_done else still)[name] = answer
+        if still:
+            return False, {"open": still, "done": done}
+        return True, {name: done[name] for name in self.sketches}
+
+
+@dataclass(frozen=True)
+class Grouped:
+    """One sketch for each group of rows of equal `by`, up to `limit` groups. Fitted: by the label of the group.
+
+    Raises: InputError if there are more groups.
+    """
+
+    by: tuple[str, ...]
+    inner: Sketch
+    limit: int = 1_000
+
+    def sketch(self, table: pa.Table, request: dict[str, Any] | None) -> dict[str, Any]:
+        """States by group."""
+        encoded = group_labels(table, self.by).dictionary_encode()
+        labels = encoded.dictionary.to_pylist()
+        groups = numpy_of(pc.fill_null(encoded.indices, len(labels)))
+        rows = table.take(pa.array(np.argsort(groups, kind="stable")))
+        ends = np.cumsum(np.bincount(groups, minlength=len(labels) + 1))
+        states = {}
+        for number, label in enumerate(labels):
+            if request is None or label in request["open"]:
+                start = int(ends[number - 1]) if number else 0
+                part = rows.slice(start, int(ends[number]) - start)
+                states[label] = self.inner.sketch(part, None if request is None else request["open"][label])
+        return self._within(states)
+
+    def merge(self, left: dict[str, Any], right: dict[str, Any]) -> dict[str, Any]:
+        """Each group with its own."""
+        both = {label: self.inner.merge(left[label], right[label]) for label in left if label in right}
+        return self._within({**left, **right, **both})
+
+    def finish(self, state: dict[str, Any], request: dict[str, Any] | None) -> tuple[bool, Any]:
+        """What was fitted for each group, or the requests of those that need another round."""
+        before = request or {"open": {}, "done": {}}
+        done: dict[str, Any] = dict(before["done"])
+        still: dict[str, Any] = {}
+        for label, one in state.items():
+            is_done, answer = self.inner.finish(one, before["open"].get(label))
+            (done if is_done else still)[label] = answer
+        if still:
+            return False, {"open": still, "done": done}
+        return True, dict(sorted(done.items()))
+
+    def _within(self, states: dict[str, Any]) -> dict[str, Any]:
+        if len(states) > self.limit:
+            raise InputError(
+                f"grouping by {list(self.by)} makes more than {self.limit:,} groups; choose columns with fewer values"
+            )
+        return states
+
+
+def group_labels(table: pa.Table, by: tuple[str, ...]) -> pa.StringArray:
+    """One text per row that names its group; null where a column of `by` is."""
+    texts = [combined(table[name]).cast(pa.string()) for name in by]
+    if len(texts) == 1:
+        return texts[0]
+    escaped = [pc.replace_substring(pc.replace_substring(text, "\\", "\\\\"), "|", "\\p") for text in texts]
+    return pc.binary_join_element_wise(*escaped, "|", null_handling="emit_null")

@@ -1,0 +1,47 @@
+"""Where rows come from: one file per kind, each with the same two functions.
+
+    cut(source, file, number) -> parts     once, in the driver: checks the beginning of the file, reads it at most once
+    read(source, part) -> Rows             in a worker: rows of the declared types, rows set aside, origin of each
+
+A row's fate and its values never depend on the cut. Another kind is one more module with these two functions, its name
+in KINDS and in source.Kind.
+"""
+
+from importlib import import_module
+from types import ModuleType
+
+from pipelines.sources.inputs import InputFile, Part, at_rest, files
+from pipelines.sources.source import Source
+from pipelines.stage import Rows
+
+__all__ = ["KINDS", "InputFile", "Part", "Source", "cut", "files", "read"]
+
+KINDS = {
+    "csv": "pipelines.sources.csv",
+    "jsonl": "pipelines.sources.jsonl",
+    "sqlite": "pipelines.sources.sqlite",
+}
+
+
+def cut(source: Source, file: InputFile, number: int) -> list[Part]:
+    """Parts of one file, the `number`-th of the plan; at least one.
+
+    Raises: InputError if the file is not what was declared; SourceChanged if it is no longer the one of `files`.
+    """
+    with at_rest(file.path, source.kind, file.size, file.mtime_ns):
+        parts: list[Part] = _kind(source).cut(source, file, number)
+    return parts
+
+
+def read(source: Source, part: Part) -> Rows:
+    """Rows of one part: the declared columns and those of the origin, and the rows that were set aside.
+
+    Raises: SourceChanged if the file is not the planned one before or after; InputError if it cannot be read as declared.
+    """
+    with at_rest(part.path, source.kind, part.size, part.mtime_ns):
+        rows: Rows = _kind(source).read(source, part)
+    return rows
+
+
+def _kind(source: Source) -> ModuleType:
+    return import_module(KINDS[source.kind])

@@ -1,0 +1,256 @@
+"""JSON lines: one object per line, its keys and types as declared; a line that is not so is set aside with its text.
+
+A number is its text, read by the grammar of its column: 2.7 and 2.0 are no int32, 9007199254740993 stays what it is. A
+number is not taken for a text nor a text for a number; a date or timestamp is a text, a bool is true or false. A key
+that is missing is null, one that is there twice or is not declared sets the line aside, as do NaN, Infinity, half a
+surrogate pair and more than 64 levels. A blank line is no row. Lines end with LF or CR LF.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipelines.cast import Rejection
+from pipelines.names import did_you_mean
+from pipelines.sources import stream
+from pipelines.sources.inputs import InputFile, Part, whole
+from pipelines.sources.head import framing, read_head
+from pipelines.sources.records import Long, blocks, cut_records
+from pipelines.sources.rows import Piece, long_row, together
+from pipelines.sources.source import Source
+from pipelines.stage import Rows
+
+__all__ = ["cut", "read"]
+
+_LEVELS = 64
+Tree = dict[str, "Tree | str"]
+"""Declared keys: of a column, or of an object with more of them."""
+
+
+class _Number(str):
+    """A number as it is written."""
+
+    __slots__ = ()
+
+
+class _BadLineError(ValueError):
+    """A line that is no object as declared; `rule` says which rule it breaks."""
+
+    def __init__(self, rule: str, message: str) -> None:
+        self.rule = rule
+        super().__init__(message)
+
+
+def cut(source: Source, file: InputFile, number: int) -> list[Part]:
+    """Parts of one file, cut at line ends.
+
+    Raises: InputError for an empty file that may not be so, and a mark of another encoding.
+    """
+    head = read_head(source, file.path, file.size)
+    part = whole(file, number)
+    if head is None:
+        return [dataclasses.replace(part, stop=0)]
+    part = dataclasses.replace(part, start=head.start)
+    if stream.is_one_stream(file.path, source.encoding, ""):
+        return [part]
+    text = stream.chunks(file.path, head.start, file.size, source.encoding, "")
+    return cut_records(text, framing(source, file.path, 0), part, source.part_bytes)
+
+
+def read(source: Source, part: Part) -> Rows:
+    """The rows of a part.
+
+    Raises: InputError for a value that does not fit a column with on_error = "fail", and for a damaged packed file.
+    """
+    how = framing(source, part.path, 0)
+    encoding = stream.chunk_encoding(source.encoding, "")
+    text = stream.chunks(part.path, part.start, part.stop, source.encoding, "")
+    made = []
+    for one in blocks(text, how, line=part.line, offset=part.start):
+        if isinstance(one, Long):
+            made.append(long_row(source, part, how, one, encoding))
+        else:
+            made.append(_rows(Piece(source, part, one, encoding)))
+    return together(source.schema, made)
+
+
+def _rows(piece: Piece) -> Rows:
+    source, data = piece.source, piece.block.data
+    tree = _tree(source)
+    known = frozenset({*tree, *source.ignore})
+    objects, rows, why = [], [], {}
+    begin = 0
+    for row, end in enumerate(piece.block.ends.tolist()):
+        line = data[begin:end]
+        begin = end
+        if line.isspace():
+            continue
+        try:
+            found = _parsed(line, piece.encoding, source.max_field_bytes)
+            if source.extra == "error" and (source.flatten or not found.keys() <= known):
+                _check_keys(found, tree, source.ignore, "")
+        except _BadLineError as error:
+            why[row] = Rejection(error.rule, None, str(error))
+            continue
+        objects.append(found)
+        rows.append(row)
+    strings, wrong = {}, {}
+    for column, path in _paths(tree, ()).items():
+        values = [_at(one, path) for one in objects]
+        strings[column], wrong[column] = _texts(values, source.columns[column].type)
+    table = pa.table({column: strings[column] for column in source.columns})
+    return piece.cast(
+        table, np.array(rows, np.int64), why, source.tokens, {k: v for k, v in wrong.items() if v is not None}
+    )
+
+
+def _tree(source: Source) -> Tree:
+    tree: Tree = {}
+    for column, name in source.names.items():
+        *above, last = source.flatten[column].split(".") if column in source.flatten else [name]
+        node = tree
+        for key in above:
+            deeper = node.setdefault(key, {})
+            node = deeper if isinstance(deeper, dict) else {}
+        node[last] = column
+    return tree
+
+
+def _paths(tree: Tree, above: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """Column -> the keys that lead to it."""
+    found: dict[str, tuple[str, ...]] = {}
+    for key, below in tree.items():
+        found |= {below: (*above, key)} if isinstance(below, str) else _paths(below, (*above, key))
+    return found
+
+
+def _parsed(line: bytes, encoding: str, max_field_bytes: int) -> dict[str, Any]:
+    """The object of one line."""
+    try:
+        text = line.decode(encoding)
+    except UnicodeDecodeError as error:
+        message = f"byte 0x{line[error.start]:02X} at {error.start} of the row is not {encoding}; set encoding (gb18030, cp1252, ...?)"
+        raise _BadLineError("encoding", message) from error
+    if text.count("{") + text.count("[") > _LEVELS and _levels(text) > _LEVELS:
+        raise _BadLineError("json", f"more than {_LEVELS} levels of objects and lists")
+    try:
+        found = _DECODER.decode(text)
+    except json.JSONDecodeError as error:
+        raise _BadLineError("json", f"not JSON: {error.msg} at character {error.pos}") from error
+    if not isinstance(found, dict):
+        raise _BadLineError("json", f"{_what(found)} found, one object per line expected")
+    if "\\ud" in text or "\\uD" in text or len(text) > max_field_bytes:
+        for key, value in _leaves(found):
+            try:
+                size = len(value.encode())
+            except UnicodeEncodeError as error:
+                raise _BadLineError(
+                    "encoding", f"key {key!r} holds half a surrogate pair, which is no text"
+                ) from error
+            if size > max_field_bytes:
+                raise _BadLineError(
+                    "field", f"key {key!r} has {size:,} bytes, more than max_field_bytes = {max_field_bytes}"
+                )
+    return found
+
+
+def _levels(text: str) -> int:
+    """How deep objects and lists are nested, at most."""
+    level = deepest = 0
+    quoted = escaped = False
+    for letter in text:
+        if escaped:
+            escaped = False
+        elif quoted and letter == "\\":
+            escaped = True
+        elif letter == '"':
+            quoted = not quoted
+        elif not quoted and letter in "{[":
+            level += 1
+            deepest = max(deepest, level)
+        elif not quoted and letter in "}]":
+            level -= 1
+    return deepest
+
+
+def _leaves(found: Any, key: str = "") -> list[tuple[str, str]]:
+    """All texts and numbers with the key they stand under; keys too are texts."""
+    if isinstance(found, str):
+        return [(key, found)]
+    if isinstance(found, dict):
+        return [leaf for name, value in found.items() for leaf in ((name, name), *_leaves(value, name))]
+    return [leaf for value in found for leaf in _leaves(value, key)] if isinstance(found, list) else []
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _BadLineError(
+            "keys", f"key {next(name for name in names if names.count(name) > 1)!r} is there twice"
+        )
+    return found
+
+
+def _constant(name: str) -> Any:
+    raise _BadLineError("json", f"{name} is not JSON; null is how a missing number is written")
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_object, parse_float=_Number, parse_int=_Number, parse_constant=_constant
+)
+
+
+def _check_keys(found: Mapping[str, Any], tree: Tree, ignore: tuple[str, ...], above: str) -> None:
+    for key, value in found.items():
+        if key not in tree and f"{above}{key}" not in ignore:
+            raise _BadLineError("keys", f"key {above + key!r} is not declared{did_you_mean(key, tree)}")
+        below = tree.get(key)
+        if isinstance(below, dict) and isinstance(value, dict):
+            _check_keys(value, below, ignore, f"{above}{key}.")
+
+
+class _NoObject:
+    """A value on the way to a column that is no object."""
+
+    def __init__(self, found: Any) -> None:
+        self.found = found
+
+
+def _at(found: Any, path: tuple[str, ...]) -> Any:
+    for key in path:
+        if found is None:
+            return None
+        if not isinstance(found, dict):
+            return _NoObject(found)
+        found = found.get(key)
+    return found
+
+
+def _texts(values: list[Any], kind: str) -> tuple[pa.StringArray, pa.StringArray | None]:
+    """The values as text; and what was found where the type is another (None: nowhere)."""
+    expected = bool if kind == "bool" else str if kind in {"string", "date", "timestamp"} else _Number
+    fine = {expected, type(None)}
+    wrong = None
+    if not set(map(type, values)) <= fine:
+        wrong = pa.array([None if type(value) in fine else _what(value) for value in values], pa.string())
+        values = [value if type(value) is expected else None for value in values]
+    if kind == "bool":
+        values = [None if value is None else str(value) for value in values]
+    return pa.array(values, pa.string()), wrong
+
+
+def _what(value: Any) -> str:
+    if isinstance(value, _NoObject):
+        return f"{_what(value.found)} in place of an object"
+    if isinstance(value, _Number):
+        return f"number {value[:40]}"
+    if isinstance(value, str):
+        return f"text {value[:40]!r}"
+    return (
+        "an object" if isinstance(value, dict) else "a list" if isinstance(value, list) else json.dumps(value)
+    )

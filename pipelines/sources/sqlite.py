@@ -1,0 +1,271 @@
+"""SQLite: a table or view, read-only, each part in one transaction; a value of another type than declared sets its row aside.
+
+SQLite keeps values of any type in any column, so every cell is checked: an integer column takes integers, a float column
+integers and reals, a bool 0 and 1, a string, date or timestamp text. NULL is null. Rows are cut by rowid or by `key`,
+which is then the line of a row; a view without a key is one part, and its rows are numbered.
+"""
+
+import contextlib
+import dataclasses
+import json
+import sqlite3
+import urllib.parse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipelines.cast import Rejection, cast, quarantine
+from pipelines.errors import InputError, PartFailed
+from pipelines.names import did_you_mean
+from pipelines.sources.inputs import InputFile, Part, whole
+from pipelines.sources.head import check_names
+from pipelines.sources.rows import origin, together
+from pipelines.sources.source import Source
+from pipelines.stage import LINE, ORIGIN, Rows
+
+__all__ = ["cut", "read"]
+
+_BATCH = 50_000  # rows fetched at once: some 20 MB of Python objects
+_ROWID = ("rowid", "_rowid_", "oid")
+_SAMPLE = 1_000  # rows of which the mean size is taken
+_TYPES: dict[str, set[type]] = {
+    "int": {int},
+    "float": {int, float},
+    "bool": {int},
+    "string": {str},
+    "date": {str},
+    "timestamp": {str},
+}
+
+
+def cut(source: Source, file: InputFile, number: int) -> list[Part]:
+    """Parts of one table by ranges of its key, `[start, stop]`, with the same number of rows each.
+
+    Raises: InputError if the file is damaged or no database, or table, columns or key are not as declared; PartFailed if
+    another program locks it.
+    """
+    with _transaction(source, file.path) as database:
+        [(health,)] = database.execute("PRAGMA quick_check(1)").fetchall()
+        if health != "ok":
+            raise InputError(
+                f"{file.path}: damaged database: {health}; restore it from a copy, or try the .recover command of sqlite3"
+            )
+        names = _check_table(source, file.path, database)
+        key = _key(source, file.path, database, names)
+        part = whole(file, number)
+        if key is None:
+            return [part]
+        part = dataclasses.replace(part, names=(key,))
+        return _ranges(database, source, part)
+
+
+def read(source: Source, part: Part) -> Rows:
+    """The rows of a part.
+
+    Raises: InputError for a value that does not fit a column with on_error = "fail"; PartFailed if another program locks it.
+    """
+    table, columns = _quoted(source.table or ""), ", ".join(_quoted(name) for name in source.names.values())
+    made = []
+    with _transaction(source, part.path) as database:
+        database.text_factory = _text
+        if part.names:
+            key = _key_name(part.names[0])
+            query = f"SELECT {key}, {columns} FROM {table} WHERE {key} BETWEEN ? AND ? ORDER BY {key}"  # noqa: S608 - names are quoted
+            cursor = database.execute(query, (part.start, part.stop))
+        else:
+            cursor = database.execute(f"SELECT 0, {columns} FROM {table}")  # noqa: S608 - names are quoted
+        line = 1
+        while batch := cursor.fetchmany(_BATCH):
+            keys, *cells = zip(*batch, strict=True)
+            lines = np.array(keys, np.int64) if part.names else np.arange(line, line + len(batch))
+            made.append(_rows(source, part, lines, dict(zip(source.columns, cells, strict=True))))
+            line += len(batch)
+    return together(source.schema, made)
+
+
+@contextlib.contextmanager
+def _transaction(source: Source, path: str) -> Iterator[sqlite3.Connection]:
+    """A read-only database in one state, whatever others write."""
+    place = f"file:{urllib.parse.quote(str(Path(path).resolve()))}?mode=ro"
+    try:
+        with contextlib.closing(
+            sqlite3.connect(place, uri=True, timeout=source.busy_s, isolation_level=None)
+        ) as database:
+            database.execute(
+                "PRAGMA trusted_schema = OFF"
+            )  # a file may come from anywhere: its views call no function with effects
+            database.execute("BEGIN")
+            yield database
+    except sqlite3.Error as error:
+        if error.sqlite_errorname.startswith(("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_IOERR")):
+            raise PartFailed(
+                f"{path}: {error}, after waiting {source.busy_s:g} s (busy_s); run again when no other program writes"
+            ) from error
+        what = (
+            "no SQLite database" if error.sqlite_errorname == "SQLITE_NOTADB" else "cannot be read by SQLite"
+        )
+        raise InputError(f"{path}: {what}: {error}; check path, or restore the file from a copy") from error
+
+
+def _check_table(source: Source, path: str, database: sqlite3.Connection) -> list[str]:
+    """Column names of the table."""
+    known = [
+        name for (name,) in database.execute("SELECT name FROM sqlite_schema WHERE type IN ('table', 'view')")
+    ]
+    if source.table not in known:
+        raise InputError(
+            f"{path}: there is no table {source.table!r}{did_you_mean(source.table or '', known)}; correct table"
+        )
+    names = [str(row[1]) for row in database.execute(f"PRAGMA table_xinfo({_quoted(source.table or '')})")]
+    check_names(source, path, f"table {source.table!r}", names)
+    return names
+
+
+def _key(source: Source, path: str, database: sqlite3.Connection, names: list[str]) -> str | None:
+    """What rows are cut by: `key`, else the rowid, else None."""
+    table = _quoted(source.table or "")
+    if source.key is None:
+        taken = {name.lower() for name in names}
+        for name in _ROWID:
+            if name in taken:
+                continue
+            try:
+                found = database.execute(f"SELECT {name} FROM {table} LIMIT 1").fetchall()  # noqa: S608 - names are quoted
+            except sqlite3.OperationalError:
+                return None  # a table WITHOUT ROWID
+            return name if found and found[0][0] is not None else None  # a view has null there
+        return None
+    if source.key not in names:
+        raise InputError(
+            f"{path}: table {source.table!r} has no column {source.key!r}{did_you_mean(source.key, names)}; correct key"
+        )
+    key = _quoted(source.key)
+    counts = f"SELECT count(*), count(DISTINCT {key}), count(*) FILTER (WHERE typeof({key}) = 'integer') FROM {table}"  # noqa: S608
+    rows, distinct, integers = database.execute(counts).fetchone()
+    if not rows == distinct == integers:
+        raise InputError(
+            f"{path}: key {source.key!r} of table {source.table!r} has {distinct:,} values and {integers:,} integers in {rows:,} rows, "
+            "expected a unique integer in each; take another key, or none"
+        )
+    return source.key if rows else None
+
+
+def _ranges(database: sqlite3.Connection, source: Source, part: Part) -> list[Part]:
+    table, key = _quoted(source.table or ""), _key_name(part.names[0])
+    sizes = " + ".join(
+        f"ifnull(length(CAST({_quoted(name)} AS BLOB)), 0) + 2" for name in source.names.values()
+    )
+    [(size,)] = database.execute(f"SELECT avg({sizes}) FROM (SELECT * FROM {table} LIMIT {_SAMPLE})")  # noqa: S608 - names are quoted
+    rows = max(1, int(source.part_bytes / size))
+    [(begin, last)] = database.execute(f"SELECT min({key}), max({key}) FROM {table}")  # noqa: S608 - names are quoted
+    parts = []
+    while begin is not None:
+        following = f"SELECT {key} FROM {table} WHERE {key} >= ? ORDER BY {key} LIMIT 1 OFFSET {rows}"  # noqa: S608 - names are quoted
+        found = database.execute(following, (begin,)).fetchone()
+        after = None if found is None else int(found[0])
+        stop = last if after is None else after - 1
+        parts.append(dataclasses.replace(part, start=begin, stop=stop, line=begin))
+        begin = after
+    return parts
+
+
+def _rows(source: Source, part: Part, lines: np.ndarray, cells: dict[str, tuple[Any, ...]]) -> Rows:
+    """Rows of the declared types from the values of each column."""
+    why: dict[int, Rejection] = {}
+    strings, wrong = {}, {}
+    for column, values in cells.items():
+        kind = source.columns[column].type
+        strings[column], found = _texts(column, values, kind, source.max_field_bytes, why)
+        if found is not None:
+            wrong[column] = found
+
+    def raw(rows: np.ndarray) -> list[str]:
+        return [
+            json.dumps({column: _raw(values[row]) for column, values in cells.items()}, ensure_ascii=False)
+            for row in rows.tolist()
+        ]
+
+    where = origin(part.source, lines, np.full(len(lines), -1))
+    table = pa.table({**strings, **{name: where[name] for name in ORIGIN.names}})
+    good = np.ones(len(lines), bool)
+    good[list(why)] = False
+    rows = np.flatnonzero(good)
+    if why:
+        table = table.take(pa.array(rows))
+        wrong = {column: found.take(pa.array(rows)) for column, found in wrong.items()}
+    made = cast(table, source.schema, source.tokens, lambda at: raw(rows[at]), wrong=wrong, where=part.path)
+    if not why:
+        return made
+    bad = np.array(sorted(why), np.int64)
+    rejected = quarantine(where.take(pa.array(bad)), [why[row] for row in bad.tolist()], raw(bad))
+    if made.rejected is not None:
+        rejected = pa.concat_tables([rejected, made.rejected]).sort_by(LINE)
+    return Rows(made.kept, rejected, notes=made.notes)
+
+
+def _texts(
+    column: str, values: tuple[Any, ...], kind: str, max_field_bytes: int, why: dict[int, Rejection]
+) -> tuple[pa.StringArray, pa.StringArray | None]:
+    """The values as text; and what was found where the type is another (None: nowhere). Adds broken texts to `why`."""
+    fine = {*_TYPES[kind.rstrip("0123456789")], type(None)}
+    kinds = set(map(type, values))
+    wrong = None
+    if not kinds <= fine:
+        wrong = pa.array([None if type(value) in fine else _what(value) for value in values], pa.string())
+        values = tuple(value if type(value) in fine else None for value in values)
+    if str not in fine:
+        return pa.array([None if value is None else repr(value) for value in values], pa.string()), wrong
+    sound = list(values)
+    for row, value in enumerate(values):
+        if value is None or (value.isascii() and len(value) <= max_field_bytes):
+            continue
+        message = _broken(value, max_field_bytes)
+        if message is not None:
+            rule = "encoding" if "UTF-8" in message else "field"
+            why.setdefault(row, Rejection(rule, column, f"column {column!r}: {message}"))
+            sound[row] = None
+    return pa.array(sound, pa.string()), wrong
+
+
+def _broken(value: str, max_field_bytes: int) -> str | None:
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError as error:
+        return f"byte 0x{ord(value[error.start]) - 0xDC00:02X} of a text is not UTF-8"
+    return (
+        f"{size:,} bytes, more than max_field_bytes = {max_field_bytes}" if size > max_field_bytes else None
+    )
+
+
+def _text(stored: bytes) -> str:
+    return stored.decode("utf-8", "surrogateescape")
+
+
+def _what(value: Any) -> str:
+    if isinstance(value, bytes):
+        return f"blob of {len(value):,} bytes"
+    name = {int: "integer", float: "real"}.get(type(value), "text")
+    return f"{name} {value if name != 'text' else value[:40]!r}"
+
+
+def _raw(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return f"0x{value[:64].hex()}{'...' if len(value) > 64 else ''}"
+    return (
+        value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        if isinstance(value, str)
+        else value
+    )
+
+
+def _key_name(name: str) -> str:
+    return (
+        name if name in _ROWID else _quoted(name)
+    )  # in quotes it would be a text where there is no such column
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'

@@ -1,0 +1,133 @@
+"""What every test may rely on: a quiet, isolated process; one cluster and one Prefect server per session; no leaks.
+
+The environment is set here, before NumPy, Dask or Prefect are imported, since all three read it when they are.
+"""
+
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parents[1]
+_HOME = Path(tempfile.mkdtemp(prefix="dlflow-tests-"))
+for _name in [name for name in os.environ if name.startswith(("PREFECT_", "DASK_"))]:
+    del os.environ[_name]
+os.environ |= {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "HOME": str(_HOME),
+    "XDG_CONFIG_HOME": str(_HOME / ".config"),
+    "XDG_CACHE_HOME": str(_HOME / ".cache"),
+    "PREFECT_HOME": str(_HOME / ".prefect"),
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_LOGGING_LEVEL": "WARNING",
+    "DO_NOT_TRACK": "1",
+    "PYTHONPATH": str(REPOSITORY),  # programs that tests start find the packages wherever they run
+}
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # a process without byte code starts three times slower
+
+import psutil  # noqa: E402
+import pytest  # noqa: E402
+
+REQUIRE_ALL = os.environ.get("DLFLOW_REQUIRE_ALL") == "1"
+"""Set in CI: a test that is skipped fails, unless it waits for what CI cannot have."""
+
+MAY_BE_MISSING = ("no real data", "needs root", "needs a GPU")
+OURS_TO_KEEP = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")  # one per process, until it ends
+POOLS = ("asyncio_", "Dask-", "AnyIO", "ThreadPoolExecutor", "IO loop", "Profile", "PrefectEventLoop", "GlobalEventLoop")
+"""Threads that libraries start once and keep; they are no leak of the test that happened to be the first."""
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(_HOME, ignore_errors=True)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    if REQUIRE_ALL and report.skipped and not hasattr(report, "wasxfail"):
+        reason = str(report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr)
+        if not reason.removeprefix("Skipped: ").startswith(MAY_BE_MISSING):
+            report.outcome = "failed"
+            report.longrepr = f"DLFLOW_REQUIRE_ALL is set, so this test may not be skipped: {reason}"
+    return report
+
+
+@pytest.fixture(autouse=True)
+def _no_leak() -> Iterator[None]:
+    """Every process and thread that a test starts has ended 5 s after it."""
+    processes, threads = set(psutil.Process().children()), set(threading.enumerate())
+
+    yield
+
+    left = [child for child in psutil.Process().children() if child not in processes and not _is_kept(child)]
+    _, left = psutil.wait_procs(left, timeout=5)
+    assert not left, f"processes left behind: {[' '.join(child.cmdline())[:200] for child in left]}"
+    running = [thread for thread in threading.enumerate() if thread not in threads and not thread.name.startswith(POOLS)]
+    for thread in running:
+        thread.join(timeout=5)
+    assert not [thread for thread in running if thread.is_alive()], f"threads left behind: {running}"
+
+
+def _is_kept(child: psutil.Process) -> bool:
+    try:
+        return any(name in part for part in child.cmdline() for name in OURS_TO_KEEP)
+    except psutil.Error:  # it ended meanwhile
+        return True
+
+
+@pytest.fixture(scope="session")
+def local_cluster(tmp_path_factory):
+    """The client of two worker processes of this machine; a test that kills one waits until it is back."""
+    from flows.cluster import cluster
+
+    with cluster(workers=2, log=tmp_path_factory.mktemp("cluster") / "log") as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def _server(tmp_path_factory):
+    from flows.server import temporary_server
+
+    with temporary_server(tmp_path_factory.mktemp("prefect"), scheduling=True) as server:
+        yield server
+
+
+@pytest.fixture
+def prefect_server(_server, monkeypatch):
+    """The URL of the session's Prefect API, which flows of this process and of its children use during the test."""
+    url = _server.wait()
+    for name, value in {**_server.settings, "PREFECT_API_URL": url}.items():
+        monkeypatch.setenv(name, value)
+    from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+    # without heartbeats a flow ends at once, with them after a second
+    with temporary_settings({PREFECT_API_URL: url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        yield url
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder of real data sets: DLFLOW_DATA, else beside the repository."""
+    folder = Path(os.environ.get("DLFLOW_DATA") or REPOSITORY.parent / "shared" / "data")
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}; set DLFLOW_DATA to the folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """A headless browser."""
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        pytest.skip("chromium is not installed")
+    return found
+
+
+@pytest.fixture
+def repository() -> Path:
+    """The root of the source."""
+    return REPOSITORY

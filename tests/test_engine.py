@@ -1,0 +1,92 @@
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from pipelines.engine import InProcess, OnDask
+from pipelines.errors import InputError, PartFailed
+
+QUIET = {"name": "test", "progress": lambda done, total, answer: None}
+
+
+def double(number):
+    return 2 * number
+
+
+def fail(number):
+    if number == 3:
+        raise InputError("row 7 of part 3 is bad")
+    return number
+
+
+def hiccup(place):
+    """Fails twice as a disk that comes back would."""
+    count = len(list(Path(place).iterdir()))
+    if count < 2:
+        Path(place, str(count)).touch()
+        raise OSError(5, "Input/output error")
+    return count
+
+
+def full_disk(place):
+    Path(place, str(len(list(Path(place).iterdir())))).touch()
+    raise OSError(28, "No space left on device")
+
+
+def die_once(place):
+    """Kills its worker the first time."""
+    try:
+        Path(place).touch(exist_ok=False)
+    except FileExistsError:
+        return "second life"
+    os.kill(os.getpid(), signal.SIGKILL)
+    return None
+
+
+def add(left, right):
+    return left + right
+
+
+@pytest.fixture(params=["in process", "on Dask"])
+def runner(request):
+    if request.param == "in process":
+        return InProcess()
+    return OnDask(request.getfixturevalue("local_cluster"))
+
+
+def test_answers_come_in_the_order_of_the_items(runner):
+    told = []
+
+    answers = runner.run(double, list(range(50)), name="test", progress=lambda done, total, answer: told.append((done, total)))
+
+    assert answers == [2 * number for number in range(50)]
+    assert told == [(done, 50) for done in range(1, 51)]
+
+
+def test_a_fold_merges_every_answer_once(runner):
+    assert runner.fold(double, list(range(100)), add, **QUIET) == 9900
+    assert runner.fold(double, [21], add, **QUIET) == 42
+
+
+def test_an_error_of_the_data_is_raised_as_itself_and_not_tried_again(runner):
+    with pytest.raises(InputError, match="row 7 of part 3"):
+        runner.run(fail, list(range(8)), **QUIET)
+
+
+def test_a_failure_that_passes_is_tried_again(runner, tmp_path):
+    assert runner.run(hiccup, [str(tmp_path)], **QUIET) == [2]
+
+
+def test_a_full_disk_is_told_at_once_and_not_tried_again(runner, tmp_path):
+    with pytest.raises(PartFailed, match="No space left on device"):
+        runner.run(full_disk, [str(tmp_path)], **QUIET)
+
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_worker_that_dies_costs_one_task(local_cluster, tmp_path):
+    answers = OnDask(local_cluster).run(die_once, [str(tmp_path / "died")], **QUIET)
+
+    assert answers == ["second life"]
+    local_cluster.wait_for_workers(2, timeout=60)

@@ -1,0 +1,279 @@
+"""Training on a Dask cluster: the bits of one process, whatever happens to workers; and no hang, ever."""
+
+import os
+import signal
+import sys
+import threading
+import time
+import types
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import pytest
+
+from dlflow.errors import GangFailed, ModelError, NonFinite, PeerLost
+from dlflow.nn import Dense
+from dlflow.parallel import gang
+from dlflow.parallel.gang import fit_on
+from dlflow.training import fit
+from tests.training_jobs import cluster, dataset, job
+
+LONG = {"epochs": 60, "validation": None}  # about a second: there is time to interfere
+
+
+@pytest.fixture(scope="module")
+def three():
+    """Three workers that nobody kills."""
+    with cluster(3) as client:
+        yield client
+
+
+@pytest.fixture
+def mortal():
+    """Two workers to be killed."""
+    with cluster(2) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("gang")
+
+
+@pytest.fixture(scope="module")
+def short(folder):
+    return fit(job(folder, "short"))
+
+
+@pytest.fixture(scope="module")
+def long(folder):
+    return fit(job(folder, "long", **LONG))
+
+
+class Listener:
+    """Keeps what is reported, and does something at the n-th step that is told."""
+
+    def __init__(self, act=None, *, at=1, event="step"):
+        self.events, self._act, self._at, self._event = [], act, at, event
+
+    def __call__(self, event):
+        self.events.append(event)
+        if self._act and event["event"] == self._event and self.count(self._event) == self._at:
+            self._act()
+
+    def count(self, name):
+        return sum(event["event"] == name for event in self.events)
+
+
+def pid_of_rank(client, rank):
+    return sorted(client.run(os.getpid).items())[rank][1]
+
+
+def running(client):
+    """Ranks that are at work or prepared, over all workers."""
+    from dlflow.parallel import rank
+
+    return sum(client.run(lambda: len(rank._ranks)).values())
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, None])
+def test_any_number_of_workers_gives_the_bits_of_one_process(three, folder, short, workers):
+    heard = Listener()
+
+    outcome = fit_on(three, job(folder, f"workers{workers}"), workers=workers, report=heard)
+
+    assert outcome.weights_sha256 == short.weights_sha256
+    assert outcome.workers == (workers or 3)
+    assert outcome.numerics == short.numerics
+    assert outcome.restarts == ()
+    assert [line["val_loss"] for line in outcome.history] == [line["val_loss"] for line in short.history]
+    assert heard.events[0]["event"] == "start"
+    assert (heard.count("epoch"), heard.count("checkpoint")) == (3, 3)
+    assert running(three) == 0
+
+
+def test_between_hosts_of_a_tls_cluster_the_mesh_is_tls(three, folder, short, monkeypatch):
+    from dlflow.training.numerics import numerics
+
+    facts = numerics()
+    monkeypatch.setattr(
+        gang, "describe", lambda dask_worker: {"numerics": facts, "host": dask_worker.address, "unix": True}
+    )
+    used = []
+
+    def look():
+        used.extend(three.run(_links).values())
+
+    outcome = fit_on(three, job(folder, "tls"), report=Listener(look, event="start"))
+
+    assert outcome.weights_sha256 == short.weights_sha256
+    assert used == [["Tls", "tcp://127.0.0.1"]] * 3
+
+
+def _links():
+    from dlflow.parallel import rank
+
+    (here,) = rank._ranks.values()
+    return [type(here.tls).__name__, str(here.listener.address).rpartition(":")[0]]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_killed_worker_costs_no_bit(mortal, folder, long, rank):
+    killed = []
+
+    def kill():
+        killed.append(time.monotonic())
+        os.kill(pid_of_rank(mortal, rank), signal.SIGKILL)
+
+    heard = Listener(kill, at=2)
+    outcome = fit_on(mortal, job(folder, f"killed{rank}", checkpoint_s=0.05, **LONG), report=heard)
+
+    assert outcome.weights_sha256 == long.weights_sha256
+    assert len(outcome.restarts) == heard.count("restart") == 1
+    assert f"of rank {rank} was lost" in outcome.restarts[0]
+    starts = [event for event in heard.events if event["event"] == "start"]
+    assert starts[-1]["resumed"]
+    assert time.monotonic() - killed[0] < 20
+    assert running(mortal) == 0
+
+
+def test_a_gang_that_is_lost_again_and_again_ends_with_the_reason(mortal, folder):
+    kills = []
+
+    def report(event):
+        if event["event"] == "start":
+            kills.append(event)
+            os.kill(pid_of_rank(mortal, 1), signal.SIGKILL)
+
+    with pytest.raises(GangFailed, match=r"2 generations were lost, at most 1 restarts .* run again to resume"):
+        fit_on(mortal, job(folder, "hopeless", **LONG), workers=2, report=report, max_restarts=1)
+
+    assert len(kills) == 2
+
+
+def test_numbers_that_overflow_end_all_ranks_at_once_and_are_not_tried_again(three, folder, tmp_path):
+    poisoned = replace(job(folder), train=dataset(tmp_path / "poisoned.parquet", 1000, poison=500), folder=str(tmp_path))
+    heard = Listener()
+
+    with pytest.raises(NonFinite, match=r"epoch 0, step \d+ of 11: .*not finite in the gradient of: layer"):
+        fit_on(three, poisoned, report=heard)
+
+    assert heard.count("restart") == 0
+    assert running(three) == 0
+
+
+def test_data_that_are_not_there_are_an_error_of_the_job(three, folder, tmp_path):
+    missing = replace(job(folder), validation=dataset(tmp_path / "gone.parquet", 100), folder=str(tmp_path))
+    (tmp_path / "gone.parquet").unlink()
+    heard = Listener()
+
+    with pytest.raises(ModelError, match=r"gone\.parquet"):
+        fit_on(three, missing, report=heard)
+
+    assert heard.count("restart") == 0
+
+
+def test_a_layer_that_workers_cannot_import_is_named_before_anything_runs(three, folder, monkeypatch):
+    @dataclass(frozen=True)
+    class Own(Dense):
+        kind: ClassVar[str] = "own"
+
+    module = types.ModuleType("only_here")
+    module.Own, Own.__module__, Own.__qualname__ = Own, "only_here", "Own"
+    monkeypatch.setitem(sys.modules, "only_here", module)
+
+    with pytest.raises(GangFailed, match=r"cannot load the job .*only_here.* install"):
+        fit_on(three, job(folder, "own", layers=(Own(3), Dense(1))))
+
+
+def test_workers_with_other_kernels_are_refused_by_name(three, folder, monkeypatch):
+    from dlflow.training.numerics import numerics
+
+    facts = numerics()
+    monkeypatch.setattr(
+        gang,
+        "describe",
+        lambda dask_worker: {
+            "numerics": {**facts, "blas": f"openblas {dask_worker.address}"},
+            "host": "one",
+            "unix": True,
+        },
+    )
+
+    with pytest.raises(ModelError, match=r"workers differ in 'blas'.*tls://127.*has 'openblas tls://127") as caught:
+        fit_on(three, job(folder, "kernels"))
+
+    assert str(caught.value).count("has 'openblas") == 3
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, ZeroDivisionError])
+def test_whatever_ends_the_driver_ends_the_ranks_and_leaves_the_workers(three, folder, error):
+    began = []
+
+    def interrupt():
+        began.append(time.monotonic())
+        raise error
+
+    before = three.run(os.getpid)
+    with pytest.raises(error):
+        fit_on(three, job(folder, f"interrupted{error.__name__}", epochs=5000, validation=None), report=Listener(interrupt))
+
+    assert time.monotonic() - began[0] < 5
+    assert running(three) == 0
+    assert three.run(os.getpid) == before
+    assert three.submit(sum, [1, 2], pure=False).result(timeout=10) == 3
+
+
+def test_a_run_that_was_interrupted_goes_on_when_it_is_run_again(three, folder, long):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    this = job(folder, "again", checkpoint_s=0.05, **LONG)
+    with pytest.raises(KeyboardInterrupt):
+        fit_on(three, this, report=Listener(interrupt, at=3))
+    heard = Listener()
+    outcome = fit_on(three, this, workers=2, report=heard)
+
+    assert heard.events[0]["resumed"]
+    assert outcome.weights_sha256 == long.weights_sha256
+
+
+def test_two_trainings_on_one_cluster_wait_for_each_other(three, folder, long):
+    from distributed import Client
+
+    outcomes, heard = {}, {name: Listener() for name in "ab"}
+
+    def work(name):
+        with Client(three.scheduler.address, security=three.security, set_as_default=False) as own:
+            outcomes[name] = fit_on(own, job(folder, f"both{name}", **LONG), report=heard[name])
+
+    jobs = [threading.Thread(target=work, args=(name,)) for name in "ab"]
+    for thread in jobs:
+        thread.start()
+    for thread in jobs:
+        thread.join(60)
+
+    assert {outcome.weights_sha256 for outcome in outcomes.values()} == {long.weights_sha256}
+    assert sum(listener.count("warning") for listener in heard.values()) == 1
+
+
+def test_a_training_that_waits_too_long_for_another_says_so(three, folder):
+    from distributed import Lock
+
+    from dlflow.parallel.cluster import LOCK
+
+    with Lock(LOCK), pytest.raises(GangFailed, match="another training has held the cluster .* for 0.1 s"):
+        fit_on(three, job(folder, "waits"), wait_s=0.1)
+
+
+def test_a_rank_that_was_never_prepared_answers_with_a_loss(three):
+    from dlflow.parallel.rank import run_rank
+
+    answer = three.submit(run_rank, "no such run", 0, (), pure=False).result(timeout=10)
+
+    assert isinstance(answer, PeerLost)
+
+
+def test_a_gang_of_no_worker_is_refused(three, folder):
+    with pytest.raises(ModelError, match="workers is 0, expected at least 1"):
+        fit_on(three, job(folder), workers=0)

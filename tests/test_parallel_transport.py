@@ -1,0 +1,282 @@
+"""The mesh of sockets: who is let in, what a lost peer looks like, and that nothing waits for ever."""
+
+import socket
+import ssl
+import stat
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dlflow.errors import PeerLost
+from dlflow.parallel.comm import Alone, Stopped, all_gather
+from dlflow.parallel.handshake import HELLO, MAGIC, Refused, Ticket, knock
+from dlflow.parallel.testing import on_every_rank
+from dlflow.parallel.transport import Listener, Tls, connect
+from tests.test_parallel_comm import tree_sum
+
+TOKEN = bytes(range(32))
+
+
+def contexts() -> Tls:
+    from distributed.security import Security
+
+    security = Security.temporary()
+    return Tls(
+        security.get_listen_args("worker")["ssl_context"], security.get_connection_args("worker")["ssl_context"]
+    )
+
+
+def mesh(size, work, *, host=None, tls=None, deadline_s=20.0, start_s=20.0, before=None):
+    """`work` on every rank of a real mesh; `before(listeners)` knocks first."""
+    listeners = [Listener(host) for _ in range(size)]
+    addresses = [listener.address for listener in listeners]
+    if before:
+        before(listeners)
+
+    class Rank:
+        def __init__(self, rank):
+            self.rank, self.size, self.mesh = rank, size, None
+
+        def run(self):
+            ticket = Ticket(1, size, TOKEN)
+            self.mesh = connect(
+                listeners[self.rank], addresses, ticket, self.rank, start_s=start_s, deadline_s=deadline_s, tls=tls
+            )
+            return work(self.mesh)
+
+        def close(self):
+            if self.mesh:
+                self.mesh.close()
+            listeners[self.rank].close()
+
+    return on_every_rank([Rank(rank) for rank in range(size)], lambda rank: rank.run())
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left():
+    before = set(threading.enumerate())
+    yield
+    left = set(threading.enumerate()) - before
+    for thread in left:
+        thread.join(1)
+    assert not [thread for thread in left if thread.is_alive()]
+
+
+@pytest.mark.parametrize("length", [1, 1000, 400_001])
+@pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.parametrize("host", [None, "127.0.0.1"], ids=["unix", "tcp"])
+def test_a_mesh_sums_as_one_rank_does(host, size, length):
+    gradients = np.random.default_rng(0).standard_normal((8, length)).astype(np.float32)
+    alone = tree_sum(Alone(), 8, gradients, steps=3)
+
+    totals = mesh(size, lambda comm: tree_sum(comm, 8, gradients, steps=3), host=host)
+
+    assert all(total.tobytes() == alone.tobytes() for total in totals)
+
+
+def test_a_mesh_over_tls_sums_as_one_rank_does_and_shows_nothing_in_the_clear():
+    gradients = np.random.default_rng(0).standard_normal((8, 400_001)).astype(np.float32)
+    alone = tree_sum(Alone(), 8, gradients)
+    kinds = []
+
+    def work(comm):
+        kinds.extend(type(conn) for conn in comm._incoming.values())
+        kinds.extend(type(sender._conn) for sender in comm._senders.values())
+        return tree_sum(comm, 8, gradients)
+
+    totals = mesh(3, work, host="127.0.0.1", tls=contexts())
+
+    assert all(total.tobytes() == alone.tobytes() for total in totals)
+    assert set(kinds) == {ssl.SSLSocket}
+
+
+def test_two_large_sends_at_once_do_not_wait_for_each_other():
+    table = np.zeros((2, 8_000_000), np.float32)  # 32 MB each: far more than any socket's buffer
+
+    def work(comm):
+        mine = table.copy()
+        mine[comm.rank] = comm.rank + 1
+        all_gather(comm, mine, [0, 1, 2], 0)
+        return mine[:, -1].tolist()
+
+    assert mesh(2, work) == [[1, 2], [1, 2]]
+
+
+def test_a_unix_listener_is_for_this_user_alone_and_leaves_nothing_behind():
+    listener = Listener()
+    folder = Path(listener.address.host).parent
+
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    listener.close()
+    assert not folder.exists()
+
+
+def test_a_tcp_listener_is_bound_to_its_host_only():
+    listener = Listener("127.0.0.1")
+
+    assert listener.socket.getsockname()[0] == "127.0.0.1"
+    listener.close()
+
+
+def strangers(listeners):
+    """Everyone who might knock at rank 0: garbage, a huge message, nothing, a wrong token, an old generation, a wrong rank."""
+    path = listeners[0].address.host
+    conns = []
+
+    def dial():
+        conn = socket.socket(socket.AF_UNIX)
+        conn.connect(path)
+        conns.append(conn)
+        return conn
+
+    dial().sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    dial().sendall(b"\xff" * 100_000)
+    dial()  # says nothing
+    dial().sendall(HELLO.pack(MAGIC, 1, 1, 0, bytes(32), bytes(32)))
+    for ticket in (Ticket(1, 2, bytes(32)), Ticket(0, 2, TOKEN)):
+        conn = dial()
+
+        def zombie(conn=conn, ticket=ticket):
+            with pytest.raises((Refused, ConnectionError)):
+                knock(conn, ticket, 1, 0, seconds=5)
+
+        threading.Thread(target=zombie).start()
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_strangers_and_zombies_are_turned_away_and_the_right_peer_still_comes_in():
+    gradients = np.ones((4, 10), np.float32)
+    began = time.monotonic()
+
+    totals = mesh(2, lambda comm: tree_sum(comm, 4, gradients), before=strangers)
+
+    assert [total[0] for total in totals] == [4, 4]
+    assert time.monotonic() - began < 4  # the silent one held nobody up
+
+
+@pytest.mark.parametrize(
+    ("ticket", "why"),
+    [
+        (Ticket(1, 2, bytes(32)), "wrong token"),
+        (Ticket(0, 2, TOKEN), "old generation"),
+        (Ticket(7, 2, TOKEN), "coming generation"),
+    ],
+)
+def test_a_rank_with_another_ticket_is_refused_on_both_sides(ticket, why):
+    listener = Listener()
+    other = Listener()
+
+    def right():
+        with pytest.raises(PeerLost, match="rank"):
+            connect(listener, [listener.address, other.address], Ticket(1, 2, TOKEN), 0, start_s=1.0, deadline_s=1)
+
+    thread = threading.Thread(target=right)
+    thread.start()
+    with pytest.raises(PeerLost, match="rank 0"):
+        connect(other, [listener.address, other.address], ticket, 1, start_s=1.0, deadline_s=1)
+    thread.join()
+
+
+def test_a_listener_that_does_not_know_the_token_is_left():
+    ours, theirs = socket.socketpair()
+    theirs.sendall(bytes(32))
+    theirs.sendall(bytes(32))  # where the proof should be
+
+    with ours, theirs, pytest.raises(Refused, match="does not know the token"):
+        knock(ours, Ticket(1, 2, TOKEN), 0, 1, seconds=1)
+
+
+def test_a_ticket_does_not_show_its_token():
+    assert TOKEN.hex() not in repr(Ticket(1, 2, TOKEN))
+    assert repr(TOKEN) not in repr(Ticket(1, 2, TOKEN))
+
+
+def test_a_peer_that_closes_is_lost_at_once():
+    def work(comm):
+        if comm.rank == 0:
+            comm.receive(1, memoryview(bytearray(8)), 17)
+
+    with pytest.raises(PeerLost, match=r"rank 1 \(unix:.*\) closed its connection after 0\.\d s at step 17"):
+        mesh(2, work)
+
+
+def test_a_peer_that_says_nothing_is_lost_after_the_deadline():
+    silent = threading.Event()
+
+    def work(comm):
+        if comm.rank == 0:
+            try:
+                comm.receive(1, memoryview(bytearray(8)), 3)
+            finally:
+                silent.set()
+        silent.wait(10)
+
+    began = time.monotonic()
+    with pytest.raises(PeerLost, match=r"rank 1 .* sent nothing for 0.5 s at step 3"):
+        mesh(2, work, deadline_s=0.5)
+    assert 0.4 < time.monotonic() - began < 3
+
+
+def test_a_peer_that_takes_nothing_is_lost_after_the_deadline():
+    done = threading.Event()
+
+    def work(comm):
+        if comm.rank == 0:
+            try:
+                comm.send(1, memoryview(bytearray(64 << 20)), 3)
+                comm.flush(3)
+            finally:
+                done.set()
+        done.wait(10)
+
+    with pytest.raises(PeerLost, match=r"rank 1 .* takes no more messages .* at step 3"):
+        mesh(2, work, deadline_s=0.5)
+
+
+@pytest.mark.parametrize(("step", "length"), [(4, 8), (5, 9)])
+def test_a_message_of_another_step_or_length_is_an_error(step, length):
+    def work(comm):
+        if comm.rank == 0:
+            comm.receive(1, memoryview(bytearray(8)), 5)
+        else:
+            comm.send(0, memoryview(bytearray(length)), step)
+            comm.flush(step)
+            comm.receive(0, memoryview(bytearray(1)), 9)
+
+    with pytest.raises(PeerLost, match=rf"sent step {step}, message 0 of {length} bytes, expected step 5, message 0 of 8 bytes"):
+        mesh(2, work)
+
+
+def test_a_rank_that_waits_is_stopped_soon():
+    listeners = [Listener(), Listener()]
+    stopped = threading.Event()
+
+    def check():
+        if stopped.is_set():
+            raise Stopped("the driver ended this training")
+
+    threading.Timer(0.1, stopped.set).start()
+    began = time.monotonic()
+    with pytest.raises(Stopped):
+        connect(
+            listeners[0],
+            [listener.address for listener in listeners],
+            Ticket(1, 2, TOKEN),
+            0,
+            start_s=30,
+            deadline_s=30,
+            check=check,
+        )
+    assert time.monotonic() - began < 2
+    listeners[1].close()
+
+
+def test_a_rank_that_never_comes_is_named():
+    listeners = [Listener(), Listener()]
+
+    with pytest.raises(PeerLost, match="rank 1 .* did not answer within 0.3 s"):
+        connect(listeners[0], [each.address for each in listeners], Ticket(1, 2, TOKEN), 0, start_s=0.3, deadline_s=30)
+    listeners[1].close()

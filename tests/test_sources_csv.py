@@ -1,0 +1,485 @@
+"""CSV: every row of the bad-input matrix gives an exact table or an exact message, however the file is cut."""
+
+import codecs
+import csv
+import gzip
+import io
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.sources_reading import CUTS, lines, read_all, read_once, rejects, values, write
+
+from pipelines.errors import InputError, SpecError
+from pipelines.sources import Source, records, stream
+from pipelines.stage import OFFSET
+
+XY = {"id": "int64", "x": "float64", "y": "string"}
+GOOD = b"id,x,y\n1,1.5,a\n2,2.5,b\n3,3.5,c\n"
+GOOD_ROWS = [(1, 1.5, "a"), (2, 2.5, "b"), (3, 3.5, "c")]
+
+
+def read(tmp_path, content, columns=XY, name="in.csv", **settings):
+    return read_all(columns, write(tmp_path / name, content), kind="csv", **settings)
+
+
+def error(tmp_path, content, columns=XY, name="in.csv", **settings):
+    path = write(tmp_path / name, content)
+    texts = set()
+    for size in CUTS:
+        with pytest.raises(InputError) as caught:
+            read_once(columns, path, kind="csv", part_bytes=size, **settings)
+        texts.add(str(caught.value).replace(str(path), name))
+    [text] = texts
+    return text
+
+
+def test_a_clean_file_keeps_values_lines_and_offsets(tmp_path):
+    rows = read(tmp_path, GOOD)
+
+    assert values(rows) == GOOD_ROWS
+    assert lines(rows) == [2, 3, 4]
+    assert rows.kept[OFFSET].to_pylist() == [7, 15, 23]
+    assert rows.kept["_source"].to_pylist() == [3, 3, 3]
+    assert rows.rejected.num_rows == 0
+
+
+def test_b1_a_short_row_is_set_aside(tmp_path):
+    rows = read(tmp_path, b"id,x,y\n1,1.5,a\n2,2.5\n3,3.5,c\n")
+
+    assert values(rows) == [GOOD_ROWS[0], GOOD_ROWS[2]]
+    assert rejects(rows) == [(3, "columns", None, "2 fields, expected 3")]
+    assert rows.rejected["raw"].to_pylist() == ["2,2.5"]
+    assert rows.rejected[OFFSET].to_pylist() == [15]
+
+
+def test_b2_a_long_row_is_set_aside(tmp_path):
+    rows = read(tmp_path, b"id,x,y\n1,1.5,a\n2,2.5,b,EXTRA\n3,3.5,c\n")
+
+    assert values(rows) == [GOOD_ROWS[0], GOOD_ROWS[2]]
+    assert rejects(rows) == [(3, "columns", None, "4 fields, expected 3")]
+
+
+def test_b3_rows_that_are_all_long_by_one_are_no_shift_but_an_error(tmp_path):
+    assert error(tmp_path, b"id,x,y\n1,1.5,a,Z\n2,2.5,b,Z\n") == (
+        "in.csv:2: header has 3 names, but the rows have 4 fields; correct the file, or columns and delimiter"
+    )
+
+
+def test_b4_a_quoted_line_end_belongs_to_the_value(tmp_path):
+    rows = read(tmp_path, b'id,x,y\n1,1.5,"a\nb, ""c"""\r\n2,2.5,"\r\n"\n3,3.5,c')
+
+    assert values(rows) == [(1, 1.5, 'a\nb, "c"'), (2, 2.5, "\r\n"), (3, 3.5, "c")]
+    assert lines(rows) == [2, 4, 6]
+
+
+def test_b5_a_quote_that_is_never_closed_is_named_with_its_line(tmp_path):
+    told = (
+        ": a quote is opened here and never closed; close it, double it if it is part of the text, "
+        'or set quote = "" if fields are not quoted'
+    )
+    assert error(tmp_path, b'id,x,y\n1,1.5,"a\n2,2.5,b\n3,3.5,c\n') == f"in.csv:2{told}"
+    assert error(tmp_path, b'id,x,y\n1,1.5,a\n2,2.5,5" disk\n3,3.5,"c"\n4,4.5,"d"\n') == f"in.csv:3{told}"
+    assert error(tmp_path, b'id,x,y\n1,1.5,"a\n2,2.5,"b"\n3,3.5,"c"\n') == f"in.csv:2{told}"
+    assert error(tmp_path, gzip.compress(b'id,x,y\n1,1.5,a\n2,2.5,"a\n'), name="in.csv.gz") == f"in.csv.gz:3{told}"
+
+
+def test_b5_stray_quotes_set_the_row_aside_with_all_lines_they_swallow(tmp_path):
+    rows = read(tmp_path, b'id,x,y\n1,1.5,a"b"\n2,2.5,"b"c\n3,3.5,5" disk\n4,4.5,3" disk\n5,5.5,"ok"\n')
+
+    assert values(rows) == [(5, 5.5, "ok")]
+    assert rejects(rows) == [
+        (2, "quoting", None, "quote at byte 7 of the row, inside a field that is not quoted"),
+        (3, "quoting", None, "quote at byte 8 of the row, followed by text"),
+        (4, "quoting", None, "quote at byte 7 of the row, inside a field that is not quoted; the row runs over 2 lines"),
+    ]
+    assert rows.rejected["raw"].to_pylist()[2] == '3,3.5,5" disk\n4,4.5,3" disk'
+
+
+def test_without_quoting_a_quote_is_a_character(tmp_path):
+    rows = read(tmp_path, b'id,x,y\n1,1.5,5" disk\n2,2.5,"b"\n', quote="")
+
+    assert values(rows) == [(1, 1.5, '5" disk'), (2, 2.5, '"b"')]
+
+
+def test_b6_a_nul_sets_the_row_aside(tmp_path):
+    rows = read(tmp_path, b"id,x,y\n1,1.5,a\x00b\n2,2.5,b\n")
+
+    assert values(rows) == [(2, 2.5, "b")]
+    assert rejects(rows) == [(2, "nul", None, "the row holds a NUL character")]
+    assert rows.rejected["raw"].to_pylist() == ["1,1.5,a\0b"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_b7_a_byte_order_mark_is_no_part_of_the_first_name(tmp_path, encoding):
+    rows = read(tmp_path, codecs.BOM_UTF8 + GOOD, encoding=encoding)
+
+    assert values(rows) == GOOD_ROWS
+    assert rows.kept[OFFSET].to_pylist() == [10, 18, 26]
+
+
+def test_b8_utf_16_is_named_and_read_where_it_is_declared(tmp_path):
+    content = GOOD.decode().encode("utf-16")
+
+    assert error(tmp_path, content) == 'in.csv: starts with a UTF-16 mark; set encoding = "utf-16"'
+    assert values(read(tmp_path, content, encoding="utf-16")) == GOOD_ROWS
+    assert values(read(tmp_path, GOOD.decode().encode("utf-16-be"), encoding="utf-16-be")) == GOOD_ROWS
+
+
+def test_b9_a_row_of_another_encoding_is_set_aside_with_its_bytes(tmp_path):
+    rows = read(tmp_path, "id,x,y\n1,1.5,数\n2,2.5,é\n".encode()[:-2] + b"\xe9\n")
+
+    assert values(rows) == [(1, 1.5, "数")]
+    assert rejects(rows) == [
+        (3, "encoding", None, "byte 0xC3 at 6 of the row is not utf-8; set encoding (gb18030, cp1252, ...?)")
+    ]
+    assert rows.rejected["raw"].to_pylist() == ["2,2.5,\\xc3\\xe9"]
+
+
+@pytest.mark.parametrize("encoding", ["gb18030", "gbk", "utf-16", "utf-32-le", "utf-8", "shift_jis", "iso2022_jp"])
+def test_b9_texts_of_declared_encodings_are_read(tmp_path, encoding):
+    rows = read(tmp_path, 'id,x,y\n1,1.5,日本\n2,2.5,"本,\n日"\n3,3.5,|a\n'.encode(encoding), encoding=encoding)
+
+    assert values(rows) == [(1, 1.5, "日本"), (2, 2.5, "本,\n日"), (3, 3.5, "|a")]
+    assert lines(rows) == [2, 3, 5]
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "iso-8859-15", "mac-roman"])
+def test_b9_single_byte_encodings_are_read_and_cut(tmp_path, encoding):
+    rows = read(tmp_path, "id,x,y\n1,1.5,é\n2,2.5,àé\n3,3.5,c\n".encode(encoding), encoding=encoding)
+
+    assert values(rows) == [(1, 1.5, "é"), (2, 2.5, "àé"), (3, 3.5, "c")]
+    assert rows.kept[OFFSET].to_pylist() == [7, 15, 24]
+
+
+def test_b9_bytes_that_the_declared_encoding_does_not_have_set_the_row_aside(tmp_path):
+    rows = read(tmp_path, b"id,x,y\n1,1.5,\x81\x30\n2,2.5,\xca\xfd\n", encoding="gb18030")
+
+    assert values(rows) == [(2, 2.5, "数")]
+    assert rejects(rows) == [(2, "encoding", None, "byte 0x81 at 6 of the row is not gb18030")]
+
+
+def test_b9_a_header_of_another_encoding_is_an_error(tmp_path):
+    assert error(tmp_path, "id,x,é\n1,1,a\n".encode("latin-1")) == (
+        "in.csv:1: byte 0xE9 at 5 of the header is not utf-8; set encoding (gb18030, cp1252, ...?)"
+    )
+
+
+def test_b10_another_delimiter_is_guessed_in_the_message_only(tmp_path):
+    content = GOOD.replace(b",", b";")
+
+    assert error(tmp_path, content) == "in.csv:1: 1 column found, 3 expected; is the delimiter ';'?"
+    assert error(tmp_path, content, header=False) == "in.csv:1: 1 column found, 3 expected; is the delimiter ';'?"
+    assert values(read(tmp_path, content, delimiter=";")) == GOOD_ROWS
+
+
+def test_b11_a_decimal_comma_has_to_be_declared(tmp_path):
+    content = b"id;x;y\n1;1,5;a\n2;2.5;b\n"
+
+    rows = read(tmp_path, content, delimiter=";")
+    assert values(rows) == [(2, 2.5, "b")]
+    assert rejects(rows) == [
+        (2, "type", "x", "column 'x': cannot read '1,5' as float64 (for a decimal comma set decimal = \",\")")
+    ]
+
+    rows = read(tmp_path, content, delimiter=";", decimal=",")
+    assert values(rows) == [(1, 1.5, "a")]
+    assert rejects(rows) == [(3, "type", "x", "column 'x': cannot read '2.5' as float64")]
+
+
+def test_b12_a_text_late_in_a_number_column_costs_one_row(tmp_path):
+    content = b"id,x,y\n" + b"".join(b"%d,%d,a\n" % (i, i) for i in range(30000)) + b"30000,oops,a\n"
+
+    rows = read_all(XY, write(tmp_path / "in.csv", content), cuts=(4096, 1 << 24), kind="csv")
+
+    assert rows.kept.num_rows == 30000
+    assert rejects(rows) == [(30002, "type", "x", "column 'x': cannot read 'oops' as float64")]
+
+
+def test_b13_b23_names_are_compared_with_the_declaration(tmp_path):
+    tail = "; declared: 'id', 'x', 'y'; correct columns, or leave names out by ignore = [...]"
+    assert error(tmp_path, b"id,x,x\n1,1.5,2.5\n") == (
+        "in.csv:1: header has 3 names, 3 columns are declared: 'x' is there 2 times; 'y' is missing; found: 'id', 'x', 'x'" + tail
+    )
+    assert error(tmp_path, b"1,1.5,a\n2,2.5,b\n") == (
+        "in.csv:1: header has 3 names, 3 columns are declared: 'id' is missing; known: 1, 1.5, a; 'x' is missing; known: 1, 1.5, a; "
+        "'y' is missing; did you mean 'a'?; not declared: '1', '1.5', 'a'; found: '1', '1.5', 'a'" + tail + "; if the file has no header, set header = false"
+    ).replace("did you mean 'a'?", "known: 1, 1.5, a")
+    assert "'price' is missing; did you mean 'Price'?; not declared: 'Price'" in error(
+        tmp_path, b"id,Price\n1,2\n", {"id": "int8", "price": "int8"}
+    )
+
+
+def test_b14_an_empty_file_is_an_error_unless_it_may_be(tmp_path):
+    for content in (b"", b"\n\n\n", b"\r\n", codecs.BOM_UTF8):
+        assert error(tmp_path, content) == "in.csv: empty file, expected a header; set allow_empty = true if that may be"
+        rows = read(tmp_path, content, allow_empty=True)
+        assert values(rows) == []
+        assert rows.notes == {"files without a row": 1}
+
+
+def test_b15_a_header_alone_gives_no_rows_of_the_declared_types(tmp_path):
+    for content in (b"id,x,y\n", b"id,x,y", b"\n\nid,x,y\r\n"):
+        rows = read(tmp_path, content)
+        assert values(rows) == []
+        assert rows.kept.schema.field("x").type == pa.float64()
+        assert rows.notes == {"files without a row": 1}
+
+
+def test_b16_b17_numbers_that_do_not_fit_are_set_aside(tmp_path):
+    rows = read(tmp_path, b"id,x,y\n1,1e309,a\n2,-1e999,b\n9223372036854775808,1,a\n9223372036854775807,1,b\n300,inf,c\n1.0,1,d\n")
+
+    assert values(rows) == [(9223372036854775807, 1.0, "b")]
+    assert [message for *_, message in rejects(rows)] == [
+        "column 'x': cannot read '1e309' as float64 (more than float64 can hold)",
+        "column 'x': cannot read '-1e999' as float64 (more than float64 can hold)",
+        "column 'id': cannot read '9223372036854775808' as int64 (int64 holds -9223372036854775808 to 9223372036854775807)",
+        "column 'x': cannot read 'inf' as float64",
+        "column 'id': cannot read '1.0' as int64",
+    ]
+
+
+def test_b18_b19_missing_integers_and_leading_zeros_lose_nothing(tmp_path):
+    rows = read(tmp_path, b"id,zip\n9007199254740993,00123\n,00124\n", {"id": "int64", "zip": "string"})
+
+    assert values(rows) == [(9007199254740993, "00123"), (None, "00124")]
+
+
+def test_b20_only_declared_texts_are_missing(tmp_path):
+    content = b"id,country\n1,NA\n2,null\n3,None\n4,\n5,\"\"\n"
+    columns = {"id": "int8", "country": "string"}
+
+    assert [row[1] for row in values(read(tmp_path, content, columns))] == ["NA", "null", "None", None, None]
+    assert [row[1] for row in values(read(tmp_path, content, columns, null=("null",)))] == ["NA", None, "None", "", ""]
+    own = {"id": "int8", "country": {"type": "string", "null": ["None"]}}
+    assert [row[1] for row in values(read(tmp_path, content, own))] == ["NA", "null", None, "", ""]
+
+
+def test_b21_a_field_over_the_limit_is_set_aside(tmp_path):
+    long = b"a" * 3000
+    content = b"id,x,y\n1,1.5," + long + b"\n2,2.5,b\n" + b"3,3.5,'a\nb'\n".replace(b"'", b'"')
+
+    rows = read(tmp_path, content, max_field_bytes=2000)
+
+    assert values(rows) == [(2, 2.5, "b"), (3, 3.5, "a\nb")]
+    assert lines(rows) == [3, 4]
+    assert rejects(rows) == [(2, "field", None, "field 3 has 3,000 bytes, more than max_field_bytes = 2000")]
+
+
+@pytest.mark.parametrize("chunk", [64, 1000, 1 << 20])
+def test_b21_a_row_over_the_limit_is_set_aside_in_bounded_memory(tmp_path, monkeypatch, chunk):
+    monkeypatch.setattr(stream, "CHUNK", chunk)
+    monkeypatch.setattr(stream.chunks, "__kwdefaults__", {"size": chunk})
+    row = b'2,2.5,"' + b"a\n" * 2000 + b'"\n'
+    content = b"id,x,y\n1,1.5,a\n" + row + b'3,3.5,"c"\n' + row
+
+    rows = read(tmp_path, content, max_field_bytes=100)
+
+    assert values(rows) == [(1, 1.5, "a"), (3, 3.5, "c")]
+    assert lines(rows) == [2, 2004]
+    message = (
+        "row of 4,009 bytes and 2,001 lines, at most 309 bytes expected; is a quote or a line not closed, "
+        "or max_field_bytes = 100 too small?"
+    )
+    assert rejects(rows) == [(3, "field", None, message), (2005, "field", None, message)]
+    assert rows.rejected["raw"][0].as_py() == row.decode()[:-1]
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+@pytest.mark.parametrize("last", [True, False])
+def test_b22_every_line_end_is_one_and_the_last_may_be_missing(tmp_path, end, last):
+    content = GOOD.replace(b"\n", end)
+
+    rows = read(tmp_path, content if last else content.removesuffix(end))
+
+    assert values(rows) == GOOD_ROWS
+    assert lines(rows) == [2, 3, 4]
+
+
+def test_b22_a_last_line_that_is_cut_is_set_aside(tmp_path):
+    rows = read(tmp_path, GOOD[:-3])
+
+    assert values(rows) == GOOD_ROWS[:2]
+    assert rejects(rows) == [(4, "columns", None, "2 fields, expected 3")]
+
+
+def test_b23_columns_go_by_position_without_a_header(tmp_path):
+    rows = read(tmp_path, GOOD[7:], header=False)
+
+    assert values(rows) == GOOD_ROWS
+    assert lines(rows) == [1, 2, 3]
+
+
+def test_b24_days_that_do_not_exist_are_set_aside(tmp_path):
+    rows = read(tmp_path, b"id,d\n1,0001-01-01\n2,9999-12-31\n3,2024-02-30\n4,01/02/2024\n", {"id": "int8", "d": "date"})
+
+    assert [str(day) for _, day in values(rows)] == ["0001-01-01", "9999-12-31"]
+    assert rejects(rows) == [
+        (4, "type", "d", "column 'd': cannot read '2024-02-30' as date (no such day)"),
+        (5, "type", "d", "column 'd': cannot read '01/02/2024' as date"),
+    ]
+
+
+def test_blank_lines_are_no_rows_but_count_as_lines(tmp_path):
+    rows = read(tmp_path, b"\nid,x,y\n\n1,1.5,a\r\n\r\n\n2,2.5,b\n   \n\n")
+
+    assert values(rows) == GOOD_ROWS[:2]
+    assert lines(rows) == [4, 7]
+    assert rejects(rows) == [(8, "columns", None, "1 field, expected 3")]
+
+
+def test_in_a_file_of_one_column_a_blank_line_is_a_missing_value(tmp_path):
+    assert values(read(tmp_path, b"id\n1\n\n3\n", {"id": "int8"})) == [(1,), (None,), (3,)]
+
+    rows = read(tmp_path, b"id\n1\n\n3\n", {"id": {"type": "int8", "nullable": False}})
+    assert rejects(rows) == [(3, "null", "id", "column 'id': missing, and nullable is false")]
+
+
+def test_columns_are_found_by_name_and_others_only_left_out_by_declaration(tmp_path):
+    content = b"y,secret,id,x\na,s,1,1.5\n"
+
+    assert "not declared: 'secret'" in error(tmp_path, content)
+    for setting in ({"ignore": ("secret",)}, {"extra": "ignore"}):
+        assert values(read(tmp_path, content, **setting)) == [(1, 1.5, "a")]
+    renamed = {"a": {"type": "float64", "name": "CO(GT)"}}
+    assert values(read(tmp_path, b'"CO(GT)"\n2.5\n', renamed)) == [(2.5,)]
+
+
+def test_packed_files_are_read_and_damaged_ones_named(tmp_path):
+    packed = gzip.compress(GOOD, mtime=0)
+    zstd = pa.compress(GOOD, codec="zstd", asbytes=True)
+
+    assert values(read(tmp_path, packed, name="in.csv.gz")) == GOOD_ROWS
+    assert values(read(tmp_path, packed + packed[:0], name="in.csv.gz", encoding="latin-1")) == GOOD_ROWS
+    assert values(read(tmp_path, zstd, name="in.csv.zst")) == GOOD_ROWS
+    assert "gzip data cannot be unpacked after" in error(tmp_path, packed[:-6], name="in.csv.gz")
+    assert "zstd data cannot be unpacked after" in error(tmp_path, zstd[:-6], name="in.csv.zst")
+    assert error(tmp_path, packed) == "in.csv: starts like a gzip file; its name must end in .gz"
+    assert error(tmp_path, b"PK\x03\x04....") == "in.csv: starts like a zip or Excel file; unpack it or save it as text first"
+
+
+def test_b41_a_packed_file_that_grows_without_end_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(stream, "_FREE_BYTES", 1 << 20)
+    bomb = gzip.compress(b"id,x,y\n" + b"1,1.5,a\n" * 1_000_000, 9, mtime=0)
+
+    text = error(tmp_path, bomb, name="in.csv.gz")
+
+    assert "over 200 to 1; if that is meant, unpack it before" in text
+
+
+def test_rows_are_counted_by_the_rule_of_the_column(tmp_path):
+    columns = {"id": "int64", "x": {"type": "float64", "on_error": "null", "range": [0, 2]}, "y": "string"}
+
+    rows = read(tmp_path, b"id,x,y\n1,oops,a\n2,3.5,b\n3,1.5,c\nbad,oops,d\n", columns)
+
+    assert values(rows) == [(1, None, "a"), (2, None, "b"), (3, 1.5, "c")]
+    assert rows.notes == {"nulled x": 2}
+    columns["x"] = {"type": "float64", "on_error": "fail"}
+    assert error(tmp_path, b"id,x,y\n1,1.5,a\n2,oops,b\n", columns) == (
+        "in.csv:3: column 'x': cannot read 'oops' as float64; correct the file, or set on_error = \"quarantine\" to set such rows aside"
+    )
+
+
+def test_settings_without_effect_and_contradictions_are_refused():
+    columns = {"id": "int8"}
+    with pytest.raises(SpecError) as caught:
+        Source(kind="csv", path="", columns={}, delimiter=";;", table="t", encoding="utf-9", part_bytes=0)
+    assert len(caught.value.problems) == 6
+    with pytest.raises(SpecError, match="kind 'cvs' is not known; did you mean 'csv'"):
+        Source(kind="cvs", path="a", columns=columns)
+
+
+texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8) | st.sampled_from(['"', ",", "\n", "\r\n", '""', "a\rb", " "])
+
+
+@st.composite
+def tables(draw):
+    width = draw(st.integers(1, 4))
+    rows = draw(st.lists(st.tuples(*[texts] * width), min_size=1, max_size=12))
+    ends = draw(st.sampled_from(["\n", "\r\n", "\r"]))
+    return width, rows, ends, draw(st.sampled_from(",;\t|")), draw(st.booleans())
+
+
+@settings(max_examples=60, deadline=None)
+@given(tables())
+def test_what_is_written_is_what_is_read_for_every_cut(tmp_path_factory, drawn):
+    width, rows, end, delimiter, always = drawn
+    names = [f"c{i}" for i in range(width)]
+    always |= any("\r" in text for row in rows for text in row)  # csv.writer forgets to quote a lone CR
+    quoting = csv.QUOTE_ALL if always else csv.QUOTE_MINIMAL
+    out = io.StringIO()
+    writer = csv.writer(out, delimiter=delimiter, lineterminator=end, quoting=quoting)
+    writer.writerows([names, *rows])
+    path = write(tmp_path_factory.mktemp("csv") / "in.csv", out.getvalue().encode())
+
+    found = read_all(dict.fromkeys(names, "string"), path, cuts=(1, 7, 1 << 24), kind="csv", delimiter=delimiter, null=())
+
+    assert values(found) == rows
+    assert found.rejected.num_rows == 0
+
+
+csv_bytes = st.lists(
+    st.sampled_from([b'"', b",", b"\n", b"\r", b"\r\n", b"1", b"2.5", b"a", b"\0", b"\xff", "é".encode(), b"-", b" ", b'""', b'"x"'])
+    | st.binary(min_size=1, max_size=2),
+    max_size=60,
+).map(b"".join)
+
+
+@settings(max_examples=150, deadline=None)
+@given(csv_bytes, st.sampled_from(['"', ""]), st.sampled_from(["utf-8", "latin-1", "gb18030", "utf-16-le"]), st.sampled_from([3, 1 << 20]))
+def test_any_bytes_end_in_rows_or_an_input_error_and_no_record_is_lost(tmp_path_factory, content, quote, encoding, limit):
+    path = write(tmp_path_factory.mktemp("csv") / "in.csv", b"a,b\n".decode().encode(encoding) + content)
+    settings = {"kind": "csv", "quote": quote, "encoding": encoding, "max_field_bytes": limit}
+    outcomes = []
+    for size in (1, 7, 1 << 24):
+        try:
+            rows = read_once({"a": "int8", "b": "string"}, path, part_bytes=size, **settings)
+        except InputError as error:
+            outcomes.append(str(error))
+            continue
+        outcomes.append((rows.kept.to_pylist(), rows.rejected.to_pylist()))
+        if encoding != "utf-16-le":
+            assert rows.kept.num_rows + rows.rejected.num_rows == _records(content, quote)
+        assert all(value == value for value in values(rows))
+    assert outcomes[0] == outcomes[1] == outcomes[2]
+
+
+def _records(content, quote):
+    """Records by the rule of framing, letter by letter."""
+    count, odd, begin = 0, False, True
+    data = content.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    for letter in data:
+        if quote and letter == 34:
+            odd = not odd
+        if letter == 10 and not odd:
+            count += not begin
+            begin = True
+        else:
+            begin = False
+    return count + (not begin)
+
+
+@settings(max_examples=100, deadline=None)
+@given(csv_bytes, st.integers(1, 20))
+def test_blocks_give_the_same_records_for_every_size_of_chunk(content, size):
+    framing = records.Framing("in.csv", 34, 44, True, 25)
+
+    def all_records(chunks):
+        found = []
+        try:
+            for one in records.blocks(chunks, framing, line=1, offset=0):
+                if isinstance(one, records.Long):
+                    found.append((one.head, one.line, one.offset, one.lines))
+                    continue
+                start = 0
+                for end, line in zip(one.ends.tolist(), one.lines.tolist(), strict=False):
+                    found.append((one.data[start:end], line, one.offset + start))
+                    start = end
+        except InputError as error:
+            found.append(str(error))
+        return found
+
+    pieces = [content[i : i + size] for i in range(0, len(content), size)]
+
+    assert all_records(pieces) == all_records([content])
