@@ -140,7 +140,13 @@ class Model:
         message = into or self.message
         if weights is not None:
             weights = np.asarray(weights, self.dtype)
-        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # `finish` says it better, and where
+            if weights.shape != (len(X),):
+                raise ModelError(
+                    f"sample weights have shape {weights.shape!r}, expected ({len(X)},); give one per row"
+                )
+        with np.errstate(
+            over="ignore", invalid="ignore", divide="ignore"
+        ):  # `finish` says it better, and where
             Z, tape = self.forward(X, rng)
             made = loss(Z, y, weights, self.head, self._loss_space)
             self.backward(made.gradient, tape, into=message)

@@ -128,7 +128,7 @@ class Sequential:
                     continue
                 total += self._step(model, optimizer, epoch) * batch_weight
                 weight += batch_weight
-            line: Line = {"epoch": epoch, "loss": total / weight if weight else 0.0}
+            line: Line = {"epoch": epoch, "loss": total / weight}
             if validation_data is not None:
                 line |= {f"val_{name}": value for name, value in self.evaluate(*validation_data).items()}
             self.history.append(line)
@@ -137,7 +137,7 @@ class Sequential:
         return self.history[first:]
 
     def evaluate(self, X: Array, y: Array, *, sample_weight: Array | None = None) -> Line:
-        """Mean loss, weight decay included, and for classes the accuracy.
+        """Mean loss, weight decay included, and for classes the accuracy; both weighted.
 
         Raises: ModelError for data that do not fit.
         """
@@ -151,7 +151,7 @@ class Sequential:
         line = {"loss": made.total / made.weight + model.penalty()}
         right = loss.right(Z, y)
         if right is not None:
-            line["accuracy"] = float(right.mean())
+            line["accuracy"] = float(np.average(right, weights=weights))
         return line
 
     def predict(self, X: Array, *, batch_size: int = 1024) -> Array:

@@ -15,6 +15,8 @@ Event = dict[str, Any]
 
 LOCK = "dlflow-gang"
 ASK_S = 10.0
+RELEASE_S = 2.0
+FAILURES = (OSError, TimeoutError, RuntimeError, asyncio.CancelledError)  # of a call to a scheduler that may be gone
 
 
 class Cluster:
@@ -22,6 +24,7 @@ class Cluster:
 
     def __init__(self, client: Any) -> None:
         self.client = client
+        self.lost = False  # the scheduler is gone: no question is worth its deadline any more
 
     def alive(self) -> list[str]:
         """Addresses of the workers the scheduler knows now, sorted.
@@ -31,7 +34,8 @@ class Cluster:
         """
         try:
             return sorted(self._ask(self.client.nthreads, ASK_S))
-        except (OSError, TimeoutError, RuntimeError) as error:
+        except FAILURES as error:
+            self.lost = True
             raise GangFailed(
                 f"the scheduler {self.address} does not answer ({error!r}); start it again, then run again to resume from the newest checkpoint"
             ) from error
@@ -52,14 +56,14 @@ class Cluster:
 
         try:
             return dict(zip(addresses, self._ask(every, seconds + 1), strict=True))
-        except (OSError, TimeoutError, RuntimeError) as error:
+        except FAILURES as error:
             return dict.fromkeys(addresses, error)
 
     def nannies(self) -> dict[str, str | None]:
         """The nanny of each worker, if it has one."""
         try:
             workers = self._ask(lambda: self.client.scheduler.identity(n_workers=-1), ASK_S)["workers"]
-        except (OSError, TimeoutError, RuntimeError):
+        except FAILURES:
             return {}
         return {address: facts.get("nanny") for address, facts in workers.items()}
 
@@ -76,7 +80,7 @@ class Cluster:
         try:
             yield heard
         finally:
-            with suppress(OSError, ValueError, RuntimeError):  # the scheduler may be gone
+            with suppress(*FAILURES, ValueError):  # the scheduler may be gone
                 self.client.unsubscribe_topic(topic)
 
     @contextmanager
@@ -101,10 +105,19 @@ class Cluster:
         try:
             yield
         finally:
-            with suppress(OSError, RuntimeError):  # the scheduler may be gone, and the lock with it
-                lock.release()
+            with suppress(*FAILURES):  # the lock is lost with the scheduler, else freed by it
+                self._ask(lock.release, RELEASE_S)
+
+    def cancel(self, futures: list[Any]) -> None:
+        """Have the scheduler forget these tasks, as far as it can be told."""
+        if not self.lost:
+            with suppress(*FAILURES):
+                self.client.cancel(futures, force=True)
 
     def _ask(self, call: Callable[[], Awaitable[Any]], seconds: float) -> Any:
+        if self.lost:
+            raise TimeoutError(f"the scheduler {self.address} is gone")
+
         async def asked() -> Any:
             return await call()
 

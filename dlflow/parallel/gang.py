@@ -12,7 +12,6 @@ import queue
 import secrets
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -154,12 +153,11 @@ class _Gang:
         for address, answer in answers.items():
             if isinstance(answer, (OSError, TimeoutError)):
                 raise PeerLost(f"rank {self.ranks[address]} ({address}) did not answer before it began ({answer!r})")
-            if isinstance(answer, ImportError | AttributeError):
+            if isinstance(answer, Exception):  # most often an ImportError, of which Dask keeps only the text
                 raise GangFailed(
-                    f"the worker {address} cannot load the job ({answer!r}); install the same dlflow, and the modules of your own layers, on all workers"
+                    f"the worker {address} cannot load the job ({answer}); install the same dlflow, and the modules of your own "
+                    "layers, on all workers"
                 ) from answer
-            if isinstance(answer, Exception):
-                raise answer
         return answers
 
     def _watch(self) -> Outcome:
@@ -245,8 +243,7 @@ class _Gang:
             if running:
                 time.sleep(POLL_S)
         if self.futures:
-            with suppress(OSError, TimeoutError, RuntimeError):  # the scheduler may be gone
-                self.cluster.client.cancel(self.futures, force=True)
+            self.cluster.cancel(self.futures)
         self.futures = []
         if not running:
             return

@@ -91,7 +91,7 @@ def state_of(task: str, scores: Array, y: Array) -> State:
     scores, y = np.asarray(scores), np.asarray(y)
     if len(scores) != len(y):
         raise ModelError(f"{len(scores)} scores for {len(y)} labels; give one score per row")
-    bad = ~np.isfinite(scores.reshape(len(scores), -1).astype(np.float64)).all(axis=1)
+    bad = ~np.isfinite(scores.astype(np.float64)).all(axis=tuple(range(1, scores.ndim)))
     if bad.any():
         raise ModelError(
             f"score of row {int(bad.argmax())} is not finite ({int(bad.sum())} rows); the model or its input holds nan"

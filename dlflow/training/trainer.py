@@ -46,7 +46,8 @@ def train(job: Job, comm: Comm, report: Report | None = None) -> Outcome:
 
     Raises: ModelError, NonFinite on all ranks in the same step; ModelFileError on rank 0; PeerLost, Stopped.
     """
-    with one_blas_thread() as facts:
+    # what overflows on one rank is seen by all in the sum, and ends the training with the step and the layer
+    with one_blas_thread() as facts, np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         if facts["blas_threads"] != 1:
             raise ModelError(
                 f"BLAS of rank {comm.rank} computes with {facts['blas_threads']} threads, expected 1; "

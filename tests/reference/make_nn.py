@@ -7,6 +7,7 @@ Run where torch is installed (2.13.0 was used), from anywhere:
 Weights lie in the flat vector as dlflow lays them out: W (inputs, outputs), then b, layer by layer.
 """
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +71,7 @@ def main():
         "scce": rng.integers(0, 4, rows),
     }
     for case, sizes in SIZES.items():
-        parameters = sum((i + 1) * o for i, o in zip(sizes, sizes[1:], strict=False))
+        parameters = sum((i + 1) * o for i, o in itertools.pairwise(sizes))
         X, w0 = rng.standard_normal((rows, 5)), 0.5 * rng.standard_normal(parameters)
         weights = np.ones(rows) if case == "scce" else rng.uniform(0, 3, rows)
         data = [torch.tensor(each) for each in (X, labels[case], weights)]
