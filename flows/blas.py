@@ -1,7 +1,6 @@
-"""What a worker does to its BLAS: one thread, and as before when the plugin goes."""
+"""What a worker that was started without us does to its BLAS: one thread, and as before when the plugin goes."""
 
 import importlib
-from typing import Any
 
 from distributed import Worker, WorkerPlugin
 from threadpoolctl import threadpool_limits
@@ -10,14 +9,15 @@ __all__ = ["OneBlasThread"]
 
 
 class OneBlasThread(WorkerPlugin):
-    """Limits the BLAS of a worker to one thread, on workers of today and of tomorrow."""
+    """Limits BLAS to one thread, on the workers of now and on those that come later."""
 
-    def setup(self, worker: Worker) -> None:  # noqa: ARG002  the signature is Dask's
-        importlib.import_module("numpy")  # its BLAS cannot be limited before it is loaded
+    def setup(self, worker: Worker) -> None:
+        """Limit it; NumPy is imported first, since a BLAS that is not loaded cannot be limited."""
+        del worker
+        importlib.import_module("numpy")
         self._limits = threadpool_limits(1, "blas")
 
-    def teardown(self, worker: Worker) -> None:  # noqa: ARG002
+    def teardown(self, worker: Worker) -> None:
+        """As many threads as before."""
+        del worker
         self._limits.restore_original_limits()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), ()

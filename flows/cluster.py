@@ -16,7 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.local_cluster import SETTINGS, ClusterError, starting
+from flows.lifeline import NoAnswerError
+from flows.local_cluster import SETTINGS, starting
 
 if TYPE_CHECKING:
     from distributed import Client, Security, WorkerPlugin
@@ -26,6 +27,13 @@ __all__ = ["ClusterError", "ClusterWarning", "blas_threads", "cluster", "worker_
 _CODE = ("pipelines", "dlflow", "flows")
 _SAME = ("dask", "distributed", "cloudpickle", "numpy", "pyarrow", "dlflow")
 _SCHEDULER_SETTINGS = tuple(name for name in SETTINGS if name.startswith("distributed.scheduler."))
+_START_S = 60.0  # for a cluster of our own, on a machine that has other work too
+
+
+class ClusterError(Exception):
+    """The cluster cannot be used: not reached, without our code, other versions. Correct what the message names."""
+
+    exit_code = 3
 
 
 class ClusterWarning(UserWarning):
@@ -52,22 +60,45 @@ def cluster(
 
     Raises: ClusterError if it cannot be reached, lacks our code or has it in other versions.
     """
+    if scheduler:
+        with _configured(), _connected(scheduler, tls, deadline_s) as client:
+            yield client
+        return
+    with (
+        starting(workers=workers, threads=threads, memory_limit=memory_limit, log=log) as host,
+        _configured(),
+    ):
+        from distributed import Client, Security  # noqa: PLC0415  while the cluster starts
+
+        try:
+            answer = host.answer(_START_S)
+        except NoAnswerError as error:
+            raise ClusterError(
+                f"the local cluster did not start: {error}; expected worker processes on this machine; "
+                "look at its memory and processes, or run without workers"
+            ) from error
+        security = Security(require_encryption=True, **answer["security"])
+        with Client(answer["address"], security=security, name="dlflow") as client:
+            _limit_blas(client)
+            yield client
+
+
+@contextmanager
+def _configured() -> Iterator[None]:
+    """Our settings; what distributed has to say goes where the program's own logging goes, and is a warning at least."""
     import dask  # noqa: PLC0415  not needed where a run has nothing to do
+    import distributed  # noqa: F401, PLC0415  before the settings: it adds its defaults to them
 
-    logging.getLogger("distributed").setLevel(logging.WARNING)  # where distributed has been imported already
+    logger = logging.getLogger("distributed")
+    before = logger.level, logger.handlers, logger.propagate
     with dask.config.set(dict(SETTINGS)):
-        if scheduler:
-            with _connected(scheduler, tls, deadline_s) as client:
-                yield client
-            return
-        with starting(workers=workers, threads=threads, memory_limit=memory_limit, log=log) as local:
-            from distributed import Client, Security  # noqa: PLC0415  while the cluster starts
-
-            answer = local.answer()
-            security = Security(require_encryption=True, **answer["security"])
-            with Client(answer["address"], security=security, name="dlflow") as client:
-                _limit_blas(client)
-                yield client
+        logger.setLevel(logging.WARNING)
+        logger.handlers, logger.propagate = [], True
+        try:
+            yield
+        finally:
+            logger.setLevel(before[0])
+            logger.handlers, logger.propagate = before[1:]
 
 
 def worker_pids(client: "Client") -> dict[str, int]:
@@ -182,7 +213,7 @@ def _compare_settings(client: "Client", address: str) -> None:
     for name in _SCHEDULER_SETTINGS:
         theirs = client.run_on_scheduler(dask.config.get, name, None)
         if _plain(theirs) != _plain(SETTINGS[name]):
-            other.append(f"{name} is {theirs!r}, not {_plain(SETTINGS[name])!r}")
+            other.append(f"{name} is {theirs!r}, not {SETTINGS[name]!r}")
     if other:
         warnings.warn(
             f"scheduler {address!r}: {'; '.join(other)}; set it in Dask's configuration there and start it again, "

@@ -4,6 +4,7 @@ import shutil
 from importlib.resources import files
 from pathlib import Path
 
+from flows.driver import driver
 from flows.example import generate
 from flows.project import open_project
 from flows.run import run_project
@@ -27,23 +28,24 @@ def demo(folder: Path, *, rows: int, seed: int, workers: int, prefect: bool, kil
         shutil.rmtree(folder)
     terminal = Terminal()
     terminal.say(f"dlflow demo · {workers or 1} {'worker' if workers <= 1 else 'workers'} · {rows:,} orders · ./{folder}")
-    if not (folder / "pipeline.toml").exists():
-        new_project(folder, rows=rows, seed=seed)
-        (folder / MARK).touch()
-    project = open_project(folder / "pipeline.toml")
     options = Options(workers=workers, prove=workers > 0, kill_worker=kill_worker and workers > 0)
     following = (f"cd {folder} && dlflow plan", "dlflow new shop", "dlflow demo --kill-worker")
-    run_project(project, plan_of(project), options, terminal, prefect=prefect, following=following)
+    with driver(prefect, folder / "prefect") as chosen:  # a server takes seconds to start: data are made meanwhile
+        if not (folder / "pipeline.toml").exists():
+            new_project(folder, rows=rows, seed=seed)
+        (folder / MARK).touch()
+        project = open_project(folder / "pipeline.toml")
+        run_project(project, plan_of(project), options, terminal, chosen, following=following)
 
 
 def new_project(folder: Path, *, rows: int, seed: int) -> None:
-    """A folder with a pipeline file and example data.
+    """A pipeline file and example data in a folder.
 
-    Raises: SpecError if it is there and not empty.
+    Raises: SpecError if there is one already.
     """
-    if folder.exists() and any(folder.iterdir()):
-        raise SpecError(f"{folder} is there and not empty; choose another name")
-    (folder / "data").mkdir(parents=True)
-    generate(folder / "data", rows=rows, seed=seed)
+    if (folder / "pipeline.toml").exists() or (folder / "data").exists():
+        raise SpecError(f"{folder} has a project already; choose another name")
+    folder.mkdir(parents=True, exist_ok=True)
+    generate(folder, rows=rows, seed=seed)
     template = files("flows") / "gallery" / "orders" / "pipeline.toml"
     (folder / "pipeline.toml").write_text(template.read_text("utf-8"), "utf-8")

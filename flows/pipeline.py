@@ -1,10 +1,11 @@
 """The Prefect driver: the same steps as Prefect tasks of one flow run, Dask inside them.
 
-One Prefect task per step, never one per partition (104 ms each); the truth is what is committed, so nothing of a
-result is stored with Prefect. No `from __future__ import annotations` here: a deployed run could not read the types.
+One Prefect task per step, never one per partition (104 ms each). The truth is what is committed: nothing of a result
+is stored with Prefect. No `from __future__ import annotations` here: a deployed run could not read the types.
 """
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 from flows.session import Session
@@ -15,32 +16,34 @@ __all__ = ["run_as_flow"]
 STEP_TIMEOUT_S = 24 * 3600
 
 
-
-def run_as_flow(session: Session, api: str) -> None:
-    """Take the steps of a session as one flow run at the Prefect API.
+def run_as_flow(session: Session, api: Callable[[], str]) -> None:
+    """Take the steps of a session as one flow run; `api` waits for the address of the Prefect API.
 
     Raises: what a step raises, as itself.
     """
-    os.environ["PREFECT_API_URL"] = api
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("DO_NOT_TRACK", "1")
     from prefect import flow, task  # noqa: PLC0415 - 1.5 s, and the settings above come first
     from prefect.artifacts import create_link_artifact, create_table_artifact  # noqa: PLC0415
     from prefect.cache_policies import NO_CACHE  # noqa: PLC0415
+    from prefect.settings import PREFECT_API_URL, temporary_settings  # noqa: PLC0415
 
     @task(cache_policy=NO_CACHE, timeout_seconds=STEP_TIMEOUT_S, persist_result=False)
     def take(step: RunStep) -> None:
         made = step.do(session)
         create_table_artifact(_rows(step, made), key=_key(step.name), description=step.name)
 
+    # A flow's parameters are stored in clear: these two, never the session.
     @flow(name=session.project.pipeline.name, flow_run_name=session.run, persist_result=False)
     def pipeline(file: str, workers: int) -> None:
         for step in steps_of(session):
             take.with_options(name=step.name, task_run_name=step.name)(step)
         record = finish(session)
         create_link_artifact(f"file://{record['report_path']}", key=_key(f"{file}-report"), link_text="report")
+        del workers
 
-    pipeline(session.project.pipeline.file.name, session.options.workers or 0)
+    with temporary_settings({PREFECT_API_URL: api()}):
+        pipeline(session.project.pipeline.file.name, session.workers)
 
 
 def _rows(step: RunStep, made: dict[str, Any]) -> list[dict[str, Any]]:

@@ -1,18 +1,17 @@
-"""One run of a pipeline file: plan, choose the driver, take the steps, say what came of it."""
+"""One run of a pipeline file: plan, take the steps, say what came of it."""
 
 from collections.abc import Mapping
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from flows.driver import Driver, driver
 from flows.project import Project, open_project
-from flows.session import Options, Session, open_session, plan_of
-from flows.steps import finish, steps_of
+from flows.session import Options, open_session, plan_of
 from flows.terminal import Terminal, summary
 from flows.training import current_model
 from pipelines.plan import Plan
 
-__all__ = ["drive", "plan_text", "run_file", "run_project", "up_to_date"]
+__all__ = ["plan_text", "run_file", "run_project", "up_to_date"]
 
 
 def run_file(file: Path, settings: Mapping[str, str], options: Options, *, prefect: bool | None) -> dict[str, Any] | None:
@@ -24,44 +23,22 @@ def run_file(file: Path, settings: Mapping[str, str], options: Options, *, prefe
         names = ", ".join([*plan.tables, *project.models])
         terminal.say(f"dlflow {project.pipeline.name}: nothing to do, all up to date: {names}")
         return None
-    return run_project(project, plan, options, terminal, prefect=prefect)
+    with driver(prefect, project.state / "prefect") as chosen:
+        if chosen.why:
+            terminal.say(f"driver: {chosen.why}")
+        return run_project(project, plan, options, terminal, chosen)
 
 
 def run_project(
-    project: Project, plan: Plan, options: Options, terminal: Terminal, *, prefect: bool | None, following: tuple[str, ...] = ()
+    project: Project, plan: Plan, options: Options, terminal: Terminal, chosen: Driver, *, following: tuple[str, ...] = ()
 ) -> dict[str, Any]:
-    """Run with the chosen driver, and show the summary."""
-    from flows.server import configured_api  # noqa: PLC0415
-
-    api = configured_api()
-    chosen = prefect if prefect is not None else api is not None
-    with terminal, ExitStack() as stack:
-        server = None
-        if chosen and api is None:
-            from flows.server import temporary_server  # noqa: PLC0415
-
-            server = stack.enter_context(temporary_server(project.state / "prefect"))
-        if prefect is None:
-            terminal.say(f"driver: {f'Prefect at {api}' if chosen else 'direct (no Prefect API is configured; --prefect starts one)'}")
-        driver = "prefect" if chosen else "direct"
-        session = stack.enter_context(open_session(project, plan, options, terminal, driver=driver))
-        if chosen:
-            from flows.pipeline import run_as_flow  # noqa: PLC0415 - 1.5 s, while the server and the cluster start
-
-            run_as_flow(session, api if server is None else server.wait())
-        else:
-            drive(session)
-        record = {**session.record, "next": list(following)}
+    """Run with a driver, and show the summary; the record."""
+    with terminal, open_session(project, plan, options, terminal, driver=chosen.name) as session:
+        chosen.run(session)
+    record = {**session.record, "next": list(following)}
     for line in summary(record):
         terminal.say(line)
     return record
-
-
-def drive(session: Session) -> None:
-    """The direct driver: one step after the other."""
-    for step in steps_of(session):
-        step.do(session)
-    finish(session)
 
 
 def up_to_date(project: Project, plan: Plan) -> bool:
@@ -83,5 +60,3 @@ def plan_text(project: Project) -> str:
         else:
             lines.append("         why: there is none with these features, settings and code")
     return "\n".join(lines)
-
-

@@ -5,6 +5,7 @@ decides only who is told that a step began and ended.
 """
 
 import contextlib
+import contextvars
 import datetime
 import logging
 import os
@@ -20,9 +21,10 @@ from flows.failures import keep_traceback
 from flows.project import Project
 from flows.terminal import Terminal
 from pipelines import warehouse
+from pipelines.inspection import build_state
 from pipelines.engine import InProcess, OnDask, Runner
 from pipelines.plan import Plan, make
-from pipelines.storage import TableRef
+from pipelines.storage import TableRef, reference
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -81,7 +83,7 @@ class Session:
             str(self.project.pipeline.warehouse / name), self._versions.get(name)
         )
         self._versions[name] = snapshot.version
-        return snapshot.reference(name)
+        return reference(name, snapshot)
 
     def committed(self, name: str, version: int) -> None:
         """This run has committed a table: later steps read this version."""
@@ -91,7 +93,7 @@ class Session:
 def plan_of(project: Project) -> Plan:
     """What the warehouse lacks."""
     return make(
-        project.pipeline, project.checked, state=warehouse.build_state, digests=project.state / "digests.json"
+        project.pipeline, project.checked, state=build_state, digests=project.state / "digests.json"
     )
 
 
@@ -125,18 +127,17 @@ def _start_cluster(stack: contextlib.ExitStack, options: Options, log: Path) -> 
 
     resources = contextlib.ExitStack()
     pool = ThreadPoolExecutor(1, "dlflow-cluster")
+    context = contextvars.copy_context()  # a client leaves in the context in which it came
 
     def start() -> "Client":
         return resources.enter_context(
             cluster(workers=options.workers, scheduler=options.scheduler, tls=options.tls, log=log)
         )
 
-    future: Future[Client | None] = pool.submit(start)
+    future: Future[Client | None] = pool.submit(context.run, start)
 
     def stop() -> None:
-        with contextlib.suppress(Exception):  # why it did not start is told where it is used
-            future.result(timeout=180)
-        resources.close()
+        pool.submit(context.run, resources.close).result(timeout=180)  # the pool's one thread has ended `start` by then
         pool.shutdown()
 
     stack.callback(stop)

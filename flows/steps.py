@@ -15,7 +15,7 @@ from typing import Any
 
 from flows import report, training
 from flows.session import Session
-from pipelines import build, inspection, publish, warehouse
+from pipelines import build, inspection, publish
 from pipelines.task import COUNTS
 
 __all__ = ["RunStep", "finish", "steps_of"]
@@ -68,8 +68,8 @@ def _table(name: str, session: Session) -> dict[str, Any]:
         "partition_by": list(plan.spec.partition_by),
         "steps": list(built.steps),
         "inputs": list(built.inputs),
-        "rejects": warehouse.reject_summary(plan.uri),
-        "checks": list(built.verdicts),
+        "rejects": inspection.reject_summary(plan.uri),
+        "checks": list(built.checks),
         "profile": inspection.profile_table(ref, session.runner),
     }
     _remember(session, made)

@@ -20,7 +20,8 @@ import numpy as np
 from dlflow import nn, registry
 from dlflow.data import Dataset, TableFile
 from dlflow.errors import ModelError, ModelFileError
-from dlflow.training import Job, Outcome, fit, load_weights
+from dlflow.training import Job, Outcome, fit
+from dlflow.training.checkpoint import load_weights
 from dlflow.training.metrics import State, charts, merge, numbers, state_of
 from flows.baselines import compare
 from flows.project import ModelSpec, Project
