@@ -1,0 +1,216 @@
+"""A gang under what the fast tests leave out: workers that hang, have no nanny, die at random; a driver or scheduler that dies."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from dataclasses import replace
+
+import pytest
+
+from dlflow.errors import GangFailed
+from dlflow.parallel.gang import fit_on
+from dlflow.training import fit
+from tests.training_jobs import cluster, job
+
+pytestmark = pytest.mark.chaos
+
+LONG = {"epochs": 150, "validation": None, "checkpoint_s": 0.05}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("faults")
+
+
+@pytest.fixture(scope="module")
+def reference(folder):
+    return fit(job(folder, "reference", **LONG))
+
+
+@pytest.fixture
+def client():
+    with cluster(3) as client:
+        yield client
+
+
+class External:
+    """A scheduler and workers that are processes of their own, as on a real cluster."""
+
+    def __init__(self, folder, stack):
+        self.folder, self._stack = folder, stack
+        self._file = folder / f"scheduler-{time.monotonic_ns()}.json"
+        self.scheduler = self._start(
+            "scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", self._file
+        )
+        self.workers = []
+
+    def worker(self, *options):
+        process = self._start(
+            "worker", "--host", "127.0.0.1", "--nthreads", "1", "--no-dashboard", "--scheduler-file", self._file,
+            "--local-directory", self.folder, *options,
+        )  # fmt: skip
+        self.workers.append(process)
+        return process
+
+    def client(self, workers):
+        from distributed import Client
+
+        client = self._stack.enter_context(Client(scheduler_file=str(self._file), timeout=60))
+        client.wait_for_workers(workers, timeout=60)
+        return client
+
+    def _start(self, kind, *options):
+        command = [sys.executable, "-m", "dask", kind, *map(str, options)]
+        log = self._stack.enter_context((self.folder / f"{kind}-{time.monotonic_ns()}.log").open("w"))
+        process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "PYTHONPATH": os.getcwd()})
+        self._stack.callback(end, process)
+        return process
+
+
+def end(process):
+    for number in (signal.SIGCONT, signal.SIGTERM):
+        if process.poll() is None:
+            process.send_signal(number)
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait(10)
+
+
+@pytest.fixture
+def external(tmp_path):
+    with ExitStack() as stack:
+        yield External(tmp_path, stack)
+
+
+def at_step(number, act):
+    """Does something at the n-th step that is told, once."""
+    events = []
+
+    def report(event):
+        events.append(event)
+        if event["event"] == "step" and sum(each["event"] == "step" for each in events) == number:
+            act()
+
+    report.events = events
+    return report
+
+
+def pids(client):
+    return [pid for _, pid in sorted(client.run(os.getpid).items())]
+
+
+@pytest.mark.parametrize("rank", [0, 1, 2])
+def test_a_rank_that_hangs_is_ended_and_costs_no_bit(client, folder, reference, rank):
+    hung = []
+
+    def hang():
+        hung.append(time.monotonic())
+        os.kill(pids(client)[rank], signal.SIGSTOP)
+
+    report = at_step(2, hang)
+    outcome = fit_on(client, job(folder, f"hang{rank}", **LONG), report=report, deadline_s=2)
+
+    restarted = [event["why"] for event in report.events if event["event"] == "restart"]
+    assert outcome.weights_sha256 == reference.weights_sha256
+    assert len(restarted) == 1
+    assert f"rank {rank} " in restarted[0]
+    assert "sent nothing for 2 s" in restarted[0]
+    assert time.monotonic() - hung[0] < 2 + 10 + 5
+
+
+def test_random_kills_cost_no_bit(client, folder, reference):
+    seed = int(os.environ.get("DLFLOW_SEED", str(time.time_ns() % 100_000)))
+    print(f"DLFLOW_SEED={seed}")
+    chance = random.Random(seed)
+    steps = []
+
+    def report(event):
+        steps.append(event["event"])
+        if event["event"] in {"step", "checkpoint", "start"} and len(steps) > 5 and chance.random() < 0.03:
+            os.kill(chance.choice(pids(client)), chance.choice([signal.SIGKILL, signal.SIGTERM]))
+
+    outcome = fit_on(client, job(folder, f"random{seed}", **LONG), report=report, max_restarts=50, deadline_s=5)
+
+    assert outcome.weights_sha256 == reference.weights_sha256
+    assert outcome.restarts
+
+
+def test_a_hung_worker_without_a_nanny_is_given_up_and_its_zombie_refused(external, folder, reference):
+    external.worker("--no-nanny", "--name", "alone")
+    external.worker("--nanny", "--name", "watched")
+    client = external.client(2)
+    (stopped,) = [pid for address, pid in client.run(os.getpid).items() if pid == external.workers[0].pid]
+    report = at_step(2, lambda: os.kill(stopped, signal.SIGSTOP))
+
+    outcome = fit_on(client, job(folder, "zombie", **LONG), report=report, deadline_s=2)
+
+    assert outcome.weights_sha256 == reference.weights_sha256
+    assert outcome.workers == 1
+    os.kill(stopped, signal.SIGCONT)  # the zombie goes on: its sockets are closed, and so it ends
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and any(client.run(at_work).values()):
+        time.sleep(0.1)
+    assert not any(client.run(at_work).values())
+    assert fit(job(folder, "zombie", **LONG)).weights_sha256 == reference.weights_sha256
+
+
+def at_work():
+    from dlflow.parallel import rank
+
+    return bool(rank._ranks)
+
+
+def test_ranks_end_when_their_driver_is_killed_and_the_next_one_resumes(external, folder, reference):
+    external.worker("--nanny")
+    external.worker("--nanny")
+    client = external.client(2)
+    endless = replace(job(folder, "orphans", **LONG), epochs=1_000_000)
+    program = f"""
+from pathlib import Path
+from dataclasses import replace
+from distributed import Client
+from dlflow.parallel.gang import fit_on
+from tests.training_jobs import job
+this = replace(job(Path({str(folder)!r}), "orphans", validation=None, checkpoint_s=0.05), epochs=1_000_000)
+with Client(scheduler_file={str(external._file)!r}) as client:
+    fit_on(client, this, report=lambda event: print(event["event"], flush=True))
+"""
+    driver = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": os.getcwd()}
+    )
+    try:
+        assert any(line.strip() == "step" for line in driver.stdout)
+        driver.kill()
+    finally:
+        driver.wait(10)
+        driver.stdout.close()
+    killed = time.monotonic()
+    while any(client.run(at_work).values()) and time.monotonic() - killed < 20:
+        time.sleep(0.05)
+
+    assert not any(client.run(at_work).values())
+    assert time.monotonic() - killed < 10
+    report = at_step(2, lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):  # also shows that the lock of the dead driver is freed
+        fit_on(client, endless, report=report, wait_s=60)
+    assert next(event for event in report.events if event["event"] == "start")["resumed"]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_loss_of_the_scheduler_is_an_error_and_the_run_can_be_resumed(external, folder, reference):
+    external.worker("--nanny")
+    client = external.client(1)
+    report = at_step(3, external.scheduler.kill)
+    began = time.monotonic()
+
+    with pytest.raises(GangFailed, match="run again to resume"):
+        fit_on(client, job(folder, "scheduler", **LONG), report=report, deadline_s=5)
+
+    assert time.monotonic() - began < 40
+    assert fit(job(folder, "scheduler", **LONG)).weights_sha256 == reference.weights_sha256
