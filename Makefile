@@ -32,7 +32,7 @@ types: .venv/ready ## static types
 	@$(PYTHON) -m mypy
 
 contracts: .venv/ready ## which package may import which
-	@.venv/bin/lint-imports
+	@.venv/bin/lint-imports --no-logo
 
 bench: .venv/ready ## timings against peers; the machine should be quiet
 	@$(PYTEST) -m bench --timeout=3600

@@ -17,6 +17,7 @@ from flows.svg import GLYPH, Frame, axes, finite, svg, text, ticks
 __all__ = ["bars", "calibration", "confusion", "histogram", "lines", "roc"]
 
 Point = tuple[float, float]
+DAY, LONGEST = len("2025-01-31"), 22  # characters of a label below a histogram
 HEAT = 5  # shades of the confusion matrix: classes of the page's style sheet
 
 
@@ -28,7 +29,9 @@ def lines(
     points = [point for points in kept.values() for point in points]
     if not points:
         return Markup()
-    frame = Frame(x=_range(x for x, _ in points), y=_padded(y for _, y in points), right=92)
+    frame = Frame(
+        x=_range(x for x, _ in points), y=_padded(y for _, y in points), width=340, height=320, right=78
+    )
     x_ticks = [tick for tick in ticks(*frame.x) if not whole_x or float(tick).is_integer()]
     parts = [axes(frame, x_ticks, ticks(*frame.y), x_label, y_label)]
     ends = _apart([frame.py(own[-1][1]) for own in kept.values() if own], gap=14)
@@ -43,7 +46,7 @@ def lines(
             parts.append(
                 f'<circle class="dot s{place}" cx="{frame.px(x):.1f}" cy="{frame.py(y):.1f}" r="3"><title>{tip}</title></circle>'
             )
-        parts.append(text(frame.px(own[-1][0]) + 8, end + 4, name[:13], f"name s{place}"))
+        parts.append(text(frame.px(own[-1][0]) + 8, end + 4, name[:11], f"name s{place}"))
     told = "; ".join(
         f"{name} from {number(own[0][1])} to {number(own[-1][1])}" for name, own in kept.items() if own
     )
@@ -73,11 +76,20 @@ def histogram(edges: Sequence[Any], counts: Sequence[int], *, title: str, unit: 
                 f'<rect class="bar" x="{frame.px(left):.1f}" y="{top:.1f}" width="{width:.1f}" height="{frame.py(0) - top:.1f}"><title>{tip}</title></rect>'
             )
     if not x_ticks:
-        parts.append(text(frame.left, frame.height - 14, str(edges[0]), "tick"))
-        parts.append(text(frame.width - frame.right, frame.height - 14, str(edges[-1]), "tick end"))
+        parts += [text(*place) for place in _end_labels(frame, str(number(edges[0])), str(number(edges[-1])))]
     peak = max(range(len(counts)), key=lambda at: counts[at])
     told = f"{count(sum(counts))} rows from {number(edges[0])} to {number(edges[-1])}, most between {number(edges[peak])} and {number(edges[peak + 1])}."
     return svg(frame.width, frame.height, title, told, parts)
+
+
+def _end_labels(frame: Frame, first: str, last: str) -> list[tuple[float, float, str, str]]:
+    """Names of the first and the last edge, short enough not to touch; of times as much as tells them apart."""
+    y, left, right = frame.height - 14, frame.left, frame.width - frame.right
+    if first == last:
+        return [((left + right) / 2, y, first[:LONGEST], "tick mid")]
+    if first[:DAY] != last[:DAY] and first[4:5] == last[4:5] == "-":
+        first, last = first[:DAY], last[:DAY]
+    return [(left, y, first[:LONGEST], "tick"), (right, y, last[:LONGEST], "tick end")]
 
 
 def bars(items: Sequence[tuple[str, float]], *, title: str, total: float | None = None) -> Markup:
@@ -85,7 +97,8 @@ def bars(items: Sequence[tuple[str, float]], *, title: str, total: float | None 
     items = [(str(name), value) for name, value in items if finite(value)]
     if not items:
         return Markup()
-    row, width, left = 20, 360, 120
+    row, width = 20, 360
+    left = int(min(max(max(len(name) for name, _ in items) * GLYPH + 12, 40), 140))
     largest = max(*(value for _, value in items), 1e-12)
     room = width - left - 104
     parts = []

@@ -13,12 +13,12 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from flows.facts import headline
-from flows.figures import count, number, plural
+from flows.figures import count, number, plural, size
 from flows.svg import GLYPH, anchor, svg
 
 __all__ = ["pipeline"]
 
-BOX, HEIGHT, GAP_X, GAP_Y, LANE, EDGE = 178, 62, 52, 16, 14, 4
+BOX, HEIGHT, GAP_X, GAP_Y, LANE, EDGE = 166, 62, 42, 16, 14, 4
 ARROW = '<defs><marker id="arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto"><path class="arrowhead" d="M0 0 8 4 0 8z"/></marker></defs>'
 SWEEPS = 6  # of ordering by the mean place of the neighbours; more change nothing on drawings of this size
 
@@ -66,7 +66,7 @@ def _nodes(record: Mapping[str, Any]) -> dict[str, _Node]:
     for table in record.get("tables") or []:
         key = f"table {table['name']}"
         kept = table.get("status") == "unchanged"
-        rows = f"{count(table.get('rows_out'))} rows"
+        rows = plural(table.get("rows_out") or 0, "row")
         version = "" if table.get("version") is None else f"version {table['version']}, "
         state = str(table.get("status") or "")
         node = _Node(
@@ -86,9 +86,15 @@ def _nodes(record: Mapping[str, Any]) -> dict[str, _Node]:
                 node.above.append(above)
     for name, files in sources.items():
         distinct = {item.get("path"): item for item in files}
-        total = sum(item.get("rows") or 0 for item in distinct.values())
-        told = (f"{count(total)} rows", plural(len(distinct), "file"))
-        nodes[f"source {name}"] = _Node(f"source {name}", "source", str(name), told)
+        known = [item["rows"] for item in distinct.values() if item.get("rows") is not None]
+        amount = (
+            plural(sum(known), "row")
+            if known
+            else size(sum(item.get("bytes") or 0 for item in distinct.values()))
+        )
+        nodes[f"source {name}"] = _Node(
+            f"source {name}", "source", str(name), (amount, plural(len(distinct), "file"))
+        )
     for model in record.get("models") or []:
         first = headline(model)
         about = [f"{count(model['parameters'])} parameters"] if model.get("parameters") else []
@@ -186,12 +192,12 @@ def _arrow(route: Sequence[_Node]) -> str:
 
 def _box(node: _Node) -> str:
     x = EDGE + node.layer * (BOX + GAP_X)
-    fits = int((BOX - 24) / (GLYPH * 1.15))
+    fits = int((BOX - 24) / (GLYPH * 1.32))
     title = node.title if len(node.title) <= fits else node.title[: fits - 1] + "…"
     parts = [f"<title>{escape(f'{node.kind} {node.title}')}</title>"]
     parts.append(f'<rect x="{x}" y="{node.y:.1f}" width="{BOX}" height="{HEIGHT}" rx="6"/>')
     parts.append(
-        f'<text class="kind end" x="{x + BOX - 10}" y="{node.y + 18:.1f}">{node.kind if len(title) < 16 else ""}</text>'
+        f'<text class="kind end" x="{x + BOX - 10}" y="{node.y + 18:.1f}">{node.kind if len(title) < 13 else ""}</text>'
     )
     for at, words in enumerate((title, *node.lines)):
         kind = "title" if at == 0 else "detail"

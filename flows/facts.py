@@ -13,6 +13,7 @@ from flows.figures import count, number, plural, short
 
 __all__ = [
     "HIGHER_IS_BETTER",
+    "NAMES",
     "Headline",
     "Tally",
     "Verdict",
@@ -141,7 +142,7 @@ def verdicts(record: Mapping[str, Any]) -> list[Verdict]:
     """The run at a glance, most important first."""
     found = [_work(record)]
     ledger = record.get("ledger") or {}
-    if ledger:
+    if ledger and built(record.get("tables") or []):
         balanced = bool(ledger.get("balanced"))
         text = "balanced" if balanced else "does not balance"
         found.append(Verdict("Ledger", "good" if balanced else "bad", text, equation(ledger)))
@@ -202,12 +203,13 @@ def _of_model(model: Mapping[str, Any], *, several: bool) -> list[Verdict]:
     proof = model.get("proof")
     if proof:
         same = bool(proof.get("identical"))
-        trained, again = model.get("workers"), proof.get("workers")
-        where = f"{short(model.get('weights_sha256'))} on {trained}, {short(proof.get('weights_sha256'))} on {again}"
+        sides = [
+            f"{short(one.get('weights_sha256'), 6)} on {plural(one.get('workers') or 1, 'worker')}"
+            for one in (model, proof)
+        ]
         text = "identical bits" if same else "weights differ"
-        found.append(
-            Verdict(f"{name}: any number of workers", "good" if same else "bad", text, f"{where} workers")
-        )
+        label = f"{name}: same weights"
+        found.append(Verdict(label, "good" if same else "bad", text, ", ".join(sides)))
     return found
 
 

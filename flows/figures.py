@@ -1,11 +1,13 @@
 """Numbers as a person reads them: thousands separators, sensible digits, humane durations, sizes and rates."""
 
 import math
+import re
 from typing import Any
 
-__all__ = ["count", "duration", "number", "percent", "plural", "rate", "short", "size"]
+__all__ = ["count", "duration", "number", "percent", "plural", "rate", "score", "short", "size"]
 
 NOTHING = "—"
+TIME = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d(?::\d\d(?:\.\d+)?)?)(?:\+00:00|Z)?")
 
 
 def count(value: float | None) -> str:
@@ -20,13 +22,14 @@ def count(value: float | None) -> str:
 def number(value: Any, digits: int = 4) -> str:
     """Any value of a profile or metric: numbers with that many significant digits, the rest as text.
 
-    >>> number(0.0312345), number(1234567.8), number(2.0), number(1.5e-9), number("2025-01-01")
-    ('0.03123', '1,234,568', '2', '1.5e-09', '2025-01-01')
+    >>> number(0.0312345), number(1234567.8), number(2.0), number(1.5e-9), number("2025-01-01T08:30:00+00:00")
+    ('0.03123', '1,234,568', '2', '1.5e-09', '2025-01-01 08:30:00')
     """
     if value is None or value == "":
         return NOTHING
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return str(value)
+        moment = TIME.fullmatch(str(value))
+        return f"{moment[1]} {moment[2]}" if moment else str(value)
     if not math.isfinite(value):
         return str(value)
     if isinstance(value, int) or (value.is_integer() and abs(value) < 1e15):
@@ -36,6 +39,19 @@ def number(value: Any, digits: int = 4) -> str:
     decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
     text = f"{value:,.{decimals}f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def score(value: Any) -> str:
+    """A metric with three decimals, so that a column of them lines up.
+
+    >>> score(0.75), score(0.0004), score(12345.6), score("high")
+    ('0.750', '< 0.001', '12,346', 'high')
+    """
+    if isinstance(value, float) and 0 < value < 0.0005:
+        return "< 0.001"
+    if isinstance(value, float) and abs(value) < 1000:
+        return f"{value:.3f}"
+    return number(value)
 
 
 def percent(share: float | None, digits: int = 1) -> str:

@@ -7,18 +7,22 @@ them. Every value of the record is escaped by the template; only the drawings of
 import base64
 import hashlib
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from flows import charts, drawing
-from flows.facts import HIGHER_IS_BETTER, NAMES, equation, tally, verdicts
-from flows.figures import count, duration, number, percent, plural, rate, short, size
+from flows.facts import HIGHER_IS_BETTER, NAMES, built, equation, tally, verdicts
+from flows.figures import count, duration, number, percent, plural, rate, score, short, size
 from flows.svg import anchor
 
 __all__ = ["render", "write"]
 
 TEMPLATES = Path(__file__).parent / "templates"
+COMPACT_TIME = re.compile(r"(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)")
+FILES_SHOWN = 40  # of one table; the record has all of them
+FEW = 12  # distinct values of a column whose frequencies say more than a histogram
 PARTS = ("rows_out", "quarantined", "deduplicated", "filtered")  # what becomes of rows_in + added
 
 # What a part of a record holds where it is not given: the template then needs no word about missing parts.
@@ -83,12 +87,14 @@ def render(record: Mapping[str, Any]) -> str:
         percent=percent,
         plural=plural,
         rate=rate,
+        score=score,
         short=short,
         size=size,
     )
     environment.tests["in_any"] = lambda part, steps: any(step[part] for step in steps)
     style = (TEMPLATES / "report.css").read_text("utf-8")
     whole = _complete(record)
+    moved = built(whole["tables"]) or whole["tables"]
     return environment.get_template("report.html.j2").render(
         record=whole,
         style=style,
@@ -98,11 +104,10 @@ def render(record: Mapping[str, Any]) -> str:
         verdicts=verdicts(whole),
         checks=tally(whole),
         drawing=drawing.pipeline(whole),
-        ledger_rows=[_ledger_row(table) for table in whole["tables"]],
-        ledger_sum=_ledger_row(
-            {"name": "all tables", **{key: sum(t[key] for t in whole["tables"]) for key in COUNTS}}
-        ),
+        ledger_rows=[_ledger_row(table) for table in moved],
+        ledger_sum=_ledger_row({"name": "all tables", **{key: sum(t[key] for t in moved) for key in COUNTS}}),
         parts=PARTS,
+        files_shown=FILES_SHOWN,
         equation=equation,
         lineage=list(_lineage(whole)),
         models=[_model(model) for model in whole["models"]],
@@ -116,7 +121,12 @@ def render(record: Mapping[str, Any]) -> str:
 
 
 def _subtitle(record: Mapping[str, Any]) -> str:
-    said = [f"run {record['run']}" if record["run"] else "", str(record["started"]).replace("T", " ")]
+    started = str(record["started"])
+    compact = COMPACT_TIME.fullmatch(started)
+    moment = (
+        "{}-{}-{} {}:{}:{} UTC".format(*compact.groups()) if compact else number(started) if started else ""
+    )
+    said = [f"run {record['run']}" if record["run"] else "", moment]
     said += [] if record["seconds"] is None else [duration(record["seconds"])]
     said += [] if record["workers"] is None else [plural(record["workers"], "worker")]
     return " · ".join(part for part in said if part)
@@ -127,19 +137,51 @@ def _complete(record: Mapping[str, Any]) -> dict[str, Any]:
     whole = _with(RECORD, record)
     whole["tables"] = [_complete_table(table) for table in whole["tables"]]
     whole["models"] = [_with(MODEL, model) for model in whole["models"]]
+    _shorten(whole, f"{Path(whole['file']).parent}/" if whole["file"] else "")
     return whole
+
+
+def _shorten(whole: dict[str, Any], folder: str) -> None:
+    """Paths inside the pipeline's folder lose it: they are read more easily, and tell nothing of the machine."""
+    samples = (
+        sample for table in whole["tables"] for reject in table["rejects"] for sample in reject["samples"]
+    )
+    inputs = (item for table in whole["tables"] for item in table["inputs"])
+    for holder, key in (
+        *((one, "source") for one in samples),
+        *((one, "path") for one in (*inputs, *whole["models"])),
+    ):
+        holder[key] = str(holder[key]).removeprefix(folder) if holder[key] is not None else None
+    whole["file"] = str(whole["file"]).removeprefix(folder)
 
 
 def _complete_table(table: Mapping[str, Any]) -> dict[str, Any]:
     whole = _with(TABLE, table)
     whole["steps"] = [_with(STEP, step) for step in whole["steps"]]
-    whole["inputs"] = [_with(INPUT, item) for item in whole["inputs"]]
+    whole["inputs"] = _merged([_with(INPUT, item) for item in whole["inputs"]])
     whole["checks"] = [_with(CHECK, check) for check in whole["checks"]]
     whole["rejects"] = [_with(REJECT, reject) for reject in whole["rejects"]]
     for reject in whole["rejects"]:
         reject["samples"] = [_with(SAMPLE, sample) for sample in reject["samples"]]
     whole["profile"] = {name: _with(COLUMN, column) for name, column in whole["profile"].items()}
     return whole
+
+
+def _merged(inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A table that was read from many files is one input; files of sources stay apart, each has its digest."""
+    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for item in inputs:
+        key = (
+            item["kind"],
+            item["name"],
+            item["version"],
+            item["path"] if item["kind"] == "source" else None,
+        )
+        if key not in found:
+            found[key] = item if item["kind"] == "source" else {**item, "path": ""}
+        elif item["rows"] is not None:
+            found[key]["rows"] = (found[key]["rows"] or 0) + item["rows"]
+    return list(found.values())
 
 
 def _with(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -153,26 +195,32 @@ def _ledger_row(table: Mapping[str, Any]) -> dict[str, Any]:
 
 def _column(name: str, column: Mapping[str, Any]) -> dict[str, Any]:
     """A column of the profile with its picture: a histogram, or the most frequent values, or neither."""
-    shape = column["histogram"] or {}
+    shape, top = column["histogram"] or {}, [(value, n) for value, n in column["top"]]
+    values = sum(n for value, n in top if value is not None)
+    if shape and 1 < len(top) <= FEW and values == column["rows"] - column["nulls"]:
+        shape, top = {}, sorted(top, key=lambda pair: (pair[0] is None, pair[0]))
     picture = charts.histogram(
         shape.get("edges") or [], shape.get("counts") or [], title=f"Distribution of {name}"
     )
-    if not picture and column["top"]:
-        top = [("(missing)" if value is None else str(value), n) for value, n in column["top"][:8]]
-        picture = charts.bars(top, title=f"Most frequent values of {name}", total=column["rows"] or None)
+    if not picture and top:
+        named = [("(missing)" if value is None else number(value), n) for value, n in top[:FEW]]
+        picture = charts.bars(named, title=f"Most frequent values of {name}", total=column["rows"] or None)
     return {"name": name, **column, "picture": picture}
 
 
 def _model(model: Mapping[str, Any]) -> dict[str, Any]:
     """A model with its pictures and one table of all metrics: the splits, then the baselines."""
     history = [entry for entry in model["history"] if entry.get("epoch") is not None]
+    first = min((entry["epoch"] for entry in history), default=1)
     curves = {
-        name: [(entry["epoch"], entry[key]) for entry in history if entry.get(key) is not None]
+        name: [(entry["epoch"] + (first == 0), entry[key]) for entry in history if entry.get(key) is not None]
         for name, key in (("train", "loss"), ("validation", "val_loss"))
     }
     splits = [(split, metrics) for split, metrics in model["metrics"].items() if metrics]
     rivals = [(str(rival.get("name")), rival.get("metrics") or {}) for rival in model["baselines"]]
-    metrics = list(dict.fromkeys(metric for _, found in (*splits, *rivals) for metric in found))
+    metrics = list(
+        dict.fromkeys(metric for _, found in (*splits, *rivals) for metric in found if metric != "rows")
+    )
     return {
         **model,
         "learning": charts.lines(
@@ -219,7 +267,8 @@ def _lineage(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                 for item in inputs
                 if item["kind"] != "source"
             ],
-            "files": [item for item in inputs if item["kind"] == "source"],
+            "files": [item for item in inputs if item["kind"] == "source"][:FILES_SHOWN],
+            "more": max(sum(item["kind"] == "source" for item in inputs) - FILES_SHOWN, 0),
         }
 
     for model in record["models"]:

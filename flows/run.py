@@ -9,6 +9,7 @@ from flows.project import Project, open_project
 from flows.session import Options, open_session, plan_of
 from flows.terminal import Terminal, summary
 from flows.training import current_model
+from pipelines import ledger
 from pipelines.plan import Plan
 
 __all__ = ["plan_text", "run_file", "run_project", "up_to_date"]
@@ -17,6 +18,7 @@ __all__ = ["plan_text", "run_file", "run_project", "up_to_date"]
 def run_file(file: Path, settings: Mapping[str, str], options: Options, *, prefect: bool | None) -> dict[str, Any] | None:
     """Run a pipeline file; the record, or None if there was nothing to do."""
     project = open_project(file, settings)
+    ledger.repair(str(project.pipeline.warehouse))  # after a crash between a commit and its entries
     plan = plan_of(project)
     terminal = Terminal()
     if up_to_date(project, plan) and not options.prove:

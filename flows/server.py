@@ -20,7 +20,15 @@ from flows.lifeline import Child, Life, NoAnswerError, child
 
 __all__ = ["Server", "ServerError", "configured_api", "serve", "temporary_server"]
 
-_IDLE = ("SCHEDULER", "LATE_RUNS", "FOREMAN", "CANCELLATION_CLEANUP", "PAUSE_EXPIRATIONS", "REPOSSESSOR", "TRIGGERS")
+_IDLE = (
+    "SCHEDULER",
+    "LATE_RUNS",
+    "FOREMAN",
+    "CANCELLATION_CLEANUP",
+    "PAUSE_EXPIRATIONS",
+    "REPOSSESSOR",
+    "TRIGGERS",
+)
 """Services that a server of one run has no work for: nothing is scheduled, handed to workers or triggered there."""
 
 
@@ -66,7 +74,13 @@ def temporary_server(folder: Path, *, scheduling: bool = False) -> Iterator[Serv
     services = {} if scheduling else {f"PREFECT_SERVER_SERVICES_{name}_ENABLED": "false" for name in _IDLE}
     with child(
         "flows.server:serve",
-        {"outside": [name for name in os.environ if name.startswith("PREFECT_") and name not in {*settings, *services}]},
+        {
+            "outside": [
+                name
+                for name in os.environ
+                if name.startswith("PREFECT_") and name not in {*settings, *services}
+            ]
+        },
         environment={**settings, **services, "PREFECT_SERVER_UI_ENABLED": "false"},
         log=folder / "server.log",
     ) as process:
@@ -80,16 +94,21 @@ def serve(life: Life, *, outside: list[str]) -> None:
     listener = socket.create_server(("127.0.0.1", 0), backlog=128)
     life.answer(f"http://127.0.0.1:{listener.getsockname()[1]}/api")
 
-    import uvicorn  # noqa: PLC0415  the rest takes seconds
-    from prefect.server.api.server import create_app  # noqa: PLC0415
-
-    server = uvicorn.Server(uvicorn.Config(create_app(final=True), log_level="warning", timeout_graceful_shutdown=2))
+    server: Any = None
 
     def end() -> None:
         life.cut.wait()
+        if server is None or not server.started:  # it would first migrate its database to the end
+            life.leave()
         server.should_exit = True
 
     threading.Thread(target=end, daemon=True, name="end").start()
+    import uvicorn  # noqa: PLC0415  the rest takes seconds
+    from prefect.server.api.server import create_app  # noqa: PLC0415
+
+    server = uvicorn.Server(
+        uvicorn.Config(create_app(final=True), log_level="warning", timeout_graceful_shutdown=2)
+    )
     server.run(sockets=[listener])
     life.leave()  # else its database threads keep it for another second
 

@@ -154,6 +154,7 @@ def _logging_to(path: Path) -> Iterator[None]:
     level = root.level
     root.addHandler(handler)
     root.setLevel(min(level, logging.INFO) if level else logging.INFO)
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # Prefect's client: a line per request
     try:
         yield
     finally:

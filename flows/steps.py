@@ -40,16 +40,17 @@ def steps_of(session: Session) -> list[RunStep]:
 
 def _table(name: str, session: Session) -> dict[str, Any]:
     plan = session.plan.tables[name]
-    started = time.monotonic()
     if plan.current:
         made = _remembered(session, name)
         if made is not None:
             session.record.setdefault("tables", []).append({**made, "status": "unchanged", "why": []})
             return made
     session.terminal.step_started(name)
+    runner = session.runner  # waits for the cluster, which is not this step's time
+    started = time.monotonic()
     built = build.build(
         plan,
-        session.runner,
+        runner,
         reference=session.reference,
         run=session.run,
         progress=lambda table, done, total, rows: session.terminal.step_progress(table, done, total, rows),
@@ -70,7 +71,7 @@ def _table(name: str, session: Session) -> dict[str, Any]:
         "inputs": list(built.inputs),
         "rejects": inspection.reject_summary(plan.uri),
         "checks": list(built.checks),
-        "profile": inspection.profile_table(ref, session.runner),
+        "profile": inspection.profile_table(ref, runner),
     }
     _remember(session, made)
     session.record.setdefault("tables", []).append(made)

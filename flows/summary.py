@@ -12,8 +12,15 @@ WIDTH = 100
 LABEL = 11
 MARK = 82  # column of the mark and the time at the end of a line
 MODELS_SHOWN = 4
-OF_JOINS = ("resolved", "unmatched")
-WORDS = {"resolved": "contradictions resolved", "filled": "values filled", "clipped": "clipped"}
+CLEANED = {  # first words of the notes of cleaning steps, in the order in which they are told
+    "filled": "values filled",
+    "outliers": "outliers",
+    "nulled": "made null",
+    "mapped": "mapped",
+    "trimmed": "trimmed",
+    "rewritten": "rewritten",
+}
+INTEGRATED = {"contradictions": "contradictions resolved", "unmatched": "unmatched"}
 
 
 def line(label: str, text: str | Iterable[str], mark: str = "") -> str:
@@ -61,7 +68,7 @@ def _first(record: Mapping[str, Any]) -> str:
     if record.get("workers"):
         parts.append(plural(record["workers"], "worker"))
     if record.get("run"):
-        parts.append(f"run {short(str(record['run']), 20)}")
+        parts.append(f"run {short(str(record['run']), 24)}")
     parts.append(duration(record.get("seconds")))
     return _fit(parts, WIDTH)
 
@@ -88,8 +95,8 @@ def _clean(made: list[Mapping[str, Any]]) -> list[str]:
     parts = [f"{count(quarantined)} quarantined" + (f" ({plural(len(rules), 'rule')})" if rules else "")]
     parts.append(plural(duplicates, "duplicate"))
     parts += [f"{count(left_out)} left out"] if left_out else []
-    found = sorted(notes(made).items(), key=lambda note: note[0] not in WORDS)
-    parts += [f"{count(n)} {WORDS.get(word, word)}" for word, n in found if word not in OF_JOINS]
+    found = notes(made)
+    parts += [f"{count(found[word])} {told}" for word, told in CLEANED.items() if word in found]
     return [line("clean", parts)]
 
 
@@ -100,7 +107,7 @@ def _integrate(made: list[Mapping[str, Any]]) -> list[str]:
         if len(_inputs(table, "table")) > 1
     ]
     found = notes(made)
-    extra = [f"{count(found[word])} {WORDS.get(word, word)}" for word in OF_JOINS if word in found]
+    extra = [f"{count(found[word])} {told}" for word, told in INTEGRATED.items() if word in found]
     return [line("integrate", [*joined, *extra])] if joined or extra else []
 
 

@@ -5,6 +5,7 @@ import datetime
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ __all__ = ["print_history", "print_query", "print_tables"]
 
 def print_tables(root: Path, *, as_json: bool) -> None:
     """One line per table."""
-    found = [dict(table) for table in warehouse.tables(root)]
+    found = [asdict(table) for table in warehouse.tables(str(root))]
     if as_json:
         _print_json(found)
     elif not found:
@@ -30,7 +31,8 @@ def print_tables(root: Path, *, as_json: bool) -> None:
 
 def print_history(root: Path, table: str, *, as_json: bool) -> None:
     """One line per version, newest first."""
-    found = [dict(version) for version in warehouse.history(str(root / table))]
+    events = warehouse.history(str(warehouse.Snapshot.open(str(root / table)).uri))
+    found = [{key: value for key, value in asdict(event).items() if key != "record" or as_json} for event in events]
     if as_json:
         _print_json(found)
     else:
@@ -39,7 +41,7 @@ def print_history(root: Path, table: str, *, as_json: bool) -> None:
 
 def print_query(root: Path, query: str, *, form: str, limit: int) -> None:
     """The answer to a query."""
-    answer = warehouse.sql(root, query)
+    answer = warehouse.sql(str(root), query)
     if form == "json":
         _print_json(answer.to_pylist())
     elif form == "csv":

@@ -158,7 +158,7 @@ def _run(session: Session, name: str, job: Job, *, workers: int | None, kill: bo
 
     if session.client is None:
         return fit(job, tell)
-    from dlflow.parallel import fit_on  # noqa: PLC0415 - Dask is imported only where a cluster is used
+    from dlflow.parallel.gang import fit_on  # noqa: PLC0415 - Dask is imported only where a cluster is used
 
     return fit_on(session.client, job, workers=workers, report=_killing(session, tell) if kill else tell)
 
@@ -243,12 +243,14 @@ def _verdict(metrics: Mapping[str, Mapping[str, Any]], task: str) -> str:
     if held is None or metrics[TRAIN].get(name) is None or held.get(name) is None:
         return "no validation rows: over-fitting cannot be judged"
     gap = metrics[TRAIN][name] - held[name]
-    text = f"{name} {metrics[TRAIN][name]:.3f} on training rows, {held[name]:.3f} on held-out rows (gap {gap:+.3f})"
-    return f"over-fitting: {text}; add l2 or dropout, or stop earlier" if gap > OVERFIT else f"no over-fitting: {text}"
+    if gap > OVERFIT:
+        return f"over-fitting (gap {gap:+.3f}): add l2 or dropout, or stop earlier"
+    return f"no over-fitting (gap {gap:+.3f})"
 
 
 def _architecture(model: nn.Model) -> list[str]:
-    return [f"{layer} -> {shape}" for layer, shape in zip(model.layers, model.shapes, strict=True)]
+    """Layers in words: "dense 64 relu"."""
+    return [" ".join(str(value) for value in nn.layer_to(layer).values()) for layer in model.layers]
 
 
 def _fingerprint(spec: ModelSpec, table: str) -> str:

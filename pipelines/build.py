@@ -82,6 +82,9 @@ class _Passes:
     def finish(self) -> publish.Made:
         """All passes; what there is to publish."""
         reads, schema, read = self._first_reads()
+        for name in self.plan.spec.joined:
+            other = self.reference(name)
+            read.append({"name": name, "path": str(Path(self.plan.uri).parent / name), "rows": other.rows, "version": other.version})
         self.inputs.write_text(json.dumps([one["path"] for one in read]), "utf-8")
         maps: list[Map] = []
         for step in self.plan.spec.steps:

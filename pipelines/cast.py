@@ -46,8 +46,9 @@ def cast(
 ) -> Rows:
     """Rows of the declared types from columns of text (null: missing) and their origin.
 
-    `null`: texts that mean missing, for fields that name none. `wrong`: of a source with types of its own, what was found
-    in cells that have another one ("text 'a'"); their text is null. `where`: name of the file, for errors.
+    A column may have its declared type already; it is then only checked. `null`: texts that mean missing, for fields that
+    name none. `wrong`: of a source with types of its own, what was found in cells that have another one ("text 'a'");
+    their text is null. `where`: name of the file, for errors.
 
     Raises: InputError at the first bad value of a column with on_error = "fail".
     """
@@ -119,9 +120,10 @@ class _Column:
     def read(self) -> tuple[pa.Array, list[tuple[str, np.ndarray]]]:
         """The values, and the rows that break each rule; a row breaks at most one."""
         field = self.field
-        values, bad = reader(field.type, pattern=field.format, zone=field.zone, decimal=self.decimal)(
-            self.text
-        )
+        values, bad = self.text, nowhere()
+        if values.type == pa.string():
+            read = reader(field.type, pattern=field.format, zone=field.zone, decimal=self.decimal)
+            values, bad = read(self.text)
         failures = [("type", bad)]
         missing = pc.is_null(self.text)
         if self.wrong is not None:
@@ -159,7 +161,8 @@ class _Column:
         if found is not None:
             what = found.partition(" ")[0] if self.field.privacy else found
             return f"column {self.name!r}: {what} found, {self.field.type} expected"
-        text = self.text[row].as_py()
+        value = self.text[row].as_py()
+        text = None if value is None else str(value)
         if (rule, text) not in self.messages:
             self.messages[rule, text] = self._message(rule, text)
         return self.messages[rule, text]
@@ -186,6 +189,8 @@ def _shown(text: str) -> str:
 
 
 def _prepared(text: pa.StringArray, field: Field, null: tuple[str, ...]) -> pa.StringArray:
+    if text.type != pa.string():
+        return text
     if field.trim:
         text = pc.utf8_trim(text, " \t")
     tokens = null if field.null is None else field.null

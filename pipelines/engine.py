@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pipelines.errors import PartFailed, PipelineError
+from pipelines.errors import PartFailed
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -139,9 +139,9 @@ class OnDask:
                 continue
             error = future.exception(timeout=60) if future.status == "error" else ConnectionError(f"the scheduler has {future.status} it")
             attempts[number] = attempts.get(number, 1) + 1
-            if not _is_of_the_machine(error) or attempts[number] > ATTEMPTS:
-                if isinstance(error, PipelineError) or not _is_of_the_machine(error):
-                    raise error
+            if not _is_of_the_machine(error):
+                raise error
+            if getattr(error, "errno", None) in FINAL or attempts[number] > ATTEMPTS:
                 raise PartFailed(_sentence(f"{name}, part {number}", error)) from error
             again = self.client.submit(fn, items[number], key=f"{name}-{number}-again-{attempts[number]}-{id(futures)}", pure=False)
             futures[number] = again
@@ -169,11 +169,7 @@ def _merge_all(merge: Callable[[Any, Any], Any], states: list[Any]) -> Any:
 
 
 def _is_of_the_machine(error: BaseException) -> bool:
-    if isinstance(error, PipelineError):
-        return False
-    if isinstance(error, OSError):
-        return error.errno not in FINAL
-    return type(error).__name__ in {"KilledWorker", "CommClosedError", "FutureCancelledError", "CancelledError", "NoValidWorkerError"}
+    return isinstance(error, OSError) or type(error).__name__ in {"KilledWorker", "CommClosedError", "FutureCancelledError", "CancelledError", "NoValidWorkerError"}
 
 
 def _sentence(name: str, error: BaseException) -> str:

@@ -26,7 +26,6 @@ NAMES = (
     "commit.after_log",
     "ledger.before_commit",
     "ledger.after_commit",
-    "model.before_rename",
 )
 _ERRNO = {"enospc": errno.ENOSPC, "eio": errno.EIO}
 _arrivals: dict[str, int] = {}

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 
 from pipelines import profile, warehouse
 from pipelines.engine import Runner
-from pipelines.stage import data_columns
-from pipelines.parts import table_reads
+from pipelines.stage import Sketch
+from pipelines.parts import file_reads
 from pipelines.storage import TableRef
 from pipelines.task import TableFiles, read_task
 
@@ -30,6 +30,34 @@ def build_state(uri: str, fingerprint: str) -> tuple[bool, Mapping[str, Any] | N
         if parts := event.record.get("parts"):
             return False, parts
     return False, {}
+
+
+def profile_table(ref: TableRef, runner: Runner) -> dict[str, Any]:
+    """The profile of every column; vectors are left out, they have a column each where they were made from."""
+    columns = tuple(field for field in ref.columns if not pa.types.is_fixed_size_binary(field.type))
+    sketch = profile.sketch_of(pa.schema(columns))
+    reads = file_reads(ref.files, columns)
+    request: Any = None
+    while reads:
+        looks = [_Look(read, sketch, request) for read in reads]
+        state = runner.fold(_look, looks, sketch.merge, name=f"profile-{ref.name}", progress=lambda *_: None)
+        done, request = sketch.finish(state, request)
+        if done:
+            return dict(request)
+    return {}
+
+
+@dataclass(frozen=True)
+class _Look:
+    """One round of a sketch over some files."""
+
+    read: TableFiles
+    sketch: Sketch
+    request: Any
+
+
+def _look(look: _Look) -> Any:
+    return look.sketch.sketch(read_task(look.read).kept, look.request)
 
 
 def reject_summary(uri: str) -> list[dict[str, Any]]:

@@ -5,10 +5,10 @@ of the steps, their settings, the library that does the work, and the content of
 tables by their own fingerprint): so a plan knows before anything runs what follows from what.
 """
 
+import functools
 import hashlib
 import json
 import os
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
@@ -26,7 +26,8 @@ from pipelines.storage import TableRef
 
 __all__ = ["Checked", "Input", "Plan", "TablePlan", "check", "make", "table_uri"]
 
-ENGINE_MODULES = ("pipelines.stage", "pipelines.task", "pipelines.hashing", "pipelines.parts", "pipelines.build", "pipelines.schema", "pipelines.warehouse.file")
+NOT_ROWS = {"engine", "errors", "failpoints", "inspection", "ledger", "names", "plan", "profile", "publish", "quality", "spec", "storage", "toml_lines"}
+"""Modules of this package that decide nothing about what a row becomes."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +177,7 @@ def make(
     for name, table in pipeline.tables.items():
         inputs = []
         parts: dict[str, Any] = {
-            "code": _code(table),
+            "code": _code(),
             "settings": _digest(_plain(table)),
             "pyarrow": pa.__version__.partition(".")[0],
         }
@@ -203,18 +204,15 @@ def _used(pipeline: Pipeline) -> dict[str, sources.Source]:
     return {name: source for name, source in pipeline.sources.items() if name in names}
 
 
-def _code(table: Table) -> str:
-    """Digest of the modules that decide what this table's rows become."""
-    modules = {*ENGINE_MODULES, *(type(step).__module__ for step in table.steps)}
-    if table.source is not None:
-        modules |= {name for name in sys.modules if name.startswith("pipelines.sources")}
-    if table.checks:
-        modules.add("pipelines.quality")
+@functools.cache
+def _code() -> str:
+    """Digest of the modules that decide what rows become. One for all tables: coarse, but never stale."""
+    package = Path(__file__).parent
+    modules = [path for path in package.glob("*.py") if path.stem not in NOT_ROWS]
+    modules += [*package.glob("sources/*.py"), package / "warehouse" / "file.py"]
     digest = hashlib.sha256()
-    for name in sorted(modules):
-        module = sys.modules.get(name)
-        if module is not None and module.__file__ is not None:
-            digest.update(Path(module.__file__).read_bytes())
+    for module in sorted(modules):
+        digest.update(module.read_bytes())
     return digest.hexdigest()[:32]
 
 
@@ -228,7 +226,7 @@ def _why(parts: Mapping[str, Any], before: Mapping[str, Any] | None, rebuilt: se
             continue
         match name.split(" ", 1):
             case ["code"]:
-                reasons.append("the code of its steps changed")
+                reasons.append("the code of dlflow changed")
             case ["settings"]:
                 reasons.append("its steps or settings in the pipeline file changed")
             case ["pyarrow"]:

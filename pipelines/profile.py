@@ -26,16 +26,6 @@ TOP = 10  # most frequent values shown
 DISTINCT = 10_000  # distinct values that are counted; with more, `distinct` is null
 TEXT = 100  # characters shown of a text
 
-_EMPTY: dict[str, Any] = {
-    "min": None,
-    "max": None,
-    "mean": None,
-    "std": None,
-    "distinct": None,
-    "histogram": None,
-    "top": [],
-}
-
 
 def profile(tables: Iterable[pa.Table]) -> dict[str, dict[str, Any]]:
     """The profile of every column over all rows of these tables, at least one, of one schema."""
@@ -56,6 +46,11 @@ def _of_column(field: pa.Field) -> Sketch:
         return Named(field.name, _type_name(field.type), private)
     decode = {"date": _date, "timestamp": _timestamp}.get(kind)
     return Measured(field.name, _type_name(field.type), private, decode)
+
+
+def _nothing() -> dict[str, Any]:
+    fields = ("min", "max", "mean", "std", "distinct", "histogram")
+    return {**dict.fromkeys(fields), "top": []}
 
 
 def _type_name(arrow: pa.DataType) -> str:
@@ -89,7 +84,7 @@ class Opaque:
     def finish(self, state: tuple[int, int], request: None) -> tuple[bool, Any]:
         """The column's profile."""
         del request
-        return True, {"type": self.type, "rows": state[0], "nulls": state[1], **_EMPTY}
+        return True, {"type": self.type, "rows": state[0], "nulls": state[1], **_nothing()}
 
 
 @dataclass(frozen=True)
@@ -120,7 +115,7 @@ class Named:
             "type": self.type,
             "rows": values["rows"],
             "nulls": values["nulls"],
-            **_EMPTY,
+            **_nothing(),
             "distinct": values["distinct"],
         }
         if self.private:
@@ -181,7 +176,7 @@ class Measured:
             "type": self.type,
             "rows": moments["rows"],
             "nulls": moments["nulls"],
-            **_EMPTY,
+            **_nothing(),
             "distinct": values["distinct"],
         }
         if self.private or not moments["count"]:

@@ -84,6 +84,7 @@ class Check:
                     raise SpecError(f"check row_count: {value!r} is no number of rows")
         if isinstance(self.min, int | float) and isinstance(self.max, int | float) and self.min > self.max:
             raise SpecError(f"check {self.check}: min = {self.min!r} is above max = {self.max!r}")
+        _require_pattern(self.pattern)
         empty = schema.empty_table()
         for column in self.targets:
             if self.check in _BROKEN:
@@ -260,10 +261,16 @@ def _other_value(check: Check, values: pa.Array) -> pa.Array:
 
 
 def _unmatched(check: Check, values: pa.Array) -> pa.Array:
+    return pc.invert(pc.match_substring_regex(values, f"^(?:{check.pattern})$"))
+
+
+def _require_pattern(pattern: str | None) -> None:
+    if pattern is None:
+        return
     try:
-        return pc.invert(pc.match_substring_regex(values, f"^(?:{check.pattern})$"))
+        pc.match_substring_regex(pa.array([""]), pattern)  # an empty array would not be looked at
     except pa.ArrowInvalid as error:
-        raise SpecError(f"check pattern: {check.pattern!r} is no RE2 expression: {error}") from None
+        raise SpecError(f"check pattern: {pattern!r} is no RE2 expression: {error}") from None
 
 
 _BROKEN: dict[str, Callable[[Check, pa.Array], pa.Array]] = {

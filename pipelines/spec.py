@@ -60,10 +60,14 @@ class Table:
         return (names,) if isinstance(names, str) else tuple(names or ())
 
     @property
+    def joined(self) -> tuple[str, ...]:
+        """Tables that are the other sides of joins."""
+        return tuple(dict.fromkeys(step.with_ for step in self.steps if isinstance(step, integrate.Join)))
+
+    @property
     def tables(self) -> tuple[str, ...]:
         """Tables that must be there before this one: inputs and the other sides of joins."""
-        joined = [step.with_ for step in self.steps if isinstance(step, integrate.Join)]
-        return tuple(dict.fromkeys([*(self.inputs if self.source is None else ()), *joined]))
+        return tuple(dict.fromkeys([*(self.inputs if self.source is None else ()), *self.joined]))
 
 
 @dataclass(frozen=True, kw_only=True)

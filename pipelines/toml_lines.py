@@ -147,5 +147,7 @@ class _Scanner:
             self.line += self.text.count("\n", self.counted, at)
             self.counted = at
         line = self.line if at >= self.counted else self.text.count("\n", 0, at) + 1
+        for length in range(1, len(path)):  # [a.b] makes a, too
+            self.found.setdefault(path[:length], line)
         if not (keep and path in self.found):
             self.found[path] = line

@@ -3,11 +3,14 @@
 The environment is set here, before NumPy, Dask or Prefect are imported, since all three read it when they are.
 """
 
+import contextlib
 import os
 import shutil
+import sqlite3
 import tempfile
 import threading
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[1]
@@ -36,8 +39,21 @@ REQUIRE_ALL = os.environ.get("DLFLOW_REQUIRE_ALL") == "1"
 """Set in CI: a test that is skipped fails, unless it waits for what CI cannot have."""
 
 MAY_BE_MISSING = ("no real data", "needs root", "needs a GPU")
-OURS_TO_KEEP = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")  # one per process, until it ends
-POOLS = ("asyncio_", "Dask-", "AnyIO", "ThreadPoolExecutor", "IO loop", "Profile", "PrefectEventLoop", "GlobalEventLoop")
+OURS_TO_KEEP = (
+    "multiprocessing.resource_tracker",
+    "multiprocessing.forkserver",
+)  # one per process, until it ends
+POOLS = (
+    "asyncio_",
+    "Dask-",
+    "AnyIO",
+    "ThreadPoolExecutor",
+    "IO loop",
+    "Profile",
+    "EventsWorkerThread",
+    "GlobalEventLoopThread",
+    "RunSyncEventLoopThread",
+)
 """Threads that libraries start once and keep; they are no leak of the test that happened to be the first."""
 
 
@@ -66,7 +82,11 @@ def _no_leak() -> Iterator[None]:
     left = [child for child in psutil.Process().children() if child not in processes and not _is_kept(child)]
     _, left = psutil.wait_procs(left, timeout=5)
     assert not left, f"processes left behind: {[' '.join(child.cmdline())[:200] for child in left]}"
-    running = [thread for thread in threading.enumerate() if thread not in threads and not thread.name.startswith(POOLS)]
+    running = [
+        thread
+        for thread in threading.enumerate()
+        if thread not in threads and not thread.name.startswith(POOLS)
+    ]
     for thread in running:
         thread.join(timeout=5)
     assert not [thread for thread in running if thread.is_alive()], f"threads left behind: {running}"
@@ -89,10 +109,22 @@ def local_cluster(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def _server(tmp_path_factory):
+def _server(tmp_path_factory, request):
+    """One Prefect server; the empty database that the first session made (4 s) is kept for the next."""
     from flows.server import temporary_server
 
-    with temporary_server(tmp_path_factory.mktemp("prefect"), scheduling=True) as server:
+    folder = tmp_path_factory.mktemp("prefect")
+    empty = request.config.cache.mkdir(f"prefect-{version('prefect')}") / "prefect.db"
+    if empty.exists():
+        shutil.copy(empty, folder)
+    with temporary_server(folder, scheduling=True) as server:
+        server.wait()
+        if not empty.exists():
+            with (
+                contextlib.closing(sqlite3.connect(folder / "prefect.db")) as source,
+                contextlib.closing(sqlite3.connect(empty)) as target,
+            ):
+                source.backup(target)
         yield server
 
 

@@ -132,7 +132,7 @@ _DEMO = {
         _table("customers", 4104, 4000, quarantined=1, deduplicated=103,
                inputs=[_source("customers", "data/customers.jsonl", 4104, 498_120)],
                steps=[_step("read customers", 4104, 4103, quarantined=1),
-                      _step("resolve region, tier", 4103, 4000, deduplicated=103, notes={"resolved region": 62})],
+                      _step("resolve region, tier", 4103, 4000, deduplicated=103, notes={"contradictions": 62})],
                rejects=[{"rule": "json", "column": None, "count": 1, "samples": [
                    {"source": "data/customers.jsonl", "line": 2053, "message": "not a JSON object: ends inside a string",
                     "raw": '{"customer_id": 1, "region": "w'}]}],
@@ -143,7 +143,7 @@ _DEMO = {
                       _step("text", 99_580, 99_580), _step("deduplicate order_id", 99_580, 98_680, deduplicated=900),
                       _step("fill unit_price", 98_680, 98_680, notes={"filled unit_price": 1200}),
                       _step("fill discount", 98_680, 98_680, notes={"filled discount": 2000}),
-                      _step("clip unit_price", 98_680, 98_680, notes={"clipped unit_price": 300}), _step("derive", 98_680, 98_680)],
+                      _step("clip unit_price", 98_680, 98_680, notes={"outliers unit_price": 300}), _step("derive", 98_680, 98_680)],
                rejects=[
                    {"rule": "range", "column": "quantity", "count": 120, "samples": [
                        {"source": "data/orders-2025-q1.csv", "line": 311, "message": "column 'quantity': -2 is not in [1, 1000]",
@@ -169,7 +169,7 @@ _DEMO = {
     ],
     "models": [
         {
-            "name": "returns", "status": "built", "why": ["it does not exist yet"], "table": "features", "version": 0,
+            "name": "returns", "status": "trained", "why": ["it does not exist yet"], "table": "features", "version": 0,
             "rows": {"train": 69_020, "validation": 9_860, "test": 19_720}, "features": 30,
             "architecture": ["dense 64 relu", "dropout 0.1", "dense 1"], "parameters": 2049, "loss": "binary_cross_entropy",
             "optimizer": "adam 0.002", "batch": 1024, "shards": 8, "seed": 1, "workers": 2, "seconds": 2.31, "samples_per_s": 151_000.0,
@@ -186,5 +186,8 @@ _DEMO = {
             "verdict": "no over-fitting (gap 0.003)", "path": "orders/models/returns/1",
         }
     ],
-    "ledger": {"rows_in": 104_224, "rows_out": 102_720, "quarantined": 501, "deduplicated": 1003, "filtered": 0, "added": 0, "balanced": True},
+"ledger": {},
 }  # fmt: skip
+
+_COUNTS = ("rows_in", "rows_out", "quarantined", "deduplicated", "filtered", "added")
+_DEMO["ledger"] = {key: sum(table[key] for table in _DEMO["tables"]) for key in _COUNTS} | {"balanced": True}

@@ -66,4 +66,6 @@ def lines(rows):
 
 def rejects(rows):
     """(line, rule, column, message) of the rows that were set aside."""
-    return [tuple(row[key] for key in ("_line", "rule", "column", "message")) for row in rows.rejected.to_pylist()]
+    return [
+        tuple(row[key] for key in ("_line", "rule", "column", "message")) for row in rows.rejected.to_pylist()
+    ]

@@ -37,6 +37,15 @@ def _at(address):
     return address.partition("://")[0], address.rpartition("/")[2].rpartition(":")[0]
 
 
+def is_alive(process):
+    try:
+        return (
+            process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        )  # not yet reaped by process 1
+    except psutil.NoSuchProcess:
+        return False
+
+
 def wait_until(condition, what, deadline_s=15):
     end = time.monotonic() + deadline_s
     while not condition():
@@ -44,7 +53,9 @@ def wait_until(condition, what, deadline_s=15):
         time.sleep(0.02)
 
 
-def test_a_worker_has_one_blas_thread_whatever_is_exported_and_has_imported_what_tasks_need(monkeypatch, tmp_path):
+def test_a_worker_has_one_blas_thread_whatever_is_exported_and_has_imported_what_tasks_need(
+    monkeypatch, tmp_path
+):
     def modules():  # sent by value: the worker does not import this file for it
         return {name.partition(".")[0] for name in sys.modules}
 
@@ -52,11 +63,12 @@ def test_a_worker_has_one_blas_thread_whatever_is_exported_and_has_imported_what
 
     with cluster(workers=1, log=tmp_path / "log") as client:
         (threads,) = client.run(blas_threads).values()
+        (exported,) = client.run(os.environ.get, "OPENBLAS_NUM_THREADS").values()
         (imported,) = client.run(modules).values()
 
-    assert threads == 1
+    assert (threads, exported) == (1, "1")
     assert {"numpy", "pyarrow", "distributed"} <= imported
-    assert not {"prefect", "pandas", "pytest"} & imported
+    assert not {"prefect", "pytest"} & imported
 
 
 def test_every_socket_is_on_the_loopback_and_speaks_tls(local_cluster):
@@ -129,11 +141,10 @@ def test_nothing_is_left_of_a_cluster_5_s_after_its_driver_was_told_to_end(sign,
 
         driver.send_signal(sign)
         driver.wait(5)
-        gone, alive = psutil.wait_procs(family, timeout=5)
+        wait_until(lambda: not any(map(is_alive, family)), "the end of the whole family", 5)
         errors = driver.stderr.read()
 
-    assert not alive
-    assert {process.pid for process in gone} >= {driver.pid, *workers}
+    assert {process.pid for process in family} >= {driver.pid, *workers}
     assert list(temporary.iterdir()) == []
     assert errors.count("Traceback") == (1 if sign == signal.SIGINT else 0)  # the driver's own
 
@@ -145,9 +156,11 @@ def test_an_interrupt_in_the_terminal_reaches_the_driver_alone(local_cluster):
 
 
 def test_a_child_that_fails_to_start_says_why(tmp_path):
-    with child("os:no_such_function", {}, environment={}, log=tmp_path / "log") as started:
-        with pytest.raises(NoAnswerError, match="no_such_function"):
-            started.answer(10)
+    with (
+        child("os:no_such_function", {}, environment={}, log=tmp_path / "log") as started,
+        pytest.raises(NoAnswerError, match="no_such_function"),
+    ):
+        started.answer(10)
 
 
 @pytest.fixture
@@ -172,20 +185,29 @@ def outside(tmp_path):
         log = start("dask_scheduler", "--host", "127.0.0.1", "--port", "0", **(scheduler_env or {}))
         found = []
         wait_until(
-            lambda: found.extend(re.findall(r"Scheduler at:\s+(tcp://\S+)", Path(log.name).read_text())) or found,
+            lambda: (
+                found.extend(re.findall(r"Scheduler at:\s+(tcp://\S+)", Path(log.name).read_text())) or found
+            ),
             "an address",
         )
         for _ in range(workers):
             start(
-                "dask_worker", found[0], "--nthreads", "1", "--host", "127.0.0.1", "--local-directory", str(tmp_path),
+                "dask_worker",
+                found[0],
+                "--nthreads",
+                "1",
+                "--host",
+                "127.0.0.1",
+                "--local-directory",
+                str(tmp_path),
                 **(worker_env or {}),
             )
         return found[0]
 
     yield make
-    for process, log in processes:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    for process, log in reversed(processes):  # workers first
+        process.terminate()
+        process.wait(10)
         log.close()
 
 
@@ -230,15 +252,26 @@ def test_code_that_a_worker_lacks_is_an_error_at_once(outside, tmp_path):
     (elsewhere / "pipelines" / "__init__.py").write_text("raise ModuleNotFoundError('not on this machine')")
     address = outside(scheduler_env=OURS, worker_env={"PYTHONPATH": str(elsewhere)})
 
-    with pytest.raises(ClusterError, match=r"worker tcp://\S+: cannot import 'pipelines' \(not on this machine\)"), cluster(scheduler=address):
+    with (
+        pytest.raises(
+            ClusterError, match=r"worker tcp://\S+: cannot import 'pipelines' \(not on this machine\)"
+        ),
+        cluster(scheduler=address),
+    ):
         pass
 
 
 def test_no_scheduler_and_no_worker_are_told_apart(outside):
-    with pytest.raises(ClusterError, match="did not answer within 1 s"), cluster(scheduler="tcp://127.0.0.1:9", deadline_s=1):
+    with (
+        pytest.raises(ClusterError, match="did not answer within 1 s"),
+        cluster(scheduler="tcp://127.0.0.1:9", deadline_s=1),
+    ):
         pass
     address = outside(workers=0)
-    with pytest.raises(ClusterError, match="has no worker after 1 s"), cluster(scheduler=address, deadline_s=1):
+    with (
+        pytest.raises(ClusterError, match="has no worker after 1 s"),
+        cluster(scheduler=address, deadline_s=1),
+    ):
         pass
 
 
@@ -262,7 +295,10 @@ def test_settings_are_restored_after_the_block(tmp_path):
 
 @pytest.mark.parametrize("address", ["localhost:8786", "http://127.0.0.1:8786"])
 def test_an_address_without_tcp_or_tls_is_an_error(address):
-    with pytest.raises(ClusterError, match="expected tcp://host:port or tls://host:port"), cluster(scheduler=address):
+    with (
+        pytest.raises(ClusterError, match="expected tcp://host:port or tls://host:port"),
+        cluster(scheduler=address),
+    ):
         pass
 
 

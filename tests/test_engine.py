@@ -49,10 +49,8 @@ def add(left, right):
 
 
 @pytest.fixture(params=["in process", "on Dask"])
-def runner(request):
-    if request.param == "in process":
-        return InProcess()
-    return OnDask(request.getfixturevalue("local_cluster"))
+def runner(request, local_cluster):
+    return InProcess() if request.param == "in process" else OnDask(local_cluster)
 
 
 def test_answers_come_in_the_order_of_the_items(runner):

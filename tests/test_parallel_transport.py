@@ -25,7 +25,8 @@ def contexts() -> Tls:
 
     security = Security.temporary()
     return Tls(
-        security.get_listen_args("worker")["ssl_context"], security.get_connection_args("worker")["ssl_context"]
+        security.get_listen_args("worker")["ssl_context"],
+        security.get_connection_args("worker")["ssl_context"],
     )
 
 
@@ -43,7 +44,13 @@ def mesh(size, work, *, host=None, tls=None, deadline_s=20.0, start_s=20.0, befo
         def run(self):
             ticket = Ticket(1, size, TOKEN)
             self.mesh = connect(
-                listeners[self.rank], addresses, ticket, self.rank, start_s=start_s, deadline_s=deadline_s, tls=tls
+                listeners[self.rank],
+                addresses,
+                ticket,
+                self.rank,
+                start_s=start_s,
+                deadline_s=deadline_s,
+                tls=tls,
             )
             return work(self.mesh)
 
@@ -171,7 +178,9 @@ def test_a_rank_with_another_ticket_is_refused_on_both_sides(ticket, why):
 
     def right():
         with pytest.raises(PeerLost, match="rank"):
-            connect(listener, [listener.address, other.address], Ticket(1, 2, TOKEN), 0, start_s=1.0, deadline_s=1)
+            connect(
+                listener, [listener.address, other.address], Ticket(1, 2, TOKEN), 0, start_s=1.0, deadline_s=1
+            )
 
     thread = threading.Thread(target=right)
     thread.start()
@@ -246,7 +255,10 @@ def test_a_message_of_another_step_or_length_is_an_error(step, length):
             comm.flush(step)
             comm.receive(0, memoryview(bytearray(1)), 9)
 
-    with pytest.raises(PeerLost, match=rf"sent step {step}, message 0 of {length} bytes, expected step 5, message 0 of 8 bytes"):
+    with pytest.raises(
+        PeerLost,
+        match=rf"sent step {step}, message 0 of {length} bytes, expected step 5, message 0 of 8 bytes",
+    ):
         mesh(2, work)
 
 
@@ -277,6 +289,13 @@ def test_a_rank_that_waits_is_stopped_soon():
 def test_a_rank_that_never_comes_is_named():
     listeners = [Listener(), Listener()]
 
-    with pytest.raises(PeerLost, match="rank 1 .* did not answer within 0.3 s"):
-        connect(listeners[0], [each.address for each in listeners], Ticket(1, 2, TOKEN), 0, start_s=0.3, deadline_s=30)
+    with pytest.raises(PeerLost, match=r"rank 1 .* did not answer within 0.3 s"):
+        connect(
+            listeners[0],
+            [each.address for each in listeners],
+            Ticket(1, 2, TOKEN),
+            0,
+            start_s=0.3,
+            deadline_s=30,
+        )
     listeners[1].close()

@@ -45,7 +45,9 @@ def test_a_cron_schedule_makes_runs(prefect_server):
 
     with get_client(sync_client=True) as client:
         flow_id = client.create_flow(nightly)
-        deployment = client.create_deployment(flow_id, "smoke", schedules=[_schedule(CronSchedule(cron="* * * * *"))])
+        deployment = client.create_deployment(
+            flow_id, "smoke", schedules=[_schedule(CronSchedule(cron="* * * * *"))]
+        )
         wanted = DeploymentFilter(id=DeploymentFilterId(any_=[deployment]))
 
         end = time.monotonic() + 60
@@ -65,6 +67,8 @@ def _schedule(schedule):
 @pytest.mark.parametrize("name", ["dask", "distributed", "fastapi", "prefect", "sqlalchemy"])
 def test_what_is_installed_is_within_the_declared_bounds(name, repository):
     project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
-    declared = {re.sub(r"[-_.]+", "-", bound.name): bound for bound in map(Requirement, project["dependencies"])}
+    declared = {
+        re.sub(r"[-_.]+", "-", bound.name): bound for bound in map(Requirement, project["dependencies"])
+    }
 
     assert version(name) in declared[name].specifier

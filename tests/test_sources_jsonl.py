@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.errors import InputError, SpecError
+from pipelines.sources import jsonl
 from tests.sources_reading import declared, lines, read_all, read_once, rejects, values, write
 
 AB = {"a": "int64", "b": "string"}
@@ -58,7 +59,11 @@ def test_b27_values_of_another_type_are_set_aside(tmp_path):
 
 
 def test_b27_what_is_no_json_number_is_refused(tmp_path):
-    rows = read(tmp_path, b'{"x":NaN}\n{"x":-Infinity}\n{"x":1e309}\n{"x":+1}\n{"x":1e5}\n{"x":-0.5}\n', {"x": "float64"})
+    rows = read(
+        tmp_path,
+        b'{"x":NaN}\n{"x":-Infinity}\n{"x":1e309}\n{"x":+1}\n{"x":1e5}\n{"x":-0.5}\n',
+        {"x": "float64"},
+    )
 
     assert values(rows) == [(100000.0,), (-0.5,)]
     assert [row[3] for row in rejects(rows)] == [
@@ -84,7 +89,11 @@ def test_b27_deep_nesting_is_refused_and_brackets_in_texts_are_not_nesting(tmp_p
     deep = b'{"b":' * 2000 + b"1" + b"}" * 2000
     text = b'{"b":"' + b'\\"[{' * 100 + b'"}'
 
-    rows = read(tmp_path, deep + b"\n" + text + b"\n" + b'{"b":"x","c":' + b"[" * 64 + b"]" * 64 + b"}", extra="ignore")
+    rows = read(
+        tmp_path,
+        deep + b"\n" + text + b"\n" + b'{"b":"x","c":' + b"[" * 64 + b"]" * 64 + b"}",
+        extra="ignore",
+    )
 
     assert values(rows) == [(None, '"[{' * 100)]
     assert [row[3] for row in rejects(rows)] == ["more than 64 levels of objects and lists"] * 2
@@ -106,7 +115,9 @@ def test_nested_values_are_read_by_their_path(tmp_path):
         (5, "type", "tier", "column 'tier': text 'x' in place of an object found, string expected"),
         (6, "keys", None, "key 'attributes.more.x' is not declared; known: score"),
     ]
-    assert values(read(tmp_path, content, columns, flatten=flatten, ignore=("attributes.teir", "attributes.more.x"))) == [
+    assert values(
+        read(tmp_path, content, columns, flatten=flatten, ignore=("attributes.teir", "attributes.more.x"))
+    ) == [
         (1, "gold", 0.5),
         (2, None, None),
         (3, None, None),
@@ -123,7 +134,9 @@ def test_bools_and_times_have_their_own_types(tmp_path):
 
     rows = read(tmp_path, content, columns)
 
-    assert [(ok, str(t), str(d)) for ok, t, d in values(rows)] == [(True, "2024-02-29 12:00:00+00:00", "2024-02-29")]
+    assert [(ok, str(t), str(d)) for ok, t, d in values(rows)] == [
+        (True, "2024-02-29 12:00:00+00:00", "2024-02-29")
+    ]
     assert [row[3] for row in rejects(rows)] == [
         "column 'ok': number 1 found, bool expected",
         "column 'ok': text 'true' found, bool expected",
@@ -133,7 +146,10 @@ def test_bools_and_times_have_their_own_types(tmp_path):
 
 
 def test_texts_that_are_no_text_are_set_aside(tmp_path):
-    rows = read(tmp_path, b'{"b":"\\ud800"}\n{"b":"\\ud83d\\ude00"}\n{"b":"\xff"}\n{"b":"a\\u0000"}\n{"b":"a\tb"}\n{"\\ud800":1}\n')
+    rows = read(
+        tmp_path,
+        b'{"b":"\\ud800"}\n{"b":"\\ud83d\\ude00"}\n{"b":"\xff"}\n{"b":"a\\u0000"}\n{"b":"a\tb"}\n{"\\ud800":1}\n',
+    )
 
     assert values(rows) == [(None, "😀")]
     assert [row[1] for row in rejects(rows)] == ["encoding", "encoding", "type", "json", "encoding"]
@@ -174,13 +190,35 @@ def test_what_is_written_is_what_is_read_for_every_cut(tmp_path_factory, rows, a
     content = "".join(json.dumps(row, ensure_ascii=ascii_only) + "\n" for row in rows).encode()
     path = write(tmp_path_factory.mktemp("jsonl") / "in.jsonl", content)
 
-    found = read_all({"i": "int64", "x": "float64", "s": "string", "b": "bool"}, path, cuts=(1, 7, 1 << 24), kind="jsonl")
+    found = read_all(
+        {"i": "int64", "x": "float64", "s": "string", "b": "bool"}, path, cuts=(1, 7, 1 << 24), kind="jsonl"
+    )
 
     assert values(found) == [tuple(row.get(key) for key in "ixsb") for row in rows]
 
 
 pieces = st.lists(
-    st.sampled_from([b"{", b"}", b'"a"', b":", b",", b"1", b"\n", b'"', b"\\ud800", b"NaN", b"[", b"]", b"\xff", b'{"a":1}\n', b"2.5", b"null", b"\r\n"]),
+    st.sampled_from(
+        [
+            b"{",
+            b"}",
+            b'"a"',
+            b":",
+            b",",
+            b"1",
+            b"\n",
+            b'"',
+            b"\\ud800",
+            b"NaN",
+            b"[",
+            b"]",
+            b"\xff",
+            b'{"a":1}\n',
+            b"2.5",
+            b"null",
+            b"\r\n",
+        ]
+    ),
     max_size=40,
 ).map(b"".join)
 
@@ -192,12 +230,65 @@ def test_any_bytes_end_in_rows_and_no_line_is_lost(tmp_path_factory, content):
 
     rows = read_all({"a": "float64"}, path, cuts=(1, 7, 1 << 24), kind="jsonl", allow_empty=True)
 
-    assert rows.kept.num_rows + rows.rejected.num_rows == sum(not line.isspace() for line in content.split(b"\n") if line)
+    assert rows.kept.num_rows + rows.rejected.num_rows == sum(
+        not line.isspace() for line in content.split(b"\n") if line
+    )
     assert all(value is None or math.isfinite(value) for (value,) in values(rows))
+
+
+scalars = st.sampled_from(
+    ["1", "-0", "2.0", "1e2", "1e309", "0.1", "127", "128", "01", "+1", ".5", "1.", "NaN", "-Infinity", "9007199254740993", "null", "true", "false"]
+    + ['""', '"x"', '"7"', '"\\u0041"', '"\\u0000"', '"\\ud800"', '"\\ud83d\\ude00"', '"\\x"', '"a\tb"', '"é"', '"2024-02-29"', '"2023-02-29"', "'x'"]
+    + ["{}", "[]", "[1]", '{"c":1}', '{"c":"x"}', '{"c":null}', '{"c":1,"c":2}', '{"d":1}', "{" * 70, '{"c":{"c":1}}', "tru", "1 2", "1,", "nul", "", "/**/1"]
+)
+keys = st.sampled_from(['"a"', '"b"', '"d"', '"o"', '"ok"', '"\\u0061"', '"z"', '"a "', "a", '"A"', '"o.c"'])
+members = st.tuples(keys, scalars).map(":".join)
+json_lines = st.one_of(
+    st.lists(members, max_size=3).map(lambda some: "{" + ",".join(some) + "}"),
+    st.lists(members, max_size=2).map(lambda some: "{" + " , ".join(some) + " }"),
+    st.sampled_from(['{"a":1}{"a":2}', '{"a":1', '"b":"x"}', "", "  ", "1", "[{}]", '{"a":1} x', ' {"a":1}', '{"a":1}\r', '{"o":{"c":1}', "}", "{", '{"a":\r1}', '{"a":1,}']),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(json_lines, min_size=1, max_size=5), st.sampled_from(["quarantine", "null", "fail"]), st.sampled_from(["b", "a"]))
+def test_lines_read_at_once_are_those_read_one_by_one(tmp_path_factory, written, on_error, failing):
+    columns = {"a": {"type": "int8", "range": [-5, 127]}, "b": {"type": "float32"}, "d": "date", "x": "string", "ok": "bool"}
+    columns[failing]["on_error"] = on_error
+    path = write(tmp_path_factory.mktemp("jsonl") / "in.jsonl", '{"a":1}\n' + "\n".join(written))
+
+    def read(few):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("pipelines.sources.jsonl._FEW", few)
+            try:
+                rows = read_once(columns, path, kind="jsonl", flatten={"x": "o.c"})
+            except InputError as error:
+                return str(error)
+            return rows.kept.to_pylist(), rows.rejected.to_pylist(), rows.notes
+
+    assert read(1) == read(1 << 20)
+
+
+def test_good_lines_beside_bad_ones_are_read_at_once(tmp_path, monkeypatch):
+    good = [f'{{"a":{i},"b":"n{i}"}}\n' for i in range(3000)]
+    good[1234] = "garbage\n"
+    one_by_one = []
+    slow = jsonl._one_by_one
+    monkeypatch.setattr(jsonl, "_one_by_one", lambda piece, first, stop: one_by_one.append((first, stop)) or slow(piece, first, stop))
+
+    rows = read_once(AB, write(tmp_path / "in.jsonl", "".join(good)), kind="jsonl")
+
+    assert rows.kept["a"].to_pylist() == [i for i in range(3000) if i != 1234]
+    assert [row[0] for row in rejects(rows)] == [1235]
+    [(first, stop)] = [(first, stop) for first, stop in one_by_one if first <= 1234 < stop]
+    assert stop - first <= 32
+    assert sum(stop - first for first, stop in one_by_one) < 200
 
 
 def test_a_failing_column_ends_the_run(tmp_path):
     path = write(tmp_path / "in.jsonl", b'{"a":1}\n{"a":"x"}\n')
 
-    with pytest.raises(InputError, match=r"in.jsonl:2: column 'a': text 'x' found, int8 expected; correct the file"):
+    with pytest.raises(
+        InputError, match=r"in.jsonl:2: column 'a': text 'x' found, int8 expected; correct the file"
+    ):
         read_once({"a": {"type": "int8", "on_error": "fail"}}, path, kind="jsonl")

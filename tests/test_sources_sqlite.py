@@ -25,7 +25,9 @@ def database(path, *statements, rows=()):
 
 
 def people(path, rows):
-    return database(path, "CREATE TABLE people (id, name, x)", rows=[("INSERT INTO people VALUES (?, ?, ?)", rows)])
+    return database(
+        path, "CREATE TABLE people (id, name, x)", rows=[("INSERT INTO people VALUES (?, ?, ?)", rows)]
+    )
 
 
 def read(path, columns=COLUMNS, table="people", **settings):
@@ -45,7 +47,16 @@ def test_rows_are_read_by_rowid_for_every_cut(tmp_path):
 
 
 def test_b32_cells_of_another_type_set_their_row_aside(tmp_path):
-    content = [(1, "a", 1), ("oops", "b", 1.5), (2.5, None, -0.5), (2**40, "c", None), (5, b"\x01\x02", 1), (6, 7, 1), (7, "d", "1"), (None, "e", 9e999)]
+    content = [
+        (1, "a", 1),
+        ("oops", "b", 1.5),
+        (2.5, None, -0.5),
+        (2**40, "c", None),
+        (5, b"\x01\x02", 1),
+        (6, 7, 1),
+        (7, "d", "1"),
+        (None, "e", 9e999),
+    ]
     path = people(tmp_path / "a.db", content)
 
     rows = read(path)
@@ -54,7 +65,12 @@ def test_b32_cells_of_another_type_set_their_row_aside(tmp_path):
     assert rejects(rows) == [
         (2, "type", "id", "column 'id': text 'oops' found, int32 expected"),
         (3, "type", "id", "column 'id': real 2.5 found, int32 expected"),
-        (4, "type", "id", "column 'id': cannot read '1099511627776' as int32 (int32 holds -2147483648 to 2147483647)"),
+        (
+            4,
+            "type",
+            "id",
+            "column 'id': cannot read '1099511627776' as int32 (int32 holds -2147483648 to 2147483647)",
+        ),
         (5, "type", "name", "column 'name': blob of 2 bytes found, string expected"),
         (6, "type", "name", "column 'name': integer 7 found, string expected"),
         (7, "type", "x", "column 'x': text '1' found, float64 expected"),
@@ -79,7 +95,9 @@ def test_broken_and_long_texts_set_their_row_aside(tmp_path):
 
 def test_bools_and_dates_are_integers_and_texts(tmp_path):
     path = database(
-        tmp_path / "a.db", "CREATE TABLE t (ok, d)", rows=[("INSERT INTO t VALUES (?, ?)", [(1, "2024-02-29"), (2, None), (0, "2023-02-29")])]
+        tmp_path / "a.db",
+        "CREATE TABLE t (ok, d)",
+        rows=[("INSERT INTO t VALUES (?, ?)", [(1, "2024-02-29"), (2, None), (0, "2023-02-29")])],
     )
 
     rows = read(path, {"ok": "bool", "d": "date"}, "t")
@@ -105,8 +123,11 @@ def test_views_and_tables_without_rowid_are_read_whole_or_by_a_key(tmp_path):
     assert lines(read(path, columns, "v", key="id")) == [20, 30, 40]
     assert lines(read(path, columns, "w")) == [1, 2, 3, 4, 5]
     assert values(read(path, columns, "w", key="id")) == [(i * 10, f"n{i}") for i in range(5)]
-    with pytest.raises(InputError, match=r"key 'x' of table 'people' has 5 values and 0 integers in 5 rows, expected a unique integer"):
-        database(path, "UPDATE people SET x = x + 0.5")
+    database(path, "UPDATE people SET x = x + 0.5")
+    with pytest.raises(
+        InputError,
+        match=r"key 'x' of table 'people' has 5 values and 0 integers in 5 rows, expected a unique integer",
+    ):
         read(path, key="x")
 
 
@@ -115,13 +136,19 @@ def test_names_are_quoted_and_compared(tmp_path):
     path = database(
         tmp_path / "a.db",
         f'CREATE TABLE "{odd.replace(chr(34), chr(34) * 2)}" ("select" INTEGER, "rowid" TEXT)',
-        f'INSERT INTO "{odd.replace(chr(34), chr(34) * 2)}" VALUES (1, \'a\'), (2, \'b\')',
+        f"INSERT INTO \"{odd.replace(chr(34), chr(34) * 2)}\" VALUES (1, 'a'), (2, 'b')",
     )
 
-    assert values(read(path, {"n": {"type": "int8", "name": "select"}, "rowid": "string"}, odd)) == [(1, "a"), (2, "b")]
+    assert values(read(path, {"n": {"type": "int8", "name": "select"}, "rowid": "string"}, odd)) == [
+        (1, "a"),
+        (2, "b"),
+    ]
     with pytest.raises(InputError, match="there is no table 'people'; known: we"):
         read(path)
-    with pytest.raises(InputError, match=r"has 2 names, 1 columns are declared: 'selec' is missing; did you mean 'select'\?; not declared: 'select', 'rowid'"):
+    with pytest.raises(
+        InputError,
+        match=r"has 2 names, 1 columns are declared: 'selec' is missing; did you mean 'select'\?; not declared: 'select', 'rowid'",
+    ):
         read(path, {"selec": "int8"}, odd)
 
 
@@ -153,7 +180,9 @@ def test_b32_a_locked_database_is_said_to_be_so(tmp_path):
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
 
-        with pytest.raises(PartFailed, match=r"a.db: database is locked, after waiting 0 s \(busy_s\); run again"):
+        with pytest.raises(
+            PartFailed, match=r"a.db: database is locked, after waiting 0 s \(busy_s\); run again"
+        ):
             read_once(COLUMNS, path, kind="sqlite", table="people", busy_s=0)
 
 
@@ -174,7 +203,13 @@ def test_b32_two_parts_never_come_from_two_states(tmp_path, mode):
             sources.read(source, parts[0])
 
 
-cells = st.none() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False) | st.text(st.characters(codec="utf-8"), max_size=4) | st.binary(max_size=3)
+cells = (
+    st.none()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False)
+    | st.text(st.characters(codec="utf-8"), max_size=4)
+    | st.binary(max_size=3)
+)
 
 
 @settings(max_examples=40, deadline=None)

@@ -14,7 +14,9 @@ JOB, OTHER = "a" * 64, "b" * 64
 
 
 def checkpoint(updates=7, *, epoch=1, best=True, fingerprint=JOB, **progress):
-    at = Progress(epoch=epoch, updates=updates, loss_sum=0.1 + 0.2, history=[{"epoch": 0, "loss": 1 / 3}], **progress)
+    at = Progress(
+        epoch=epoch, updates=updates, loss_sum=0.1 + 0.2, history=[{"epoch": 0, "loss": 1 / 3}], **progress
+    )
     w = np.arange(5, dtype=np.float32) + updates
     return Checkpoint(fingerprint, {"numpy": "2"}, at, w, np.ones(10, np.float32), w / 3 if best else None)
 
@@ -87,7 +89,9 @@ def test_any_damage_is_seen_and_the_one_before_is_used(tmp_path, harm):
     for place in range(len(whole)):
         bad = bytearray(whole)
         bad[place] ^= 1 << (place % 8)
-        newest.write_bytes({"flip": bad, "cut": whole[:place], "empty": b"", "grow": whole + bytes(place + 1)}[harm])
+        newest.write_bytes(
+            {"flip": bad, "cut": whole[:place], "empty": b"", "grow": whole + bytes(place + 1)}[harm]
+        )
         warnings = []
 
         found = decode(store.newest(**SIZES, warn=warnings.append), **SIZES)
@@ -103,7 +107,9 @@ def test_none_whole_although_some_are_there_is_an_error(tmp_path):
         store.save(checkpoint(updates)).write_bytes(b"damaged")
     warnings = []
 
-    with pytest.raises(ModelFileError, match="all 2 checkpoints of this job are damaged; restore one, or remove them"):
+    with pytest.raises(
+        ModelFileError, match="all 2 checkpoints of this job are damaged; restore one, or remove them"
+    ):
         store.newest(**SIZES, warn=warnings.append)
 
     assert len(warnings) == 2
@@ -157,5 +163,5 @@ def test_a_full_disk_leaves_the_checkpoints_that_were_there_and_no_other_file(tm
 def test_a_folder_that_is_a_file_is_named(tmp_path):
     (tmp_path / "file").write_text("")
 
-    with pytest.raises(ModelFileError, match="file/.* cannot be written"):
+    with pytest.raises(ModelFileError, match=r"file/.* cannot be written"):
         Checkpoints(tmp_path / "file", JOB).save(checkpoint())

@@ -15,7 +15,13 @@ DATA = Dataset((TableFile("/data/a.parquet", (100, 50)),))
 
 
 def job(**settings):
-    chosen = {"layers": (Dense(1),), "loss": MeanSquaredError(), "optimizer": Adam(), "train": DATA, "folder": "/run"}
+    chosen = {
+        "layers": (Dense(1),),
+        "loss": MeanSquaredError(),
+        "optimizer": Adam(),
+        "train": DATA,
+        "folder": "/run",
+    }
     return Job(**{**chosen, **settings})
 
 

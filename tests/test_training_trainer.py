@@ -59,7 +59,9 @@ def test_the_law_holds_for_other_jobs(folder, tmp_path, settings):
     this = job(folder, epochs=2, **settings)
     first = fit(replace(this, folder=str(tmp_path / "one")))
 
-    outcomes = on_every_rank(ThreadRing(3), lambda comm: train(replace(this, folder=str(tmp_path / "three")), comm))
+    outcomes = on_every_rank(
+        ThreadRing(3), lambda comm: train(replace(this, folder=str(tmp_path / "three")), comm)
+    )
 
     assert {outcome.weights_sha256 for outcome in outcomes} == {first.weights_sha256}
 
@@ -82,7 +84,9 @@ def test_the_weights_file_holds_the_weights_of_the_digest(alone, tmp_path):
 
 def test_the_first_step_is_the_one_of_the_whole_batch(folder, tmp_path):
     """Against an independent computation: one gradient over the batch, without shards (dropout off)."""
-    this = job(tmp_path, layers=(Dense(8, activation="relu"), Dense(1)), optimizer=SGD(0.1), epochs=1, batch=1000)
+    this = job(
+        tmp_path, layers=(Dense(8, activation="relu"), Dense(1)), optimizer=SGD(0.1), epochs=1, batch=1000
+    )
     outcome = fit(this)
     X, y = this.train.read()
     model = Model(this.layers, this.train.shape)
@@ -92,7 +96,9 @@ def test_the_first_step_is_the_one_of_the_whole_batch(folder, tmp_path):
 
     expected = model.w - 0.1 * model.g[:-2]
 
-    np.testing.assert_allclose(load_weights(outcome.weights, sha256=outcome.weights_sha256), expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        load_weights(outcome.weights, sha256=outcome.weights_sha256), expected, rtol=1e-4, atol=1e-6
+    )
 
 
 def test_a_finished_job_is_not_trained_again(folder, alone):
@@ -115,13 +121,15 @@ def test_a_checkpoint_of_another_job_is_never_used(folder, alone, tmp_path):
     assert other.weights_sha256 != alone.weights_sha256
 
 
-class Interrupted(Exception):
+class Interrupted(Exception):  # noqa: N818
     pass
 
 
 @pytest.mark.parametrize("stop_at", [0, 1, 5, 10, 11, 12, 32])
 @pytest.mark.parametrize("size", [1, 3])
-def test_a_run_resumed_at_any_step_on_any_number_of_ranks_has_the_same_bits(folder, alone, tmp_path, stop_at, size):
+def test_a_run_resumed_at_any_step_on_any_number_of_ranks_has_the_same_bits(
+    folder, alone, tmp_path, stop_at, size
+):
     this = job(folder, checkpoint_s=1e-9)  # after every step
     this = replace(this, folder=str(tmp_path))
     saved = []
@@ -224,7 +232,7 @@ def test_early_stopping_ends_with_the_best_weights(folder, tmp_path):
 
 
 def test_early_stopping_is_the_same_on_three_ranks_and_after_a_resume(folder, tmp_path):
-    settings = {"optimizer": SGD(3.0), "epochs": 30, "patience": 2}
+    settings = {"optimizer": SGD(3.0), "epochs": 30, "patience": 2, "checkpoint_s": 1e-9}
     first = fit(replace(job(folder, **settings), folder=str(tmp_path / "one")))
     this = replace(job(folder, **settings), folder=str(tmp_path / "three"))
 
@@ -276,6 +284,17 @@ def test_steps_are_told_at_most_five_times_a_second(folder, tmp_path):
 
     seconds = sum(line["seconds"] for line in outcome.history)
     assert 1 <= sum(event["event"] == "step" for event in events) <= 2 + seconds * 5.5
+
+
+def test_short_epochs_share_a_checkpoint_and_the_end_has_one(folder, tmp_path):
+    events = []
+
+    outcome = fit(replace(job(folder, epochs=20), folder=str(tmp_path)), events.append)
+
+    saved = [event["epoch"] for event in events if event["event"] == "checkpoint"]
+    seconds = sum(line["seconds"] for line in outcome.history)
+    assert saved[-1] == 20
+    assert len(saved) <= 2 + seconds * 1.5
 
 
 def test_the_folder_of_a_run_can_be_made_by_the_run(folder, tmp_path):

@@ -92,6 +92,7 @@ WRONG = {
     "the same path twice": (twice, SchemaMismatch, "commit each file once"),
     "a path that is live": (live_already, SchemaMismatch, "commit each file once"),
     "a cut file": (cut, PartFailed, "run the part again"),
+    "wrong size": (lambda uri: {"receipts": [renamed(file(uri, [1]), bytes=9)]}, PartFailed, "expected 9; run the part"),
     "wrong rows": (lambda uri: {"receipts": [renamed(file(uri, [1]), rows=2)]}, SchemaMismatch, "says rows 2"),
     "wrong row groups": (
         lambda uri: {"receipts": [renamed(file(uri, [1]), row_groups=[1, 1])]}, SchemaMismatch, "says row groups"),
@@ -229,6 +230,33 @@ def test_a_replacement_may_change_columns_only_when_that_is_said(uri):
     assert (ids(uri), ids(uri, 0)) == ([7], [1])
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda f: f.with_nullable(False), "'speed' is NOT NULL, expected nullable"),
+        (lambda f: f.with_metadata({"unit": "km/h"}), "'speed' has metadata"),
+    ],
+)
+def test_a_column_that_says_something_else_of_itself_is_another_column(uri, change, said):
+    put(uri, [1], "k")
+    schema = SCHEMA.set(2, change(SCHEMA.field("speed")))
+    new = write_file(uri, rows([2]), partition={"day": "d1"}, schema=schema)
+
+    with pytest.raises(SchemaMismatch, match=said):
+        append(uri, [new], key="a", schema=schema, partition_by=["day"], lineage=lineage())
+    replace(uri, [new], key="r", schema=schema, partition_by=["day"], lineage=lineage(), schema_change=True)
+
+    assert Snapshot.open(uri).schema.equals(schema, check_metadata=True)
+
+
+def test_rows_come_in_the_order_of_the_parts_whatever_the_order_of_the_receipts(uri):
+    receipts = [file(uri, [i], part=i) for i in range(12)]
+
+    append(uri, receipts[::-1], key="k", lineage=lineage(), **COLUMNS)
+
+    assert Snapshot.open(uri).read(["id"])["id"].to_pylist() == list(range(12))
+
+
 @pytest.mark.parametrize("partition_by", [[], ["id"], ["day", "id"]])
 def test_a_replacement_may_change_the_partitioning_in_one_version(uri, partition_by):
     put(uri, [1], "k")
@@ -329,11 +357,31 @@ def test_an_operation_planned_on_an_old_version_is_planned_again(uri, monkeypatc
 
     monkeypatch.setattr(log, "write", write_after_another)
 
-    OPERATIONS[second](uri, 3, None)
+    made = OPERATIONS[second](uri, 3, None)
 
     after_first = SERIAL.get(first, lambda was, i: [i])([1], 2)
     assert ids(uri) == sorted(SERIAL.get(second, lambda was, i: [i])(after_first, 3))
-    assert Snapshot.open(uri).version == 2
+    assert (made.version, made.already, Snapshot.open(uri).version) == (2, False, 2)
+    assert {2} == {Snapshot.open(uri).transaction(key) for key in ("a3", "r3", "p3", "q3")} - {None}
+
+
+def test_a_build_that_was_in_and_was_replaced_before_it_knew_is_not_done_again(uri, monkeypatch):
+    """The answer to A's commit is lost, and B is built before A looks: A must not come back over B."""
+    write, raced = log.write, []
+
+    def write_and_lose_the_answer(*args):
+        write(*args)
+        if not raced:
+            raced.append(True)
+            replace(uri, [file(uri, [2])], key="b", lineage=lineage("B"), **COLUMNS)
+            raise log.LostRaceError
+
+    monkeypatch.setattr(log, "write", write_and_lose_the_answer)
+
+    made = replace(uri, [file(uri, [1])], key="a", lineage=lineage("A"), **COLUMNS)
+
+    assert (made.version, made.already) == (0, True)
+    assert (ids(uri), Snapshot.open(uri).version) == ([2], 1)
 
 
 def test_two_processes_making_the_same_table_make_it_once(uri, monkeypatch):
@@ -496,3 +544,21 @@ def test_statistics_prune_for_other_readers(uri):
         [2, 200],
         [200, 2],
     )
+
+
+def test_nothing_is_named_before_it_is_on_the_disk(uri, monkeypatch):
+    put(uri, [1], "before")
+    sync, synced = os.fsync, []
+
+    def note(descriptor):
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+
+    receipt = file(uri, [2])
+    written = list(synced)
+    append(uri, [receipt], key="k", lineage=lineage(), **COLUMNS)
+
+    assert written == [Path(uri, receipt["path"]), Path(uri, "data")]
+    assert synced[2:] == [log.entry_path(uri, 1), Path(uri, "_delta_log")]

@@ -163,8 +163,8 @@ class Warehouse(RuleBasedStateMachine):
 
 
 Warehouse.TestCase.settings = settings(
-    max_examples=12,
-    stateful_step_count=10,
+    max_examples=8,
+    stateful_step_count=8,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow],

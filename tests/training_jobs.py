@@ -17,7 +17,9 @@ from dlflow.training import Job
 WIDTH = 12
 
 
-def dataset(path: Path, rows: int, *, seed: int = 0, poison: int | None = None, row_group: int = 100) -> Dataset:
+def dataset(
+    path: Path, rows: int, *, seed: int = 0, poison: int | None = None, row_group: int = 100
+) -> Dataset:
     """Rows of normal numbers with a label that two of them decide; row `poison` holds numbers at the edge of float32. A file that is there is kept."""
     if path.exists():
         return Dataset((TableFile.of(path),))

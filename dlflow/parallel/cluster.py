@@ -16,7 +16,12 @@ Event = dict[str, Any]
 LOCK = "dlflow-gang"
 ASK_S = 10.0
 RELEASE_S = 2.0
-FAILURES = (OSError, TimeoutError, RuntimeError, asyncio.CancelledError)  # of a call to a scheduler that may be gone
+FAILURES = (
+    OSError,
+    TimeoutError,
+    RuntimeError,
+    asyncio.CancelledError,
+)  # of a call to a scheduler that may be gone
 
 
 class Cluster:
@@ -41,7 +46,12 @@ class Cluster:
             ) from error
 
     def run(
-        self, function: Callable[..., Any], *args: Any, workers: Iterable[str], seconds: float = ASK_S, nanny: bool = False
+        self,
+        function: Callable[..., Any],
+        *args: Any,
+        workers: Iterable[str],
+        seconds: float = ASK_S,
+        nanny: bool = False,
     ) -> dict[str, Any]:
         """`function(*args)` out of turn on each worker (or on its nanny): results by address, exceptions among them."""
         addresses = list(workers)

@@ -27,7 +27,9 @@ __all__ = ["fit_on"]
 
 POLL_S = 0.05
 START_S = 60.0  # for a rank to begin: a worker may be busy with a task, or just starting
-REPLACEMENT_S = 5.0  # a nanny is back in 1 to 2 s; fewer ranks give the same bits, so there is no point in waiting long
+REPLACEMENT_S = (
+    5.0  # a nanny is back in 1 to 2 s; fewer ranks give the same bits, so there is no point in waiting long
+)
 ANSWER_S = 10.0  # for a result that is there
 SETTLE_S = 1.0  # for the other ranks to come to their ends, once one has
 STOP_S = 2.0  # for ranks to end by themselves, before their workers are ended
@@ -82,9 +84,20 @@ class _Gang:
     """The workers and ranks of one training, generation after generation."""
 
     def __init__(
-        self, cluster: Cluster, job: Job, report: Report, events: "queue.SimpleQueue[Event]", deadline_s: float
+        self,
+        cluster: Cluster,
+        job: Job,
+        report: Report,
+        events: "queue.SimpleQueue[Event]",
+        deadline_s: float,
     ) -> None:
-        self.cluster, self.job, self.report, self.events, self.deadline_s = cluster, job, report, events, deadline_s
+        self.cluster, self.job, self.report, self.events, self.deadline_s = (
+            cluster,
+            job,
+            report,
+            events,
+            deadline_s,
+        )
         self.given_up: set[str] = set()  # still hold a rank of ours, and nobody could restart them
         self.run_id, self.ended = "", False  # of this generation
         self.ranks: dict[str, int] = {}
@@ -98,7 +111,9 @@ class _Gang:
         _wait(lambda: len(self._present()) >= (wanted or 1), REPLACEMENT_S)
         if not _wait(self._present, START_S):
             lost = "all workers are lost and none came back" if restarted else "the cluster has no worker"
-            raise GangFailed(f"{lost} within {START_S:g} s; start workers, then run again to resume from the newest checkpoint")
+            raise GangFailed(
+                f"{lost} within {START_S:g} s; start workers, then run again to resume from the newest checkpoint"
+            )
         return min(wanted or len(self._present()), len(self._present()))
 
     def run(self, size: int, generation: int) -> Outcome:
@@ -121,7 +136,10 @@ class _Gang:
     def _submit(self, generation: int) -> None:
         facts = self._answers(describe)
         _check_numerics({address: each["numerics"] for address, each in facts.items()})
-        unix = all(each["unix"] for each in facts.values()) and len({each["host"] for each in facts.values()}) == 1
+        unix = (
+            all(each["unix"] for each in facts.values())
+            and len({each["host"] for each in facts.values()}) == 1
+        )
         order = Order(
             run=self.run_id,
             job=self.job,
@@ -152,7 +170,9 @@ class _Gang:
         answers = self.cluster.run(function, *args, workers=self.ranks, seconds=START_S / 2)
         for address, answer in answers.items():
             if isinstance(answer, (OSError, TimeoutError)):
-                raise PeerLost(f"rank {self.ranks[address]} ({address}) did not answer before it began ({answer!r})")
+                raise PeerLost(
+                    f"rank {self.ranks[address]} ({address}) did not answer before it began ({answer!r})"
+                )
             if isinstance(answer, Exception):  # most often an ImportError, of which Dask keeps only the text
                 raise GangFailed(
                     f"the worker {address} cannot load the job ({answer}); install the same dlflow, and the modules of your own "
@@ -207,8 +227,13 @@ class _Gang:
             if future.status == "finished":
                 try:
                     endings[rank] = future.result(timeout=ANSWER_S)
-                except (OSError, TimeoutError) as error:  # its worker died with the answer; the last checkpoint has all
-                    endings[rank] = PeerLost(f"the answer of rank {rank} was lost with its worker ({error!r})")
+                except (
+                    OSError,
+                    TimeoutError,
+                ) as error:  # its worker died with the answer; the last checkpoint has all
+                    endings[rank] = PeerLost(
+                        f"the answer of rank {rank} was lost with its worker ({error!r})"
+                    )
             elif future.status == "error":
                 endings[rank] = future.exception(timeout=ANSWER_S)
             elif future.status in {"cancelled", "lost"}:

@@ -27,7 +27,7 @@ NONCE_BYTES = PROOF_BYTES = 32
 POLL_S = 0.2  # how long a wait lasts before it looks whether it still makes sense
 
 
-class Refused(DlflowError):
+class Refused(DlflowError):  # noqa: N818  (it happened to the other end)
     """The other end does not belong to this generation, or is not a rank at all. Close, and wait for the right one."""
 
 
@@ -52,9 +52,13 @@ def admit(conn: socket.socket, ticket: Ticket, rank: int, *, seconds: float) -> 
     if magic != MAGIC:
         raise Refused(f"a connection began with {magic!r}, expected a rank of dlflow; it was closed")
     if generation != ticket.generation:
-        raise Refused(f"rank {sender} belongs to generation {generation}, this is {ticket.generation}; it was closed")
+        raise Refused(
+            f"rank {sender} belongs to generation {generation}, this is {ticket.generation}; it was closed"
+        )
     if receiver != rank or not 0 <= sender < ticket.size or sender == rank:
-        raise Refused(f"rank {sender} wants rank {receiver}, this is rank {rank} of {ticket.size}; it was closed")
+        raise Refused(
+            f"rank {sender} wants rank {receiver}, this is rank {rank} of {ticket.size}; it was closed"
+        )
     if not hmac.compare_digest(proof, _proof(ticket, b"knock", challenge, sender, rank)):
         raise Refused(f"a connection that calls itself rank {sender} does not know the token; it was closed")
     _write(conn, _proof(ticket, b"admit", nonce, rank, sender), deadline)
@@ -62,7 +66,13 @@ def admit(conn: socket.socket, ticket: Ticket, rank: int, *, seconds: float) -> 
 
 
 def knock(
-    conn: socket.socket, ticket: Ticket, rank: int, peer: int, *, seconds: float, check: Callable[[], None] | None = None
+    conn: socket.socket,
+    ticket: Ticket,
+    rank: int,
+    peer: int,
+    *,
+    seconds: float,
+    check: Callable[[], None] | None = None,
 ) -> None:
     """Prove to `peer` who this is, and have it prove the same; waits for a peer that has not begun.
 

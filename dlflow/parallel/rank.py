@@ -1,10 +1,10 @@
 """The worker's side of a gang: what the supervisor calls on a Dask worker, and the task that is one rank.
 
-    describe      facts about the worker; also shows that it can import this code at all
-    prepare       open a listener, keep job and ticket here: so the task's own arguments hold no secret and cannot fail to unpickle
-    run_rank      the task: meet the others, train
-    stop          end the ranks of a run at their next message; says whether one still runs
-    end_worker    on the nanny: end a worker whose rank runs on
+describe      facts about the worker; also shows that it can import this code at all
+prepare       open a listener, keep job and ticket here: so the task's own arguments hold no secret and cannot fail to unpickle
+run_rank      the task: meet the others, train
+stop          end the ranks of a run at their next message; says whether one still runs
+end_worker    on the nanny: end a worker whose rank runs on
 """
 
 import os
@@ -71,10 +71,13 @@ def prepare(order: Order, dask_worker: Any) -> Address:
 
     address = dask_worker.address
     tls = None
-    if not order.unix and address.startswith("tls://"):  # never in the clear between the hosts of a TLS cluster
+    if not order.unix and address.startswith(
+        "tls://"
+    ):  # never in the clear between the hosts of a TLS cluster
         security = dask_worker.security
         tls = Tls(
-            security.get_listen_args("worker")["ssl_context"], security.get_connection_args("worker")["ssl_context"]
+            security.get_listen_args("worker")["ssl_context"],
+            security.get_connection_args("worker")["ssl_context"],
         )
     listener = Listener(None if order.unix else get_address_host(address))
     with _lock:
@@ -99,7 +102,9 @@ def _run_rank(run: str, rank: int, addresses: tuple[Address, ...], worker: Any) 
     with _lock:
         here = _ranks.get((run, rank))
         if here is None:  # the task was run again elsewhere, or stop came first
-            raise PeerLost(f"rank {rank} of run {run} was never prepared on {worker.address}, or is stopped; fit_on restarts all")
+            raise PeerLost(
+                f"rank {rank} of run {run} was never prepared on {worker.address}, or is stopped; fit_on restarts all"
+            )
         here.running = True
     order = here.order
     try:

@@ -67,7 +67,9 @@ class Sender:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        if self._thread:  # first: a TLS socket that is shut down under a writer would send what is left in the clear
+        if (
+            self._thread
+        ):  # first: a TLS socket that is shut down under a writer would send what is left in the clear
             self._thread.join()
         with contextlib.suppress(OSError):
             self._conn.shutdown(socket.SHUT_RDWR)

@@ -1,7 +1,7 @@
 """Ranks as threads of one process, and ranks that die on purpose: what a test of parallel training needs.
 
-    ring = ThreadRing(3)
-    outcomes = on_every_rank(ring, lambda comm: train(job, comm))
+ring = ThreadRing(3)
+outcomes = on_every_rank(ring, lambda comm: train(job, comm))
 """
 
 import queue
@@ -22,7 +22,9 @@ class ThreadRing:
     """Comms for `size` ranks that are threads of this process."""
 
     def __init__(self, size: int, *, deadline_s: float = 30.0) -> None:
-        links = {(a, b): queue.SimpleQueue[tuple[int, int, bytes]]() for a in range(size) for b in range(size)}
+        links = {
+            (a, b): queue.SimpleQueue[tuple[int, int, bytes]]() for a in range(size) for b in range(size)
+        }
         self.comms: tuple[Comm, ...] = tuple(_Thread(rank, size, links, deadline_s) for rank in range(size))
 
 
@@ -49,7 +51,9 @@ class _Thread:
         try:
             message = self._links[peer, self.rank].get(timeout=self._deadline_s)
         except queue.Empty:
-            raise PeerLost(f"rank {peer} (a thread) sent nothing for {self._deadline_s:g} s at step {step}") from None
+            raise PeerLost(
+                f"rank {peer} (a thread) sent nothing for {self._deadline_s:g} s at step {step}"
+            ) from None
         if message == _CLOSED:
             self._links[peer, self.rank].put(_CLOSED)  # for the next one who asks
             raise PeerLost(f"rank {peer} (a thread) closed its connection at step {step}")
@@ -75,18 +79,22 @@ class Flaky:
         self._comm, self._left = comm, dies_at
 
     def send(self, peer: int, data: memoryview, step: int) -> None:
+        """Send, or die."""
         self._live()
         self._comm.send(peer, data, step)
 
     def receive(self, peer: int, into: memoryview, step: int) -> None:
+        """Receive, or die."""
         self._live()
         self._comm.receive(peer, into, step)
 
     def flush(self, step: int) -> None:
+        """Flush, or die."""
         self._live()
         self._comm.flush(step)
 
     def close(self) -> None:
+        """End all links."""
         self._comm.close()
 
     def _live(self) -> None:
@@ -113,7 +121,9 @@ def on_every_rank(comms: ThreadRing | Sequence[Comm], work: Callable[[Comm], Res
         finally:
             comm.close()
 
-    threads = [threading.Thread(target=run, args=(comm,), name=f"rank-{comm.rank}", daemon=True) for comm in ranks]
+    threads = [
+        threading.Thread(target=run, args=(comm,), name=f"rank-{comm.rank}", daemon=True) for comm in ranks
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:

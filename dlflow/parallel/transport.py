@@ -197,12 +197,7 @@ def connect(
                     f"rank {peer} ({addresses[peer]}) did not answer within {start_s:g} s before the first step ({error}); "
                     "fit_on restarts all"
                 ) from error
-        while not doorman.complete.wait(POLL_S):
-            check()
-            if time.monotonic() > deadline:
-                raise PeerLost(
-                    f"ranks {sorted(doorman.missing())} did not come to rank {rank} within {start_s:g} s; fit_on restarts all"
-                )
+        doorman.wait(deadline, check)
         incoming = doorman.close(keep=True)
     except BaseException:
         doorman.close(keep=False)
@@ -230,9 +225,15 @@ class _Doorman:
         self._listener.socket.settimeout(ACCEPT_S)
         self._thread.start()
 
-    def missing(self) -> set[int]:
-        with self._lock:
-            return set(range(self._ticket.size)) - {self._rank} - set(self._admitted)
+    def wait(self, deadline: float, check: Callable[[], None]) -> None:
+        while not self.complete.wait(POLL_S):
+            check()
+            if time.monotonic() > deadline:
+                with self._lock:
+                    missing = sorted(set(range(self._ticket.size)) - {self._rank} - set(self._admitted))
+                raise PeerLost(
+                    f"ranks {missing} did not come to rank {self._rank} in time; fit_on restarts all"
+                )
 
     def close(self, *, keep: bool) -> dict[int, socket.socket]:
         """Accept no more; the connections that were admitted, closed too unless they are kept."""
@@ -263,7 +264,10 @@ class _Doorman:
             if self._tls:
                 conn = self._tls.server.wrap_socket(conn, server_side=True)
             self._let_in(admit(conn, self._ticket, self._rank, seconds=HANDSHAKE_S), conn)
-        except (OSError, Refused):  # a stranger, garbage, or a rank of an old generation: the right one may still come
+        except (
+            OSError,
+            Refused,
+        ):  # a stranger, garbage, or a rank of an old generation: the right one may still come
             _close(conn)
         finally:
             self._places.release()

@@ -87,9 +87,13 @@ def decode(data: bytes, *, parameters: int, state: int) -> Checkpoint:
 
     try:
         tensors = load(data)
-        facts = json.loads(json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]["dlflow"])
+        facts = json.loads(
+            json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]["dlflow"]
+        )
         if facts["format"] != FORMAT:
-            raise ModelFileError(f"checkpoint of format {facts['format']!r}, expected {FORMAT}; use the dlflow that wrote it")
+            raise ModelFileError(
+                f"checkpoint of format {facts['format']!r}, expected {FORMAT}; use the dlflow that wrote it"
+            )
         made = Checkpoint(
             str(facts["fingerprint"]),
             dict(facts["numerics"]),
@@ -192,7 +196,9 @@ def load_weights(path: str | Path, *, sha256: str) -> Array:
         raise ModelFileError(f"{path}: not a file of weights ({error}); train again") from error
     found = hashlib.sha256(w.tobytes()).hexdigest()
     if found != sha256:
-        raise ModelFileError(f"{path}: weights have sha256 {found}, expected {sha256}; it was replaced or damaged, train again")
+        raise ModelFileError(
+            f"{path}: weights have sha256 {found}, expected {sha256}; it was replaced or damaged, train again"
+        )
     return w
 
 

@@ -37,7 +37,9 @@ class Job:
     epochs: int = 10
     seed: int = 0
     shards: int = 8  # power of two; shards of 64 rows and more cost least
-    patience: int | None = None  # epochs without a better validation loss before training ends with the best weights
+    patience: int | None = (
+        None  # epochs without a better validation loss before training ends with the best weights
+    )
     checkpoint_s: float = 30.0
 
     def __post_init__(self) -> None:
@@ -45,11 +47,17 @@ class Job:
             if getattr(self, name) < 1:
                 raise ModelError(f"job: {name} is {getattr(self, name)!r}, expected at least 1; correct it")
         if not 1 <= self.shards <= MAX_SHARDS or self.shards & (self.shards - 1):
-            raise ModelError(f"job: shards is {self.shards!r}, expected a power of two up to {MAX_SHARDS}; 8 is a good choice")
+            raise ModelError(
+                f"job: shards is {self.shards!r}, expected a power of two up to {MAX_SHARDS}; 8 is a good choice"
+            )
         if not 0 <= self.seed < 1 << 63:
-            raise ModelError(f"job: seed is {self.seed!r}, expected a whole number from 0 to 2^63 - 1; choose another one")
+            raise ModelError(
+                f"job: seed is {self.seed!r}, expected a whole number from 0 to 2^63 - 1; choose another one"
+            )
         if not self.checkpoint_s > 0:
-            raise ModelError(f"job: checkpoint_s is {self.checkpoint_s!r}, expected seconds above 0; 30 is a good choice")
+            raise ModelError(
+                f"job: checkpoint_s is {self.checkpoint_s!r}, expected seconds above 0; 30 is a good choice"
+            )
         if self.patience is not None and (self.patience < 1 or self.validation is None):
             raise ModelError(
                 f"job: patience is {self.patience!r} and validation is {'missing' if self.validation is None else 'given'}, "
@@ -58,7 +66,9 @@ class Job:
         for name in ("train", "validation"):
             dataset = getattr(self, name)
             if dataset is not None and not dataset.rows:
-                raise ModelError(f"job: {name} has no rows, expected at least 1; look at the split and the filters before it")
+                raise ModelError(
+                    f"job: {name} has no rows, expected at least 1; look at the split and the filters before it"
+                )
 
     @cached_property
     def fingerprint(self) -> str:
@@ -66,7 +76,11 @@ class Job:
 
         Raises: ModelError for a layer, loss or optimizer that is no frozen dataclass of plain settings.
         """
-        settings = {each.name: _plain(getattr(self, each.name)) for each in fields(self) if each.name not in WHERE_AND_WHEN}
+        settings = {
+            each.name: _plain(getattr(self, each.name))
+            for each in fields(self)
+            if each.name not in WHERE_AND_WHEN
+        }
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 

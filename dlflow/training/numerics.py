@@ -14,6 +14,7 @@ import numpy as np
 
 __all__ = ["numerics", "one_blas_thread"]
 
+
 def numerics() -> dict[str, str | int]:
     """Facts of this process as they are now: equal facts, equal bits."""
     import threadpoolctl  # noqa: PLC0415  (0.1 s of looking at loaded libraries)
@@ -22,8 +23,10 @@ def numerics() -> dict[str, str | int]:
     # another package may bring a BLAS of its own; NumPy's wheel has it beside it, other builds have just one
     bundled = str(Path(np.__file__).parent.parent / "numpy.libs")
     pools = [pool for pool in pools if pool["filepath"].startswith(bundled)] or pools
-    names = [f"{pool['internal_api']} {pool['version']} {pool.get('architecture', '')}".strip() for pool in pools]
-    simd = np.show_config(mode="dicts")["SIMD Extensions"]  # type: ignore[call-overload,index]
+    names = [
+        f"{pool['internal_api']} {pool['version']} {pool.get('architecture', '')}".strip() for pool in pools
+    ]
+    simd = np.show_config(mode="dicts")["SIMD Extensions"]
     return {
         "numpy": np.__version__,
         "blas": ", ".join(sorted(names)) or "unknown",
@@ -59,7 +62,9 @@ class _Keeper:
             self._users += 1
             if self._thread is None:
                 ready, self._done = threading.Event(), threading.Event()
-                self._thread = threading.Thread(target=_hold, args=(ready, self._done), name="dlflow-blas", daemon=True)
+                self._thread = threading.Thread(
+                    target=_hold, args=(ready, self._done), name="dlflow-blas", daemon=True
+                )
                 self._thread.start()
                 ready.wait()
         try:

@@ -31,6 +31,7 @@ Report = Callable[[dict[str, Any]], None]
 
 WEIGHTS = "weights.safetensors"
 REPORT_S = 0.2  # steps are told at most this often
+EPOCH_S = 1.0  # a checkpoint costs two fsyncs, 5 to 20 ms: epochs shorter than this share one
 
 
 def fit(job: Job, report: Report | None = None) -> Outcome:
@@ -66,7 +67,9 @@ class _Training:
         self.state = job.optimizer.new_state(self.model.parameters)
         self.batches = Batches(job.train, batch=job.batch, seed=job.seed)
         self.tree: TreeSum[Message] = TreeSum(comm, job.shards, self.model.new_message)
-        self.validation = Validation(job, job.validation, self.model, comm, report) if job.validation else None
+        self.validation = (
+            Validation(job, job.validation, self.model, comm, report) if job.validation else None
+        )
         self.checkpoints = Checkpoints(job.folder, job.fingerprint)
         self.at = Progress()
         self.best: Any = None
@@ -107,9 +110,17 @@ class _Training:
         self.model.w[...], self.state[...] = found.w, found.state
         self.at, self.best = found.progress, found.best
         if found.numerics != self.facts:
-            changed = [f"{name} was {old!r}, is {self.facts.get(name)!r}" for name, old in found.numerics.items()]
-            changed = [text for text, name in zip(changed, found.numerics, strict=True) if found.numerics[name] != self.facts.get(name)]
-            self._warn(f"the checkpoint was computed elsewhere ({'; '.join(changed)}): the weights will differ in their last bits")
+            changed = [
+                f"{name} was {old!r}, is {self.facts.get(name)!r}" for name, old in found.numerics.items()
+            ]
+            changed = [
+                text
+                for text, name in zip(changed, found.numerics, strict=True)
+                if found.numerics[name] != self.facts.get(name)
+            ]
+            self._warn(
+                f"the checkpoint was computed elsewhere ({'; '.join(changed)}): the weights will differ in their last bits"
+            )
 
     def _epoch(self) -> None:
         self._since = time.monotonic() - self.at.seconds
@@ -172,14 +183,17 @@ class _Training:
         if job.patience is not None and (at.best_loss is None or line["val_loss"] < at.best_loss):
             at.best_loss, at.best_epoch, self.best = line["val_loss"], at.epoch, self.model.w.copy()
         if not self._finite():
-            raise NonFinite(f"epoch {at.epoch}: the weights are no longer finite, expected numbers; lower the learning rate")
+            raise NonFinite(
+                f"epoch {at.epoch}: the weights are no longer finite, expected numbers; lower the learning rate"
+            )
         patient = at.best_epoch is None or at.epoch - at.best_epoch < (job.patience or 1)
         at.epoch += 1
         at.stopped_early = not patient and at.epoch < job.epochs
         at.finished = at.stopped_early or at.epoch == job.epochs
         at.step, at.loss_sum, at.weight_sum, at.seconds = 0, 0.0, 0.0, 0.0
         self.report({"event": "epoch", "epochs": job.epochs, **line})
-        self._save()
+        if at.finished or time.monotonic() - self._saved >= min(EPOCH_S, job.checkpoint_s):
+            self._save()
 
     def _finite(self) -> bool:
         return math.isfinite(float(np.dot(self.model.w, self.model.w)))
@@ -200,7 +214,9 @@ class _Training:
         digest = hashlib.sha256(self.model.w.tobytes()).hexdigest()
         path = Path(self.job.folder) / WEIGHTS
         if self.comm.rank == 0:
-            save_weights(path, self.model.w, {"job": self.job.fingerprint, "sha256": digest, "numerics": self.facts})
+            save_weights(
+                path, self.model.w, {"job": self.job.fingerprint, "sha256": digest, "numerics": self.facts}
+            )
         return Outcome(
             weights=str(path),
             weights_sha256=digest,

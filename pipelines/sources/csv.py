@@ -18,10 +18,10 @@ import pyarrow.csv as arrow_csv
 from pipelines.cast import Rejection
 from pipelines.errors import LedgerImbalance
 from pipelines.sources import stream
-from pipelines.sources.inputs import InputFile, Part, whole
 from pipelines.sources.head import fields, framing, read_head
+from pipelines.sources.inputs import InputFile, Part, whole
 from pipelines.sources.records import Block, Long, blocks, cut_records, strays
-from pipelines.sources.rows import Piece, long_row, together
+from pipelines.sources.rows import Piece, is_text, long_row, together
 from pipelines.sources.source import Source
 from pipelines.stage import Rows
 
@@ -91,19 +91,11 @@ def _rows(piece: Piece) -> Rows:
 
 def _utf8(block: Block, encoding: str) -> tuple[bytes, np.ndarray, dict[int, Rejection]]:
     """The block as UTF-8, where its records end, and the records that cannot be decoded."""
-    if block.data.isascii() or (encoding == "utf-8" and _is_utf8(block.data)):
+    if block.data.isascii() or is_text(block.data, encoding):
         return block.data, block.ends, {}
     records, wrong = stream.decoded(block.data, block.ends.tolist(), encoding)
     why = {row: Rejection("encoding", None, message) for row, message in wrong.items()}
     return b"".join(records), np.cumsum([len(record) for record in records]), why
-
-
-def _is_utf8(data: bytes) -> bool:
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def _check(piece: Piece, text: bytes, ends: np.ndarray, why: dict[int, Rejection]) -> None:

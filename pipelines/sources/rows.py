@@ -14,7 +14,7 @@ from pipelines.sources.records import HEAD, Block, Framing, Long
 from pipelines.sources.source import Source
 from pipelines.stage import LINE, OFFSET, ORIGIN, SOURCE, Rows
 
-__all__ = ["Piece", "long_row", "origin", "shown", "together"]
+__all__ = ["Piece", "is_text", "long_row", "origin", "shown", "together"]
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,17 @@ def origin(source: int, lines: np.ndarray, offsets: np.ndarray) -> pa.Table:
         {SOURCE: number, LINE: pa.array(lines, pa.int64()), OFFSET: pa.array(offsets, pa.int64())},
         schema=ORIGIN,
     )
+
+
+def is_text(data: bytes, encoding: str) -> bool:
+    """Whether the chunk of a text can be read as it stands, as UTF-8."""
+    if encoding != "utf-8":
+        return False
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def shown(record: bytes, encoding: str) -> str:

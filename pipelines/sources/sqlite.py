@@ -20,8 +20,8 @@ import pyarrow as pa
 from pipelines.cast import Rejection, cast, quarantine
 from pipelines.errors import InputError, PartFailed
 from pipelines.names import did_you_mean
-from pipelines.sources.inputs import InputFile, Part, whole
 from pipelines.sources.head import check_names
+from pipelines.sources.inputs import InputFile, Part, whole
 from pipelines.sources.rows import origin, together
 from pipelines.sources.source import Source
 from pipelines.stage import LINE, ORIGIN, Rows

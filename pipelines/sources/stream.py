@@ -76,12 +76,13 @@ def chunk_encoding(encoding: str, quote: str) -> str:
 
 
 def chunks(
-    path: str, start: int, stop: int, encoding: str, quote: str, *, size: int = CHUNK
+    path: str, start: int, stop: int, encoding: str, quote: str, *, size: int | None = None
 ) -> Iterator[bytes]:
     """Bytes `[start, stop)` of the text; of one stream those from `start` of what it unpacks to. No chunk is empty.
 
     Raises: InputError for a packed file that is cut, damaged or a bomb, and for text of another encoding.
     """
+    size = size or CHUNK
     if not is_one_stream(path, encoding, quote):
         yield from _plain(path, start, stop, size)
         return

@@ -1,8 +1,8 @@
 """Builds that die at a given step, each in a process of its own, forked from one that has imported everything.
 
-    python commit_builds.py FOLDER repartition kill
+    python commit_builds.py FOLDER repartition kill 20
 
-For each failpoint, and each of its arrivals until the build comes through: content A is there, the build of B fails
+For each failpoint, and each of its arrivals (20 at most) until the build comes through: content A is there, the build of B fails
 at that point, what readers see is written down, B is built again, and what they see then. Prints one line of JSON
 per case. The parent starts no thread, so that forking it is safe.
 """
@@ -143,15 +143,15 @@ def case(folder, before, scenario, setting):
     return said
 
 
-def main(folder, scenario, action):
+def main(folder, scenario, action, most):
     before = f"{folder}/before"
     if in_child(lambda: build(before, "A", ["day"])):
         sys.exit("the first build failed")
     for place in PLACES:
-        for hit in range(1, 20):
+        for hit in range(1, int(most) + 1):
             said = case(folder, before, scenario, f"{place}={action}@{hit}")
             print(json.dumps(said), flush=True)
-            if said["code"] == 0 and hit > 1:
+            if said["code"] == 0:
                 break
 
 

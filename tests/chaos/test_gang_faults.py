@@ -8,6 +8,7 @@ import sys
 import time
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -18,7 +19,7 @@ from tests.training_jobs import cluster, job
 
 pytestmark = pytest.mark.chaos
 
-LONG = {"epochs": 150, "validation": None, "checkpoint_s": 0.05}
+LONG = {"epochs": 400, "validation": None, "checkpoint_s": 0.05}
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,14 @@ class External:
         self.folder, self._stack = folder, stack
         self._file = folder / f"scheduler-{time.monotonic_ns()}.json"
         self.scheduler = self._start(
-            "scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", self._file
+            "scheduler",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            "0",
+            "--no-dashboard",
+            "--scheduler-file",
+            self._file,
         )
         self.workers = []
 
@@ -66,7 +74,9 @@ class External:
     def _start(self, kind, *options):
         command = [sys.executable, "-m", "dask", kind, *map(str, options)]
         log = self._stack.enter_context((self.folder / f"{kind}-{time.monotonic_ns()}.log").open("w"))
-        process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "PYTHONPATH": os.getcwd()})
+        process = subprocess.Popen(
+            command, stdout=log, stderr=log, env={**os.environ, "PYTHONPATH": str(Path.cwd())}
+        )
         self._stack.callback(end, process)
         return process
 
@@ -132,10 +142,12 @@ def test_random_kills_cost_no_bit(client, folder, reference):
 
     def report(event):
         steps.append(event["event"])
-        if event["event"] in {"step", "checkpoint", "start"} and len(steps) > 5 and chance.random() < 0.03:
+        if len(steps) == 8 or (len(steps) > 8 and chance.random() < 0.04):
             os.kill(chance.choice(pids(client)), chance.choice([signal.SIGKILL, signal.SIGTERM]))
 
-    outcome = fit_on(client, job(folder, f"random{seed}", **LONG), report=report, max_restarts=50, deadline_s=5)
+    outcome = fit_on(
+        client, job(folder, f"random{seed}", **LONG), report=report, max_restarts=50, deadline_s=5
+    )
 
     assert outcome.weights_sha256 == reference.weights_sha256
     assert outcome.restarts
@@ -182,7 +194,10 @@ with Client(scheduler_file={str(external._file)!r}) as client:
     fit_on(client, this, report=lambda event: print(event["event"], flush=True))
 """
     driver = subprocess.Popen(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": os.getcwd()}
+        [sys.executable, "-c", program],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path.cwd())},
     )
     try:
         assert any(line.strip() == "step" for line in driver.stdout)

@@ -1,0 +1,145 @@
+"""What is true of every cleaning step, whatever the rows and however they are cut."""
+
+import dataclasses
+import pickle
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from pydantic import TypeAdapter
+
+from pipelines.clean import Fill, MapValues, Text, Trim
+from pipelines.columns import Cast, Derive, Drop, Rename, Select
+from pipelines.duplicates import Deduplicate, Resolve
+from pipelines.errors import InputError
+from pipelines.outliers import Clip
+from pipelines.rows import Keep, Quarantine
+from pipelines.stage import ORIGIN
+from tests.strategies import SCHEMA, cuts, in_order, outcome, run, same, tables, with_origin
+
+IDEMPOTENT = [
+    Trim(),
+    Trim(columns=("city",)),
+    Text(columns=("city", "note"), case="lower", collapse=True, unicode="NFKC"),
+    Text(columns=("city",), case="upper", unicode="NFC"),
+    Text(columns=("note",), collapse=True),
+    MapValues(column="city", values={"a": "alpha", "b": "beta"}),
+    MapValues(column="ok", values={"true": True}, other="null"),
+    Fill(columns=("age",), value=7),
+    Fill(columns=("price", "age"), with_="mean"),
+    Fill(columns=("price", "age"), with_="median"),
+    Fill(columns=("city", "ok", "day", "at", "price"), with_="mode"),
+    Fill(columns=("price",), with_="mean", by=("city", "id")),
+    Fill(columns=("city",), with_="mode", by=("ok",)),
+    Clip(columns=("age", "price"), low=-1.5, high=99.5),
+    Clip(columns=("price",), high=1.0, on_outlier="null"),
+    Keep(where="age > 3 or ok"),
+    Quarantine(where="price < 0", rule="negative"),
+    Select(columns=("price", "id")),
+    Derive(columns={"double": "price / 2", "old": "age > 60 and ok"}),
+    Deduplicate(),
+    Deduplicate(by=("id",), keep="last"),
+    Deduplicate(by=("id", "city"), keep="latest", order_by=("at", "price")),
+    Deduplicate(by=("id",), keep="earliest", order_by=("day",)),
+    Deduplicate(by=("city",), keep="best", order_by=("at",)),
+    Resolve(by=("id",), policy="first", columns=("city", "age")),
+    Resolve(by=("id",), policy="latest", order_by=("at",)),
+    Resolve(by=("id",), policy="majority", columns=("city",)),
+    Resolve(by=("id",), policy="quarantine", columns=("ok", "price")),
+]
+ONCE = [
+    MapValues(column="city", values={"a": 1, "b": 2.5}, other="quarantine"),
+    MapValues(column="age", values={"1": "one", "-1": "minus one"}, other="null"),
+    Clip(columns=("price", "age"), method="iqr", factor=0.5),
+    Clip(columns=("price", "age"), method="iqr", on_outlier="null"),
+    Clip(columns=("price", "age"), method="iqr", on_outlier="flag"),
+    Drop(columns=("note", "at")),
+    Rename(columns={"city": "note", "note": "city"}),
+    Cast(columns={"city": "float64", "price": "int64", "age": "string"}),
+    Cast(columns={"age": "int8", "at": "date", "ok": "int64"}),
+]
+
+
+def title(step):
+    given = (
+        f"{field.name}={getattr(step, field.name)}"
+        for field in dataclasses.fields(step)
+        if getattr(step, field.name) != field.default
+    )
+    return f"{step.do} {' '.join(given)}"
+
+
+every_step = pytest.mark.parametrize("step", IDEMPOTENT + ONCE, ids=title)
+
+
+@every_step
+@settings(max_examples=8, deadline=None)
+@given(data=st.data())
+def test_neither_the_cut_nor_the_order_of_the_parts_changes_anything(step, data):
+    table = data.draw(tables())
+
+    whole = outcome(step, [table], buckets=1)
+    parts = outcome(step, data.draw(cuts(table)), buckets=data.draw(st.integers(1, 4)))
+
+    assert same(whole, parts)
+
+
+@every_step
+@settings(max_examples=4, deadline=None)
+@given(table=tables())
+def test_the_columns_are_those_that_the_plan_has_said(step, table):
+    rows = outcome(step, [table])
+
+    assume(not isinstance(rows, InputError))
+    assert step.build(table.schema).equals(rows.kept.schema, check_metadata=True)
+    assert all(name in rows.kept.schema.names for name in ORIGIN.names)
+
+
+@pytest.mark.parametrize("step", IDEMPOTENT, ids=title)
+@settings(max_examples=8, deadline=None)
+@given(table=tables())
+def test_cleaning_twice_is_cleaning_once(step, table):
+    once = outcome(step, [table])
+
+    assume(not isinstance(once, InputError))
+    twice = run(step, [once.kept])
+
+    assert same(
+        dataclasses.replace(once, rejected=None, deduplicated=0, filtered=0, notes={}),
+        dataclasses.replace(twice, notes={}),
+    )
+
+
+@every_step
+@settings(max_examples=2, deadline=None)
+@given(table=tables())
+def test_a_step_never_changes_what_it_is_given(step, table):
+    before = table.to_pylist()
+
+    outcome(step, [table])
+
+    assert table.to_pylist() == before
+
+
+@every_step
+def test_a_step_is_read_from_its_settings_and_travels(step):
+    schema = with_origin(SCHEMA.empty_table()).schema
+
+    read = TypeAdapter(type(step)).validate_python(dataclasses.asdict(step))
+    stage = pickle.loads(pickle.dumps(step.stage(schema)))  # noqa: S301 - our own bytes
+
+    assert read == step
+    assert stage.name == step.stage(schema).name
+
+
+@settings(max_examples=5, deadline=None)
+@given(table=tables())
+def test_the_metadata_of_a_column_goes_with_it(table):
+    renamed = Rename(columns={"note": "remark"}).build(table.schema)
+    derived = Derive(columns={"length": "length(note)", "age": "age + 1"}).build(table.schema)
+    filled = run(Fill(columns=("price",), value=0), [in_order(table)]).kept.schema
+
+    assert renamed.field("remark").metadata == {b"privacy": b"personal"}
+    assert derived.field("length").metadata == {b"privacy": b"personal"}
+    assert derived.field("age").metadata is None, "an expression may change the unit"
+    assert filled.field("price").metadata == {b"unit": b"EUR"}
