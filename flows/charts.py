@@ -94,7 +94,7 @@ def _end_labels(frame: Frame, first: str, last: str) -> list[tuple[float, float,
 
 def bars(items: Sequence[tuple[str, float]], *, title: str, total: float | None = None) -> Markup:
     """Horizontal bars with name and count, and the share of `total` where it is given."""
-    items = [(str(name), value) for name, value in items if finite(value)]
+    items = [(str(name) or "(empty)", value) for name, value in items if finite(value)]
     if not items:
         return Markup()
     row, width = 20, 360
@@ -107,7 +107,7 @@ def bars(items: Sequence[tuple[str, float]], *, title: str, total: float | None 
         label = name if len(name) * GLYPH <= left - 8 else name[: int((left - 8) / GLYPH) - 1] + "…"
         told = number(value) + (f" · {percent(value / total)}" if total else "")
         parts.append(f"<g><title>{escape(f'{name}: {told}')}</title>")
-        parts.append(text(left - 8, y + 14, label or "(empty)", "label end"))
+        parts.append(text(left - 8, y + 14, label, "label end"))
         parts.append(
             f'<rect class="bar" x="{left}" y="{y + 4}" width="{max(value / largest * room, 1):.1f}" height="12"/>'
         )

@@ -35,6 +35,7 @@ NAMES = {
     "mse": "MSE",
     "log_loss": "log loss",
     "f1": "F1",
+    "brier": "Brier score",
 }
 
 State = Literal["good", "warn", "bad", "plain"]

@@ -15,6 +15,7 @@ from typing import Any
 from flows import charts, drawing
 from flows.facts import HIGHER_IS_BETTER, NAMES, built, equation, tally, verdicts
 from flows.figures import count, duration, number, percent, plural, rate, score, short, size
+from flows.record import COUNTS, complete
 from flows.svg import anchor
 
 __all__ = ["render", "write"]
@@ -24,33 +25,6 @@ COMPACT_TIME = re.compile(r"(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)")
 FILES_SHOWN = 40  # of one table; the record has all of them
 FEW = 12  # distinct values of a column whose frequencies say more than a histogram
 PARTS = ("rows_out", "quarantined", "deduplicated", "filtered")  # what becomes of rows_in + added
-
-# What a part of a record holds where it is not given: the template then needs no word about missing parts.
-COUNTS = dict.fromkeys(("rows_in", "rows_out", "quarantined", "deduplicated", "filtered", "added"), 0)
-STEP: dict[str, Any] = {"name": "", **COUNTS, "notes": {}}
-INPUT = {"name": "", "kind": "", "path": "", "rows": None, "bytes": None, "version": None, "sha256": None}
-SAMPLE = {"source": "", "line": None, "message": "", "raw": ""}
-REJECT: dict[str, Any] = {"rule": "", "column": None, "count": 0, "samples": []}
-CHECK = {"name": "", "column": None, "severity": "block", "passed": False, "found": "", "expected": ""}
-COLUMN: dict[str, Any] = {
-    "type": "", "rows": 0, "nulls": 0, "min": None, "max": None, "mean": None, "std": None, "distinct": None,
-    "histogram": None, "top": [],
-}  # fmt: skip
-TABLE: dict[str, Any] = {
-    "name": "", "status": "", "why": [], "version": None, "seconds": None, **COUNTS, "files": None, "bytes": None,
-    "partition_by": [], "steps": [], "inputs": [], "rejects": [], "checks": [], "profile": {},
-}  # fmt: skip
-MODEL: dict[str, Any] = {
-    "name": "", "status": "", "why": [], "table": None, "version": None, "rows": {}, "features": None,
-    "architecture": [], "parameters": None, "loss": None, "optimizer": None, "batch": None, "shards": None, "seed": None,
-    "workers": None, "seconds": None, "samples_per_s": None, "history": [], "metrics": {}, "baselines": [],
-    "confusion": None, "classes": None, "roc": [], "calibration": [], "weights_sha256": None, "restarts": [],
-    "proof": None, "verdict": None, "path": None,
-}  # fmt: skip
-RECORD: dict[str, Any] = {
-    "pipeline": "", "file": "", "run": "", "started": "", "seconds": None, "driver": "", "workers": None,
-    "versions": {}, "plan": "", "tables": [], "models": [], "ledger": {},
-}  # fmt: skip
 
 
 def write(record: Mapping[str, Any], path: Path | str) -> Path:
@@ -93,7 +67,7 @@ def render(record: Mapping[str, Any]) -> str:
     )
     environment.tests["in_any"] = lambda part, steps: any(step[part] for step in steps)
     style = (TEMPLATES / "report.css").read_text("utf-8")
-    whole = _complete(record)
+    whole = complete(record)
     moved = built(whole["tables"]) or whole["tables"]
     return environment.get_template("report.html.j2").render(
         record=whole,
@@ -132,62 +106,6 @@ def _subtitle(record: Mapping[str, Any]) -> str:
     return " · ".join(part for part in said if part)
 
 
-def _complete(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The record with every part in its place."""
-    whole = _with(RECORD, record)
-    whole["tables"] = [_complete_table(table) for table in whole["tables"]]
-    whole["models"] = [_with(MODEL, model) for model in whole["models"]]
-    _shorten(whole, f"{Path(whole['file']).parent}/" if whole["file"] else "")
-    return whole
-
-
-def _shorten(whole: dict[str, Any], folder: str) -> None:
-    """Paths inside the pipeline's folder lose it: they are read more easily, and tell nothing of the machine."""
-    samples = (
-        sample for table in whole["tables"] for reject in table["rejects"] for sample in reject["samples"]
-    )
-    inputs = (item for table in whole["tables"] for item in table["inputs"])
-    for holder, key in (
-        *((one, "source") for one in samples),
-        *((one, "path") for one in (*inputs, *whole["models"])),
-    ):
-        holder[key] = str(holder[key]).removeprefix(folder) if holder[key] is not None else None
-    whole["file"] = str(whole["file"]).removeprefix(folder)
-
-
-def _complete_table(table: Mapping[str, Any]) -> dict[str, Any]:
-    whole = _with(TABLE, table)
-    whole["steps"] = [_with(STEP, step) for step in whole["steps"]]
-    whole["inputs"] = _merged([_with(INPUT, item) for item in whole["inputs"]])
-    whole["checks"] = [_with(CHECK, check) for check in whole["checks"]]
-    whole["rejects"] = [_with(REJECT, reject) for reject in whole["rejects"]]
-    for reject in whole["rejects"]:
-        reject["samples"] = [_with(SAMPLE, sample) for sample in reject["samples"]]
-    whole["profile"] = {name: _with(COLUMN, column) for name, column in whole["profile"].items()}
-    return whole
-
-
-def _merged(inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A table that was read from many files is one input; files of sources stay apart, each has its digest."""
-    found: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for item in inputs:
-        key = (
-            item["kind"],
-            item["name"],
-            item["version"],
-            item["path"] if item["kind"] == "source" else None,
-        )
-        if key not in found:
-            found[key] = item if item["kind"] == "source" else {**item, "path": ""}
-        elif item["rows"] is not None:
-            found[key]["rows"] = (found[key]["rows"] or 0) + item["rows"]
-    return list(found.values())
-
-
-def _with(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    return {**defaults, **{key: value for key, value in given.items() if value is not None}}
-
-
 def _ledger_row(table: Mapping[str, Any]) -> dict[str, Any]:
     balanced = table["rows_in"] + table["added"] == sum(table[part] for part in PARTS)
     return {**{key: table[key] for key in COUNTS}, "name": table["name"], "balanced": balanced}
@@ -202,7 +120,7 @@ def _column(name: str, column: Mapping[str, Any]) -> dict[str, Any]:
     picture = charts.histogram(
         shape.get("edges") or [], shape.get("counts") or [], title=f"Distribution of {name}"
     )
-    if not picture and top:
+    if not picture and any(n > 1 for _, n in top):
         named = [("(missing)" if value is None else number(value), n) for value, n in top[:FEW]]
         picture = charts.bars(named, title=f"Most frequent values of {name}", total=column["rows"] or None)
     return {"name": name, **column, "picture": picture}

@@ -46,7 +46,7 @@ def summary(record: Mapping[str, Any]) -> list[str]:
     lines = [_first(record)]
     if not made and not trained:
         kept = [plural(len(items), noun) for items, noun in ((tables, "table"), (models, "model")) if items]
-        lines.append(line("nothing to do", f" {' and '.join(kept) or 'no table'} up to date"))
+        lines.append(line("nothing to do", f"{' and '.join(kept) or 'no table'} up to date"))
     if made:
         lines += [*_ingest(made), *_clean(made), *_integrate(made), _warehouse(tables, made)]
         lines += _ledger(record.get("ledger") or {})

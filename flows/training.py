@@ -192,7 +192,7 @@ def _proof(session: Session, name: str, job: Job, outcome: Outcome) -> dict[str,
 def _sets(ref: TableRef) -> _Sets:
     files: dict[str, list[TableFile]] = {part: [] for part in SETS}
     for file in ref.files:
-        part = dict(file.partition).get(SPLIT)
+        part = file.partition(SPLIT)
         if part not in files:
             raise ModelError(
                 f"table {ref.name!r}: a file has {SPLIT} = {part!r}, expected one of {', '.join(SETS)}; "

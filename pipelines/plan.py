@@ -157,7 +157,7 @@ def _input_schema(
 
 def _bound(step: Any, schemas: Mapping[str, pa.Schema]) -> Step:
     if isinstance(step, Join):
-        return step.beside(TableRef(step.with_, -1, (), tuple(schemas[step.with_])))
+        return step.beside(TableRef(step.with_, "", -1, (), tuple(schemas[step.with_])))
     return step
 
 

@@ -200,9 +200,8 @@ def _edges(low: float, high: float) -> tuple[float, ...]:
     if low == high:
         return (float(low), float(high))
     share = np.arange(BINS + 1) / BINS
-    edges = np.maximum.accumulate(low * (1 - share) + high * share)
-    edges[-1] = high
-    return tuple(edges.tolist())
+    edges = np.maximum.accumulate(low * (1 - share) + high * share)  # high - low may leave float64
+    return tuple(np.clip(edges, float(low), float(high)).tolist())
 
 
 def _cut(value: Any) -> Any:

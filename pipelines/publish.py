@@ -126,9 +126,15 @@ def file_refs(uri: str, files: Sequence[Receipt], schema: pa.Schema) -> list[Fil
     """Files that are written and not committed yet, as workers read them."""
     return [
         FileRef(
-            str(Path(uri, file["path"])),
+            warehouse.LiveFile(
+                path=file["path"],
+                absolute=str(Path(uri, file["path"])),
+                rows=file["rows"],
+                bytes=file["bytes"],
+                partition={name: decode(schema.field(name), text) for name, text in file["partition"].items()},
+                modified_ms=0,
+            ),
             tuple(file["row_groups"]),
-            tuple((name, decode(schema.field(name), text)) for name, text in file["partition"].items()),
         )
         for file in files
     ]

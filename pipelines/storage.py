@@ -1,41 +1,49 @@
-"""Committed files as workers see them: a list of Parquet paths with their partition values, no log and no deltalake."""
+"""A version of a table as workers get it: a list of Parquet files, small enough to send; no log and no deltalake."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from pipelines.warehouse.file import row_groups
+from pipelines.warehouse.file import LiveFile, read_file, row_groups
 
 if TYPE_CHECKING:
     from pipelines.warehouse.snapshot import Snapshot
 
-__all__ = ["FileRef", "TableRef", "read_file", "read_table", "reference"]
+__all__ = ["FileRef", "TableRef", "read_table", "reference"]
 
 
 @dataclass(frozen=True)
 class FileRef:
-    """One Parquet file: absolute path, rows of each row group, values of the partition columns (not in the file)."""
+    """A file and the rows of each of its row groups, so that a task can be given some of them."""
 
-    path: str
+    file: LiveFile
     row_groups: tuple[int, ...]
-    partition: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def path(self) -> str:
+        """Where it is."""
+        return self.file.absolute
 
     @property
     def rows(self) -> int:
         """Rows of the file."""
         return sum(self.row_groups)
 
+    def partition(self, name: str) -> Any:
+        """Its value of a partition column; None also for a column that is none."""
+        return self.file.partition.get(name)
+
 
 @dataclass(frozen=True)
 class TableRef:
-    """One version of a table: small, hashable, sent to workers instead of rows."""
+    """One version of a table. Equal and hashed by name, place and version: the rest follows from them."""
 
     name: str
+    uri: str
     version: int
-    files: tuple[FileRef, ...]
-    columns: tuple[pa.Field, ...]
+    files: tuple[FileRef, ...] = field(compare=False)
+    columns: tuple[pa.Field, ...] = field(compare=False)
 
     @property
     def schema(self) -> pa.Schema:
@@ -50,33 +58,11 @@ class TableRef:
 
 def reference(name: str, snapshot: "Snapshot") -> TableRef:
     """A snapshot as workers read it; asks every file for its row groups (about 70 us each)."""
-    files = tuple(FileRef(file.absolute, row_groups(file), tuple(file.partition.items())) for file in snapshot.files())
-    return TableRef(name, snapshot.version, files, tuple(snapshot.schema))
+    files = tuple(FileRef(replace(file, stats={}), row_groups(file)) for file in snapshot.files())
+    return TableRef(name, snapshot.uri, snapshot.version, files, tuple(snapshot.schema))
 
 
-def read_table(ref: TableRef, *, columns: tuple[str, ...] | None = None) -> pa.Table:
-    """All rows of a version, or some columns of them, in the order of its files."""
-    schema = ref.schema if columns is None else pa.schema([ref.schema.field(name) for name in columns])
-    tables = [read_file(file, schema) for file in ref.files]
-    return pa.concat_tables(tables) if tables else schema.empty_table()
-
-
-def read_file(file: FileRef, schema: pa.Schema, row_groups: tuple[int, ...] | None = None) -> pa.Table:
-    """The columns of `schema` from one file, or from some of its row groups."""
-    partition = dict(file.partition)
-    stored = [name for name in schema.names if name not in partition]
-    with pq.ParquetFile(file.path, pre_buffer=False) as parquet:
-        groups = range(parquet.num_row_groups) if row_groups is None else row_groups
-        present = set(parquet.schema_arrow.names)
-        table = parquet.read_row_groups(list(groups), [name for name in stored if name in present], use_threads=False)
-        rows = sum(parquet.metadata.row_group(group).num_rows for group in groups)
-    arrays = []
-    for field in schema:
-        if field.name in partition:
-            value = pa.scalar(partition[field.name], field.type)
-            arrays.append(pa.nulls(rows, field.type) if value.as_py() is None else pa.repeat(value, rows))
-        elif field.name in table.column_names:
-            arrays.append(table[field.name].cast(field.type))
-        else:  # a column that was added to the table after this file
-            arrays.append(pa.nulls(rows, field.type))
-    return pa.table(arrays, schema=schema)
+def read_table(ref: TableRef, *, columns: tuple[str, ...]) -> pa.Table:
+    """Some columns of all rows, in the order of the files."""
+    wanted = pa.schema([ref.schema.field(name) for name in columns])
+    return pa.concat_tables([wanted.empty_table(), *(read_file(one.file, ref.schema, names=columns) for one in ref.files)])

@@ -26,8 +26,8 @@ from pipelines.errors import LedgerImbalance
 from pipelines.failpoints import failpoint
 from pipelines.hashing import row_hash
 from pipelines.stage import LINE, OFFSET, ORIGIN, REJECTS, SOURCE, Map, Rows, Sketch, data_columns
-from pipelines.storage import FileRef, read_file
-from pipelines.warehouse.file import write_file
+from pipelines.storage import FileRef
+from pipelines.warehouse.file import read_file, write_file
 from pipelines.warehouse.names import quarantine_uri
 from pipelines.warehouse.quarantine import write_rejects
 
@@ -227,7 +227,7 @@ def _together(rows: list[Rows]) -> Rows:
 
 
 def _read_table_file(schema: pa.Schema, number: int, file: FileRef, row_groups: tuple[int, ...]) -> pa.Table:
-    table = read_file(file, schema, row_groups)
+    table = read_file(file.file, schema, groups=row_groups)
     starts = np.concatenate([[0], np.cumsum(file.row_groups)])
     lines = [np.arange(starts[group] + 1, starts[group + 1] + 1) for group in row_groups]
     rows = table.num_rows

@@ -57,7 +57,7 @@ def content(folder, name):
 
 def quarantined(folder, name):
     """Rejects of a table, without what differs from run to run."""
-    table = warehouse.read_quarantine(str(Path(folder) / "warehouse" / name)).drop_columns(["run"])
+    table = warehouse.read_quarantine(str(Path(folder) / "warehouse" / name)).drop_columns(["run", "batch"])
     names = pc.replace_substring(table["source"], str(folder), "")
     table = table.set_column(table.schema.get_field_index("source"), "source", names)
     return sorted(table.drop_columns(["source"] if name in {"sales", "features"} else []).to_pylist(), key=str)
@@ -67,7 +67,7 @@ def ledger(folder):
     """Rows of the ledger table by table and step."""
     rows = warehouse.Snapshot.open(str(Path(folder) / "warehouse" / "_dlflow" / "ledger")).read().to_pylist()
     keys = ("table", "step", "rows_in", "added", "rows_out", "quarantined", "deduplicated", "filtered")
-    return [tuple(row[key] for key in keys) for row in rows]
+    return sorted(tuple(row[key] for key in keys) for row in rows)
 
 
 def everything(folder):

@@ -63,7 +63,7 @@ def test_a_worker_has_one_blas_thread_whatever_is_exported_and_has_imported_what
 
     with cluster(workers=1, log=tmp_path / "log") as client:
         (threads,) = client.run(blas_threads).values()
-        (exported,) = client.run(os.environ.get, "OPENBLAS_NUM_THREADS").values()
+        (exported,) = client.run(lambda: os.environ["OPENBLAS_NUM_THREADS"]).values()
         (imported,) = client.run(modules).values()
 
     assert (threads, exported) == (1, "1")

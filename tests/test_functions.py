@@ -67,6 +67,8 @@ def value(text, **columns):
         ("1 in (1.0, 2.5)", True),
         ("max(date(2024, 1, 1), cast('2023-01-01T00:00:00Z', 'timestamp')) == date(2024, 1, 1)", True),
         ("if_else(1 < 2, 1, 2.5)", 1.0),
+        ("coalesce(cast(None, 'int64'), 3)", 3),
+        ("is_null(1)", False),
         ("1 if 2 > 1 else 0", 1),
         ("1 < 2\n  and 2 < 3  # over two lines", True),
     ],

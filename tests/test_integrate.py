@@ -1,13 +1,14 @@
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from pipelines.errors import InputError, SpecError
 from pipelines.integrate import Join
 from pipelines.stage import ORIGIN, Exchange, Map, data_columns
-from pipelines.storage import FileRef, TableRef
+from pipelines.publish import file_refs
+from pipelines.storage import TableRef
+from pipelines.warehouse import write_file
 
 
 def with_origin(table):
@@ -22,9 +23,9 @@ def other(tmp_path):
     counter = iter(range(1000))
 
     def make(table, name="other"):
-        path = str(tmp_path / f"{next(counter)}.parquet")
-        pq.write_table(table, path)
-        return TableRef(name, 0, (FileRef(path, (table.num_rows,)),), tuple(table.schema))
+        uri = str(tmp_path / str(next(counter)))
+        receipt = write_file(uri, table, partition={}, schema=table.schema)
+        return TableRef(name, uri, 0, tuple(file_refs(uri, [receipt], table.schema)), tuple(table.schema))
 
     return make
 

@@ -102,7 +102,9 @@ def test_a_column_without_values_has_a_profile(dtype, values):
     )
 
 
-@pytest.mark.parametrize("values", [[1e308, -1e308], [5e-324, 0.0], [2.0**53, 2.0**53 + 2], [3.0]])
+@pytest.mark.parametrize(
+    "values", [[1e308, -1e308], [5e-324, 0.0], [2.0**53, 2.0**53 + 2], [0.1, 0.1 + 2.0**-56], [3.0]]
+)
 def test_extreme_columns_have_a_histogram_of_all_rows(values):
     found = of(values, pa.float64())
 

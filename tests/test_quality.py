@@ -102,7 +102,7 @@ def test_several_columns_are_checked_one_by_one():
 
 def test_rows_are_set_aside_where_the_severity_says_so_and_counted_once():
     checks = [
-        Check(check="range", column="age", min=0, severity="warn"),
+        Check(check="range", column="age", min=0, max=120, severity="warn"),
         Check(check="range", column="age", min=-100, max=100, severity="quarantine", name="plausible age"),
         Check(check="not_null", column="id", severity="quarantine"),
     ]

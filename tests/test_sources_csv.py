@@ -1,18 +1,13 @@
 """CSV: every row of the bad-input matrix gives an exact table or an exact message, however the file is cut."""
 
 import codecs
-import csv
 import gzip
-import io
-import math
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from pipelines.errors import InputError, SpecError
-from pipelines.sources import Source, records, stream
+from pipelines.sources import Source, stream
 from pipelines.stage import OFFSET
 from tests.sources_reading import CUTS, lines, read_all, read_once, rejects, values, write
 
@@ -123,65 +118,6 @@ def test_b6_a_nul_sets_the_row_aside(tmp_path):
     assert values(rows) == [(2, 2.5, "b")]
     assert rejects(rows) == [(2, "nul", None, "the row holds a NUL character")]
     assert rows.rejected["raw"].to_pylist() == ["1,1.5,a\0b"]
-
-
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
-def test_b7_a_byte_order_mark_is_no_part_of_the_first_name(tmp_path, encoding):
-    rows = read(tmp_path, codecs.BOM_UTF8 + GOOD, encoding=encoding)
-
-    assert values(rows) == GOOD_ROWS
-    assert rows.kept[OFFSET].to_pylist() == [10, 18, 26]
-
-
-def test_b8_utf_16_is_named_and_read_where_it_is_declared(tmp_path):
-    content = GOOD.decode().encode("utf-16")
-
-    assert error(tmp_path, content) == 'in.csv: starts with a UTF-16 mark; set encoding = "utf-16"'
-    assert values(read(tmp_path, content, encoding="utf-16")) == GOOD_ROWS
-    assert values(read(tmp_path, GOOD.decode().encode("utf-16-be"), encoding="utf-16-be")) == GOOD_ROWS
-
-
-def test_b9_a_row_of_another_encoding_is_set_aside_with_its_bytes(tmp_path):
-    rows = read(tmp_path, "id,x,y\n1,1.5,数\n2,2.5,é\n".encode()[:-2] + b"\xe9\n")
-
-    assert values(rows) == [(1, 1.5, "数")]
-    assert rejects(rows) == [
-        (3, "encoding", None, "byte 0xC3 at 6 of the row is not utf-8; set encoding (gb18030, cp1252, ...?)")
-    ]
-    assert rows.rejected["raw"].to_pylist() == ["2,2.5,\\xc3\\xe9"]
-
-
-@pytest.mark.parametrize(
-    "encoding", ["gb18030", "gbk", "utf-16", "utf-32-le", "utf-8", "shift_jis", "iso2022_jp"]
-)
-def test_b9_texts_of_declared_encodings_are_read(tmp_path, encoding):
-    rows = read(
-        tmp_path, 'id,x,y\n1,1.5,日本\n2,2.5,"本,\n日"\n3,3.5,|a\n'.encode(encoding), encoding=encoding
-    )
-
-    assert values(rows) == [(1, 1.5, "日本"), (2, 2.5, "本,\n日"), (3, 3.5, "|a")]
-    assert lines(rows) == [2, 3, 5]
-
-
-@pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "iso-8859-15", "mac-roman"])
-def test_b9_single_byte_encodings_are_read_and_cut(tmp_path, encoding):
-    rows = read(tmp_path, "id,x,y\n1,1.5,é\n2,2.5,àé\n3,3.5,c\n".encode(encoding), encoding=encoding)
-
-    assert values(rows) == [(1, 1.5, "é"), (2, 2.5, "àé"), (3, 3.5, "c")]
-    assert rows.kept[OFFSET].to_pylist() == [7, 15, 24]
-
-
-def test_b9_bytes_that_the_declared_encoding_does_not_have_set_the_row_aside(tmp_path):
-    rows = read(tmp_path, b"id,x,y\n1,1.5,\x81\x30\n2,2.5,\xca\xfd\n", encoding="gb18030")
-
-    assert values(rows) == [(2, 2.5, "数")]
-    assert rejects(rows) == [(2, "encoding", None, "byte 0x81 at 6 of the row is not gb18030")]
-
-
-def test_b9_a_header_of_another_encoding_is_an_error(tmp_path):
-    assert error(tmp_path, "id,x,é\n1,1,a\n".encode("latin-1")) == (
-        "in.csv:1: byte 0xE9 at 5 of the header is not utf-8; set encoding (gb18030, cp1252, ...?)"
-    )
 
 
 def test_b10_another_delimiter_is_guessed_in_the_message_only(tmp_path):
@@ -385,31 +321,6 @@ def test_columns_are_found_by_name_and_others_only_left_out_by_declaration(tmp_p
     assert values(read(tmp_path, b'"CO(GT)"\n2.5\n', renamed)) == [(2.5,)]
 
 
-def test_packed_files_are_read_and_damaged_ones_named(tmp_path):
-    packed = gzip.compress(GOOD, mtime=0)
-    zstd = pa.compress(GOOD, codec="zstd", asbytes=True)
-
-    assert values(read(tmp_path, packed, name="in.csv.gz")) == GOOD_ROWS
-    assert values(read(tmp_path, packed + packed[:0], name="in.csv.gz", encoding="latin-1")) == GOOD_ROWS
-    assert values(read(tmp_path, zstd, name="in.csv.zst")) == GOOD_ROWS
-    assert "gzip data cannot be unpacked after" in error(tmp_path, packed[:-6], name="in.csv.gz")
-    assert "zstd data cannot be unpacked after" in error(tmp_path, zstd[:-6], name="in.csv.zst")
-    assert error(tmp_path, packed) == "in.csv: starts like a gzip file; its name must end in .gz"
-    assert (
-        error(tmp_path, b"PK\x03\x04....")
-        == "in.csv: starts like a zip or Excel file; unpack it or save it as text first"
-    )
-
-
-def test_b41_a_packed_file_that_grows_without_end_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(stream, "_FREE_BYTES", 1 << 20)
-    bomb = gzip.compress(b"id,x,y\n" + b"1,1.5,a\n" * 1_000_000, 9, mtime=0)
-
-    text = error(tmp_path, bomb, name="in.csv.gz")
-
-    assert "over 200 to 1; if that is meant, unpack it before" in text
-
-
 def test_rows_are_counted_by_the_rule_of_the_column(tmp_path):
     columns = {"id": "int64", "x": {"type": "float64", "on_error": "null", "range": [0, 2]}, "y": "string"}
 
@@ -430,131 +341,3 @@ def test_settings_without_effect_and_contradictions_are_refused():
     assert len(caught.value.problems) == 6
     with pytest.raises(SpecError, match="kind 'cvs' is not known; did you mean 'csv'"):
         Source(kind="cvs", path="a", columns=columns)
-
-
-texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8) | st.sampled_from(
-    ['"', ",", "\n", "\r\n", '""', "a\rb", " "]
-)
-
-
-@st.composite
-def tables(draw):
-    width = draw(st.integers(1, 4))
-    rows = draw(st.lists(st.tuples(*[texts] * width), min_size=1, max_size=12))
-    ends = draw(st.sampled_from(["\n", "\r\n", "\r"]))
-    return width, rows, ends, draw(st.sampled_from(",;\t|")), draw(st.booleans())
-
-
-@settings(max_examples=60, deadline=None)
-@given(tables())
-def test_what_is_written_is_what_is_read_for_every_cut(tmp_path_factory, drawn):
-    width, rows, end, delimiter, always = drawn
-    names = [f"c{i}" for i in range(width)]
-    always |= any(
-        end in text for row in rows for text in row for end in "\r\n"
-    )  # csv.writer quotes its own line end only
-    quoting = csv.QUOTE_ALL if always else csv.QUOTE_MINIMAL
-    out = io.StringIO()
-    writer = csv.writer(out, delimiter=delimiter, lineterminator=end, quoting=quoting)
-    writer.writerows([names, *rows])
-    path = write(tmp_path_factory.mktemp("csv") / "in.csv", out.getvalue().encode())
-
-    found = read_all(
-        dict.fromkeys(names, "string"), path, cuts=(1, 7, 1 << 24), kind="csv", delimiter=delimiter, null=()
-    )
-
-    assert values(found) == rows
-    assert found.rejected.num_rows == 0
-
-
-csv_bytes = st.lists(
-    st.sampled_from(
-        [
-            b'"',
-            b",",
-            b"\n",
-            b"\r",
-            b"\r\n",
-            b"1",
-            b"2.5",
-            b"a",
-            b"\0",
-            b"\xff",
-            "é".encode(),
-            b"-",
-            b" ",
-            b'""',
-            b'"x"',
-        ]
-    )
-    | st.binary(min_size=1, max_size=2),
-    max_size=60,
-).map(b"".join)
-
-
-@settings(max_examples=150, deadline=None)
-@given(
-    csv_bytes,
-    st.sampled_from(['"', ""]),
-    st.sampled_from(["utf-8", "latin-1", "gb18030", "utf-16-le"]),
-    st.sampled_from([3, 1 << 20]),
-)
-def test_any_bytes_end_in_rows_or_an_input_error_and_no_record_is_lost(
-    tmp_path_factory, content, quote, encoding, limit
-):
-    path = write(tmp_path_factory.mktemp("csv") / "in.csv", b"a,b\n".decode().encode(encoding) + content)
-    settings = {"kind": "csv", "quote": quote, "encoding": encoding, "max_field_bytes": limit}
-    outcomes = []
-    for size in (1, 7, 1 << 24):
-        try:
-            rows = read_once({"a": "float64", "b": "string"}, path, part_bytes=size, **settings)
-        except InputError as error:
-            outcomes.append(str(error))
-            continue
-        outcomes.append((rows.kept.to_pylist(), rows.rejected.to_pylist()))
-        if encoding != "utf-16-le":
-            assert rows.kept.num_rows + rows.rejected.num_rows == _records(content, quote)
-        assert not any(
-            isinstance(value, float) and math.isnan(value) for row in values(rows) for value in row
-        )
-    assert outcomes[0] == outcomes[1] == outcomes[2]
-
-
-def _records(content, quote):
-    """Records by the rule of framing, letter by letter."""
-    count, odd, begin = 0, False, True
-    data = content.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-    for letter in data:
-        if quote and letter == 34:
-            odd = not odd
-        if letter == 10 and not odd:
-            count += not begin
-            begin = True
-        else:
-            begin = False
-    return count + (not begin)
-
-
-@settings(max_examples=100, deadline=None)
-@given(csv_bytes, st.integers(1, 20))
-def test_blocks_give_the_same_records_for_every_size_of_chunk(content, size):
-    framing = records.Framing("in.csv", 34, 44, True, 25)
-
-    def all_records(chunks):
-        found = []
-        try:
-            for one in records.blocks(chunks, framing, line=1, offset=0):
-                if isinstance(one, records.Long):
-                    found.append((one.head, one.line, one.offset, one.lines))
-                    continue
-                start = 0
-                for end, line in zip(one.ends.tolist(), one.lines.tolist(), strict=False):
-                    found.append((one.data[start:end], line, one.offset + start))
-                    start = end
-        except InputError as error:
-            found.append(str(error))
-        return found
-
-    pieces = [content[i : i + size] for i in range(0, len(content), size)]
-
-    assert all_records(pieces) == all_records([content])

@@ -1,15 +1,10 @@
 """JSON lines: a line is an object with the declared keys and types, or it is set aside with its text, however the file is cut."""
 
 import gzip
-import json
-import math
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from pipelines.errors import InputError, SpecError
-from pipelines.sources import jsonl
 from tests.sources_reading import declared, lines, read_all, read_once, rejects, values, write
 
 AB = {"a": "int64", "b": "string"}
@@ -170,119 +165,6 @@ def test_empty_packed_and_transcoded_files(tmp_path):
     assert values(read(tmp_path, gzip.compress(b'{"a":1}\n', mtime=0), name="in.jsonl.gz")) == [(1, None)]
     assert values(read(tmp_path, '{"b":"数"}\n'.encode("utf-16"), encoding="utf-16")) == [(None, "数")]
     assert values(read(tmp_path, b"\xef\xbb\xbf" + b'{"a":1}\n')) == [(1, None)]
-
-
-texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8)
-objects = st.fixed_dictionaries(
-    {},
-    optional={
-        "i": st.integers(-(2**63), 2**63 - 1),
-        "x": st.floats(allow_nan=False, allow_infinity=False),
-        "s": texts,
-        "b": st.booleans() | st.none(),
-    },
-)
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.lists(objects, min_size=1, max_size=12), st.booleans())
-def test_what_is_written_is_what_is_read_for_every_cut(tmp_path_factory, rows, ascii_only):
-    content = "".join(json.dumps(row, ensure_ascii=ascii_only) + "\n" for row in rows).encode()
-    path = write(tmp_path_factory.mktemp("jsonl") / "in.jsonl", content)
-
-    found = read_all(
-        {"i": "int64", "x": "float64", "s": "string", "b": "bool"}, path, cuts=(1, 7, 1 << 24), kind="jsonl"
-    )
-
-    assert values(found) == [tuple(row.get(key) for key in "ixsb") for row in rows]
-
-
-pieces = st.lists(
-    st.sampled_from(
-        [
-            b"{",
-            b"}",
-            b'"a"',
-            b":",
-            b",",
-            b"1",
-            b"\n",
-            b'"',
-            b"\\ud800",
-            b"NaN",
-            b"[",
-            b"]",
-            b"\xff",
-            b'{"a":1}\n',
-            b"2.5",
-            b"null",
-            b"\r\n",
-        ]
-    ),
-    max_size=40,
-).map(b"".join)
-
-
-@settings(max_examples=150, deadline=None)
-@given(pieces)
-def test_any_bytes_end_in_rows_and_no_line_is_lost(tmp_path_factory, content):
-    path = write(tmp_path_factory.mktemp("jsonl") / "in.jsonl", content)
-
-    rows = read_all({"a": "float64"}, path, cuts=(1, 7, 1 << 24), kind="jsonl", allow_empty=True)
-
-    assert rows.kept.num_rows + rows.rejected.num_rows == sum(
-        not line.isspace() for line in content.split(b"\n") if line
-    )
-    assert all(value is None or math.isfinite(value) for (value,) in values(rows))
-
-
-scalars = st.sampled_from(
-    ["1", "-0", "2.0", "1e2", "1e309", "0.1", "127", "128", "01", "+1", ".5", "1.", "NaN", "-Infinity", "9007199254740993", "null", "true", "false"]
-    + ['""', '"x"', '"7"', '"\\u0041"', '"\\u0000"', '"\\ud800"', '"\\ud83d\\ude00"', '"\\x"', '"a\tb"', '"é"', '"2024-02-29"', '"2023-02-29"', "'x'"]
-    + ["{}", "[]", "[1]", '{"c":1}', '{"c":"x"}', '{"c":null}', '{"c":1,"c":2}', '{"d":1}', "{" * 70, '{"c":{"c":1}}', "tru", "1 2", "1,", "nul", "", "/**/1"]
-)
-keys = st.sampled_from(['"a"', '"b"', '"d"', '"o"', '"ok"', '"\\u0061"', '"z"', '"a "', "a", '"A"', '"o.c"'])
-members = st.tuples(keys, scalars).map(":".join)
-json_lines = st.one_of(
-    st.lists(members, max_size=3).map(lambda some: "{" + ",".join(some) + "}"),
-    st.lists(members, max_size=2).map(lambda some: "{" + " , ".join(some) + " }"),
-    st.sampled_from(['{"a":1}{"a":2}', '{"a":1', '"b":"x"}', "", "  ", "1", "[{}]", '{"a":1} x', ' {"a":1}', '{"a":1}\r', '{"o":{"c":1}', "}", "{", '{"a":\r1}', '{"a":1,}']),
-)
-
-
-@settings(max_examples=300, deadline=None)
-@given(st.lists(json_lines, min_size=1, max_size=5), st.sampled_from(["quarantine", "null", "fail"]), st.sampled_from(["b", "a"]))
-def test_lines_read_at_once_are_those_read_one_by_one(tmp_path_factory, written, on_error, failing):
-    columns = {"a": {"type": "int8", "range": [-5, 127]}, "b": {"type": "float32"}, "d": "date", "x": "string", "ok": "bool"}
-    columns[failing]["on_error"] = on_error
-    path = write(tmp_path_factory.mktemp("jsonl") / "in.jsonl", '{"a":1}\n' + "\n".join(written))
-
-    def read(few):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("pipelines.sources.jsonl._FEW", few)
-            try:
-                rows = read_once(columns, path, kind="jsonl", flatten={"x": "o.c"})
-            except InputError as error:
-                return str(error)
-            return rows.kept.to_pylist(), rows.rejected.to_pylist(), rows.notes
-
-    assert read(1) == read(1 << 20)
-
-
-def test_good_lines_beside_bad_ones_are_read_at_once(tmp_path, monkeypatch):
-    good = [f'{{"a":{i},"b":"n{i}"}}\n' for i in range(3000)]
-    good[1234] = "garbage\n"
-    one_by_one = []
-    slow = jsonl._one_by_one
-    monkeypatch.setattr(jsonl, "_one_by_one", lambda piece, first, stop: one_by_one.append((first, stop)) or slow(piece, first, stop))
-
-    rows = read_once(AB, write(tmp_path / "in.jsonl", "".join(good)), kind="jsonl")
-
-    assert rows.kept["a"].to_pylist() == [i for i in range(3000) if i != 1234]
-    assert [row[0] for row in rejects(rows)] == [1235]
-    [(first, stop)] = [(first, stop) for first, stop in one_by_one if first <= 1234 < stop]
-    assert stop - first <= 32
-    assert sum(stop - first for first, stop in one_by_one) < 200
 
 
 def test_a_failing_column_ends_the_run(tmp_path):

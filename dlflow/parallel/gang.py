@@ -188,8 +188,8 @@ class _Gang:
         patience, last = START_S + self.deadline_s, time.monotonic()
         while True:
             if self._hear():
-                # one second more than a rank waits for its peers, whose message says which one is silent
-                patience, last = self.deadline_s + 1, time.monotonic()
+                # longer than a rank waits for its peers, whose message says which one is silent
+                patience, last = self.deadline_s * 1.25 + 1, time.monotonic()
             endings = self._endings()
             if any(isinstance(ending, Exception) for ending in endings.values()):
                 raise self._cause()

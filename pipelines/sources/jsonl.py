@@ -7,8 +7,6 @@ surrogate pair and more than 64 levels. A blank line is no row. Lines end with L
 """
 
 import dataclasses
-import json
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -18,10 +16,10 @@ import pyarrow.json as arrow_json
 
 from pipelines.cast import Rejection
 from pipelines.errors import InputError
-from pipelines.names import did_you_mean
 from pipelines.sources import stream
 from pipelines.sources.head import framing, read_head
 from pipelines.sources.inputs import InputFile, Part, whole
+from pipelines.sources.objects import BadLineError, NoObject, Number, Tree, check_keys, parse, what
 from pipelines.sources.records import Long, blocks, cut_records
 from pipelines.sources.rows import Piece, is_text, long_row, together
 from pipelines.sources.source import Source
@@ -29,25 +27,8 @@ from pipelines.stage import Rows
 
 __all__ = ["cut", "read"]
 
-_LEVELS = 64
 _FEW = 32  # lines that are not worth a call of pyarrow
 _TEXTS = ("string", "date", "timestamp")
-Tree = dict[str, "Tree | str"]
-"""Declared keys: of a column, or of an object with more of them."""
-
-
-class _Number(str):
-    """A number as it is written."""
-
-    __slots__ = ()
-
-
-class _BadLineError(ValueError):
-    """A line that is no object as declared; `rule` says which rule it breaks."""
-
-    def __init__(self, rule: str, message: str) -> None:
-        self.rule = rule
-        super().__init__(message)
 
 
 def cut(source: Source, file: InputFile, number: int) -> list[Part]:
@@ -91,7 +72,9 @@ def _rows(piece: Piece, first: int, stop: int) -> Rows:
     if made is not None:
         return made
     step = max(_FEW, (stop - first + 7) // 8)
-    return together(piece.source.schema, [_rows(piece, at, min(at + step, stop)) for at in range(first, stop, step)])
+    return together(
+        piece.source.schema, [_rows(piece, at, min(at + step, stop)) for at in range(first, stop, step)]
+    )
 
 
 def _at_once(piece: Piece, first: int, stop: int) -> Rows | None:
@@ -121,13 +104,17 @@ def _at_once(piece: Piece, first: int, stop: int) -> Rows | None:
         table = arrow_json.read_json(
             pa.BufferReader(data),
             arrow_json.ReadOptions(use_threads=False, block_size=len(data) + 1),
-            arrow_json.ParseOptions(explicit_schema=pa.schema(_arrow(tree, source)), unexpected_field_behavior="error"),
+            arrow_json.ParseOptions(
+                explicit_schema=pa.schema(_arrow(tree, source)), unexpected_field_behavior="error"
+            ),
         )
     except pa.ArrowInvalid:
         return None
     columns = {column: _column(table, path) for column, path in _paths(tree, ()).items()}
     floats = [column for column in columns.values() if pa.types.is_floating(column.type)]
-    if table.num_rows != stop - first or any(pc.all(pc.is_finite(column)).as_py() is False for column in floats):
+    if table.num_rows != stop - first or any(
+        pc.all(pc.is_finite(column)).as_py() is False for column in floats
+    ):
         return None
     strings = pa.table({column: columns[column] for column in source.columns})
     try:
@@ -161,22 +148,26 @@ def _one_by_one(piece: Piece, first: int, stop: int) -> Rows:
     tree = _tree(source)
     known = frozenset({*tree, *source.ignore})
     objects, rows, why = [], [], {}
-    for row, begin, end in zip(range(first, stop), piece.starts[first:stop], piece.block.ends[first:stop], strict=True):
+    for row, begin, end in zip(
+        range(first, stop), piece.starts[first:stop], piece.block.ends[first:stop], strict=True
+    ):
         line = data[begin:end]
         if line.isspace():
             continue
         try:
-            found = _parsed(line, piece.encoding, source.max_field_bytes)
+            found = parse(line, piece.encoding, source.max_field_bytes)
             if source.extra == "error" and (source.flatten or not found.keys() <= known):
-                _check_keys(found, tree, source.ignore, "")
-        except _BadLineError as error:
+                check_keys(found, tree, source.ignore, "")
+        except BadLineError as error:
             why[row] = Rejection(error.rule, None, str(error))
             continue
         objects.append(found)
         rows.append(row)
     strings, wrong = {}, {}
     for column, path in _paths(tree, ()).items():
-        values = [one.get(path[0]) for one in objects] if len(path) == 1 else [_at(one, path) for one in objects]
+        values = (
+            [one.get(path[0]) for one in objects] if len(path) == 1 else [_at(one, path) for one in objects]
+        )
         strings[column], found_wrong = _texts(values, source.columns[column].type)
         if found_wrong is not None:
             wrong[column] = found_wrong
@@ -204,129 +195,24 @@ def _paths(tree: Tree, above: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def _parsed(line: bytes, encoding: str, max_field_bytes: int) -> dict[str, Any]:
-    """The object of one line."""
-    try:
-        text = line.decode(encoding)
-    except UnicodeDecodeError as error:
-        message = f"byte 0x{line[error.start]:02X} at {error.start} of the row is not {encoding}; set encoding (gb18030, cp1252, ...?)"
-        raise _BadLineError("encoding", message) from error
-    if text.count("{") + text.count("[") > _LEVELS and _levels(text) > _LEVELS:
-        raise _BadLineError("json", f"more than {_LEVELS} levels of objects and lists")
-    try:
-        found = _DECODER.decode(text)
-    except json.JSONDecodeError as error:
-        raise _BadLineError("json", f"not JSON: {error.msg} at character {error.pos}") from error
-    if not isinstance(found, dict):
-        raise _BadLineError("json", f"{_what(found)} found, one object per line expected")
-    if "\\ud" in text or "\\uD" in text or len(text) > max_field_bytes:
-        for key, value in _leaves(found):
-            try:
-                size = len(value.encode())
-            except UnicodeEncodeError as error:
-                raise _BadLineError(
-                    "encoding", f"key {key!r} holds half a surrogate pair, which is no text"
-                ) from error
-            if size > max_field_bytes:
-                raise _BadLineError(
-                    "field", f"key {key!r} has {size:,} bytes, more than max_field_bytes = {max_field_bytes}"
-                )
-    return found
-
-
-def _levels(text: str) -> int:
-    """How deep objects and lists are nested, at most."""
-    level = deepest = 0
-    quoted = escaped = False
-    for letter in text:
-        if escaped:
-            escaped = False
-        elif quoted and letter == "\\":
-            escaped = True
-        elif letter == '"':
-            quoted = not quoted
-        elif not quoted and letter in "{[":
-            level += 1
-            deepest = max(deepest, level)
-        elif not quoted and letter in "}]":
-            level -= 1
-    return deepest
-
-
-def _leaves(found: Any, key: str = "") -> list[tuple[str, str]]:
-    """All texts and numbers with the key they stand under; keys too are texts."""
-    if isinstance(found, str):
-        return [(key, found)]
-    if isinstance(found, dict):
-        return [leaf for name, value in found.items() for leaf in ((name, name), *_leaves(value, name))]
-    return [leaf for value in found for leaf in _leaves(value, key)] if isinstance(found, list) else []
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise _BadLineError(
-            "keys", f"key {next(name for name in names if names.count(name) > 1)!r} is there twice"
-        )
-    return found
-
-
-def _constant(name: str) -> Any:
-    raise _BadLineError("json", f"{name} is not JSON; null is how a missing number is written")
-
-
-_DECODER = json.JSONDecoder(
-    object_pairs_hook=_object, parse_float=_Number, parse_int=_Number, parse_constant=_constant
-)
-
-
-def _check_keys(found: Mapping[str, Any], tree: Tree, ignore: tuple[str, ...], above: str) -> None:
-    for key, value in found.items():
-        if key not in tree and f"{above}{key}" not in ignore:
-            raise _BadLineError("keys", f"key {above + key!r} is not declared{did_you_mean(key, tree)}")
-        below = tree.get(key)
-        if isinstance(below, dict) and isinstance(value, dict):
-            _check_keys(value, below, ignore, f"{above}{key}.")
-
-
-class _NoObject:
-    """A value on the way to a column that is no object."""
-
-    def __init__(self, found: Any) -> None:
-        self.found = found
-
-
 def _at(found: Any, path: tuple[str, ...]) -> Any:
     for key in path:
         if found is None:
             return None
         if not isinstance(found, dict):
-            return _NoObject(found)
+            return NoObject(found)
         found = found.get(key)
     return found
 
 
 def _texts(values: list[Any], kind: str) -> tuple[pa.StringArray, pa.StringArray | None]:
     """The values as text; and what was found where the type is another (None: nowhere)."""
-    expected = bool if kind == "bool" else str if kind in _TEXTS else _Number
+    expected = bool if kind == "bool" else str if kind in _TEXTS else Number
     fine = {expected, type(None)}
     wrong = None
     if not set(map(type, values)) <= fine:
-        wrong = pa.array([None if type(value) in fine else _what(value) for value in values], pa.string())
+        wrong = pa.array([None if type(value) in fine else what(value) for value in values], pa.string())
         values = [value if type(value) is expected else None for value in values]
     if kind == "bool":
         values = [None if value is None else str(value) for value in values]
     return pa.array(values, pa.string()), wrong
-
-
-def _what(value: Any) -> str:
-    if isinstance(value, _NoObject):
-        return f"{_what(value.found)} in place of an object"
-    if isinstance(value, _Number):
-        return f"number {value[:40]}"
-    if isinstance(value, str):
-        return f"text {value[:40]!r}"
-    return (
-        "an object" if isinstance(value, dict) else "a list" if isinstance(value, list) else json.dumps(value)
-    )

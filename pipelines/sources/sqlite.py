@@ -7,6 +7,7 @@ which is then the line of a row; a view without a key is one part, and its rows 
 
 import contextlib
 import dataclasses
+import functools
 import json
 import sqlite3
 import urllib.parse
@@ -16,10 +17,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipelines.cast import Rejection, cast, quarantine
 from pipelines.errors import InputError, PartFailed
 from pipelines.names import did_you_mean
+from pipelines.schema import Field
 from pipelines.sources.head import check_names
 from pipelines.sources.inputs import InputFile, Part, whole
 from pipelines.sources.rows import origin, together
@@ -28,7 +31,8 @@ from pipelines.stage import LINE, ORIGIN, Rows
 
 __all__ = ["cut", "read"]
 
-_BATCH = 50_000  # rows fetched at once: some 20 MB of Python objects
+_TEXTS = ("string", "date", "timestamp")
+_BATCH = 10_000  # rows fetched at once: some 4 MB of Python objects; 2,000 to 50,000 are as fast
 _ROWID = ("rowid", "_rowid_", "oid")
 _SAMPLE = 1_000  # rows of which the mean size is taken
 _TYPES: dict[str, set[type]] = {
@@ -70,7 +74,7 @@ def read(source: Source, part: Part) -> Rows:
     table, columns = _quoted(source.table or ""), ", ".join(_quoted(name) for name in source.names.values())
     made = []
     with _transaction(source, part.path) as database:
-        database.text_factory = _text
+        database.text_factory = functools.partial(str, encoding="utf-8", errors="surrogateescape")
         if part.names:
             key = _key_name(part.names[0])
             query = f"SELECT {key}, {columns} FROM {table} WHERE {key} BETWEEN ? AND ? ORDER BY {key}"  # noqa: S608 - names are quoted
@@ -177,8 +181,15 @@ def _rows(source: Source, part: Part, lines: np.ndarray, cells: dict[str, tuple[
     why: dict[int, Rejection] = {}
     strings, wrong = {}, {}
     for column, values in cells.items():
-        kind = source.columns[column].type
-        strings[column], found = _texts(column, values, kind, source.max_field_bytes, why)
+        field = source.columns[column]
+        tokens = source.tokens if field.null is None else field.null
+        plain = (
+            None if tokens and field.type not in _TEXTS else _at_once(values, field, source.max_field_bytes)
+        )
+        if plain is not None:
+            strings[column] = plain
+            continue
+        strings[column], found = _texts(column, values, field.type, source.max_field_bytes, why)
         if found is not None:
             wrong[column] = found
 
@@ -204,6 +215,27 @@ def _rows(source: Source, part: Part, lines: np.ndarray, cells: dict[str, tuple[
     if made.rejected is not None:
         rejected = pa.concat_tables([rejected, made.rejected]).sort_by(LINE)
     return Rows(made.kept, rejected, notes=made.notes)
+
+
+def _at_once(values: tuple[Any, ...], field: Field, max_field_bytes: int) -> pa.Array | None:
+    """The values as they are, five times as fast, where all have the one type that needs no second look; else None."""
+    kinds = set(map(type, values)) - {type(None)}
+    if kinds <= {str} and field.type in _TEXTS:
+        try:
+            found = pa.array(values, pa.string())
+        except UnicodeEncodeError:
+            return None
+        longest = pc.max(pc.binary_length(found)).as_py() or 0
+        return found if longest <= max_field_bytes else None
+    if kinds == {int} and field.type.startswith("int"):
+        try:
+            return pc.cast(pa.array(values, pa.int64()), field.arrow)
+        except pa.ArrowInvalid:
+            return None
+    if kinds == {float} and field.type == "float64":
+        found = pa.array(values, pa.float64())
+        return None if pc.all(pc.is_finite(found)).as_py() is False else found
+    return None
 
 
 def _texts(
@@ -238,10 +270,6 @@ def _broken(value: str, max_field_bytes: int) -> str | None:
     return (
         f"{size:,} bytes, more than max_field_bytes = {max_field_bytes}" if size > max_field_bytes else None
     )
-
-
-def _text(stored: bytes) -> str:
-    return stored.decode("utf-8", "surrogateescape")
 
 
 def _what(value: Any) -> str:

@@ -97,9 +97,14 @@ def write_file(
 
 
 def read_file(
-    file: LiveFile, schema: pa.Schema, *, names: Sequence[str] | None = None, verify: bool = False
+    file: LiveFile,
+    schema: pa.Schema,
+    *,
+    names: Sequence[str] | None = None,
+    groups: Sequence[int] | None = None,
+    verify: bool = False,
 ) -> pa.Table:
-    """The rows of one file, with the partition columns put back; `schema` is the whole table's.
+    """The rows of one file, or of some of its row groups, with the partition columns put back; `schema` is the whole table's.
 
     Checksums of pages are always compared, the digest of the whole file with `verify`.
 
@@ -111,7 +116,10 @@ def read_file(
     try:
         with pq.ParquetFile(file.absolute, page_checksum_verification=True) as source:
             stored = source.schema_arrow.names
-            table = source.read([name for name in names if name in stored and name not in file.partition])
+            wanted_groups = list(range(source.num_row_groups) if groups is None else groups)
+            rows = sum(source.metadata.row_group(group).num_rows for group in wanted_groups)
+            present = [name for name in names if name in stored and name not in file.partition]
+            table = source.read_row_groups(wanted_groups, present, use_threads=False)  # a worker has one core
     except FileNotFoundError as error:
         raise PartFailed(
             f"{file.absolute}: the file is gone, expected it to be kept by vacuum; read a newer version"
@@ -120,7 +128,7 @@ def read_file(
         raise InputError(
             f"{file.absolute}: cannot be read ({error}); restore the file, or build the table again"
         ) from error
-    arrays = [_column(table, file, schema.field(name)) for name in names]
+    arrays = [_column(table, rows, file, schema.field(name)) for name in names]
     wanted = pa.schema([schema.field(name) for name in names])
     return pa.Table.from_arrays(arrays, schema=wanted) if arrays else table
 
@@ -218,11 +226,11 @@ def _row_groups(footer: pq.FileMetaData) -> list[int]:
     return [footer.row_group(r).num_rows for r in range(footer.num_row_groups)]
 
 
-def _column(table: pa.Table, file: LiveFile, wanted: pa.Field) -> pa.Array | pa.ChunkedArray:
+def _column(table: pa.Table, rows: int, file: LiveFile, wanted: pa.Field) -> pa.Array | pa.ChunkedArray:
     if wanted.name in file.partition:
-        return pa.repeat(pa.scalar(file.partition[wanted.name], wanted.type), file.rows)
+        return pa.repeat(pa.scalar(file.partition[wanted.name], wanted.type), rows)
     if wanted.name not in table.column_names:
-        return pa.nulls(file.rows, wanted.type)  # a column that was added after this file
+        return pa.nulls(rows, wanted.type)  # a column that was added after this file
     column = table[wanted.name]
     return column if column.type == wanted.type else column.cast(wanted.type)
 
