@@ -125,7 +125,8 @@ class _Passes:
             items = [_Again(receipt["kept"], fit.sketch, fit.columns, answer) for receipt in receipts]
             state = self.runner.fold(_sketch_again, items, fit.sketch.merge, name=f"{name}-more", progress=self._told)
             done, answer = fit.sketch.finish(state, answer)
-        self.fitted[fit.name] = answer
+        twice = sum(name.partition(" #")[0] == fit.name for name in self.fitted)
+        self.fitted[f"{fit.name} #{twice + 1}" if twice else fit.name] = answer
         return [Kept(receipt["kept"]) for receipt in receipts], answer
 
     def _exchange(self, reads: Sequence[Any], maps: Iterable[Map], exchange: Exchange) -> list[Bucket]:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipelines import sources
+from pipelines import quality, sources
 from pipelines.errors import SpecError
 from pipelines.integrate import Join
 from pipelines.names import did_you_mean
@@ -112,6 +112,7 @@ def check(document: Document, pipeline: Pipeline) -> dict[str, Checked]:
             for number, one in enumerate(table.checks):
                 place = ("tables", name, "checks", number)
                 one.build(schema)
+            quality.row_checks(table.checks)  # names that are there twice
         except SpecError as error:
             for text in error.problems:
                 document.problem(place, f"tables.{name}.{place[2]}[{place[3]}]: {text}")

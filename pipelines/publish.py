@@ -85,6 +85,7 @@ def publish(plan: TablePlan, made: Made, *, run: str) -> Built:
         ledger=[entry.record() for entry in entries],
         checks=checks,
         counts=counts,
+        fitted=made.fitted,
     )
     key = batch_key(plan)
     warehouse.commit_rejects(plan.uri, made.rejects, key=key, lineage=lineage)

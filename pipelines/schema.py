@@ -2,7 +2,7 @@
 
     columns = { id = "int64", price = { type = "float64", range = [0, inf], unit = "EUR", on_error = "null" } }
 
-The grammar of the types is in literals.py and moments.py, the cast of whole tables in cast.py.
+The grammar of the types is in literals.py and moments.py, the cast of whole tables in intake.py.
 """
 
 import dataclasses

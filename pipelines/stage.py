@@ -165,7 +165,9 @@ def rejects(
     rows: pa.Table, *, rule: str, column: str | None, message: Callable[[dict[str, Any]], str] | str
 ) -> pa.Table:
     """These rows as quarantine records (REJECTS)."""
-    records = rows.select(data_columns(rows.schema)).to_pylist()
+    shown = rows.select(data_columns(rows.schema))
+    private = [name for name in shown.column_names if b"privacy" in (shown.schema.field(name).metadata or {})]
+    records = shown.to_pylist()
     texts: Iterable[str] = (message(record) for record in records) if callable(message) else [message] * len(records)
     return pa.table(
         [
@@ -175,7 +177,12 @@ def rejects(
             pa.array([rule] * len(records), pa.string()),
             pa.array([column] * len(records), pa.string()),
             pa.array(list(texts), pa.string()),
-            pa.array([json.dumps(record, default=str, ensure_ascii=False) for record in records], pa.string()),
+            pa.array([_as_json(record, private) for record in records], pa.string()),
         ],
         schema=REJECTS,
     )
+
+
+def _as_json(record: dict[str, Any], private: list[str]) -> str:
+    """The row, with the values of private columns hidden: a quarantine has more readers than its table."""
+    return json.dumps(record | {name: "***" for name in private if record[name] is not None}, default=str, ensure_ascii=False)

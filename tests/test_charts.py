@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 import xml.etree.ElementTree as ET
 
 import pytest
@@ -255,6 +256,22 @@ def test_boxes_of_any_pipeline_never_overlap_and_arrows_lead_to_the_right(data):
             assert found[item["kind"], item["name"]][0] < found["table", table["name"]][0]
     width, height = (float(tree.get(key)) for key in ("width", "height"))
     assert all(x >= 0 and y >= 0 and x + w <= width and y + h <= height for x, y, w, h in found.values())
+
+
+def test_an_arrow_over_several_layers_passes_between_the_boxes():
+    chain = [
+        {"name": f"t{n}", "inputs": [{"name": f"t{n - 1}", "kind": "table"}] if n else []} for n in range(4)
+    ]
+    chain[3]["inputs"].append({"name": "t0", "kind": "table"})
+
+    tree = parsed(drawing.pipeline({"tables": chain}))
+
+    (long,) = (path.get("d") for path in tree.iter("path") if "t0 to t3" in (path.findtext("title") or ""))
+    passed = re.findall(r"([\d.]+) ([\d.]+) H([\d.]+)", long)
+    assert len(passed) == 2
+    for x, y, _ in passed:
+        for left, top, width, height in boxes(tree).values():
+            assert not (left <= float(x) <= left + width and top <= float(y) <= top + height)
 
 
 def test_a_table_that_reads_itself_or_a_circle_is_still_drawn():

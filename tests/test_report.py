@@ -229,6 +229,16 @@ def test_writing_replaces_the_old_report_at_once_and_leaves_nothing_beside_it(tm
     assert [one.name for one in path.parent.iterdir()] == ["report.html"]
 
 
+def test_a_reader_who_has_the_old_report_open_keeps_all_of_it(tmp_path):
+    path = write(bare_record(), tmp_path / "report.html")
+    old = path.read_text()
+
+    with path.open() as reader:
+        write(demo_record(), path)
+
+        assert reader.read() == old
+
+
 def test_a_report_that_cannot_be_made_or_put_in_place_leaves_what_was_there(tmp_path):
     path = write(bare_record(), tmp_path / "report.html")
     old = path.read_text()
@@ -279,6 +289,19 @@ def test_a_real_browser_shows_it_without_complaint_or_fetch(tmp_path, record):
     assert "<script" not in page.dom
     assert "<img" not in page.dom
     assert "<title>owned" not in page.dom
+
+
+@needs_browser
+def test_the_policy_of_the_page_stops_what_a_missed_escape_would_let_in(tmp_path):
+    path = write(bare_record(), tmp_path / "report.html")
+    attack = '<script>document.title="owned"</script><img src="http://example.invalid/x"><style>body {{ display: none }}</style>'
+    path.write_text(path.read_text().replace("<main>", f"<main>{attack}"))
+
+    page = visit(path)
+
+    assert page.fetched == []
+    assert "<title>owned" not in page.dom
+    assert len(page.console) == 3
 
 
 MEASURE = """<!DOCTYPE html><meta charset="utf-8"><title>not measured</title>

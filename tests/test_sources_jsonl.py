@@ -158,6 +158,12 @@ def test_values_over_the_limit_are_set_aside(tmp_path):
     assert rejects(rows) == [(1, "field", None, "key 'b' has 101 bytes, more than max_field_bytes = 100")]
 
 
+def test_the_limit_counts_bytes_not_characters(tmp_path):
+    rows = read(tmp_path, b'{"b":"' + "é".encode() * 60 + b'"}\n', max_field_bytes=100)
+
+    assert rejects(rows) == [(1, "field", None, "key 'b' has 120 bytes, more than max_field_bytes = 100")]
+
+
 def test_empty_packed_and_transcoded_files(tmp_path):
     with pytest.raises(InputError, match="empty file, expected at least one row"):
         read(tmp_path, b"\n\n")

@@ -36,7 +36,8 @@ class Batches:
     """Steps and batches of a dataset; every row is in exactly one batch of an epoch.
 
     Memory: at most two windows. A window is as many row groups as fit `window_rows` and `window_bytes`, at least one: both
-    are part of the order, so resume with the same. Not for two threads at once.
+    are part of the order, so resume with the same. It is large by default, because rows that lie together (one month,
+    say) must not train one after the other. Not for two threads at once.
 
     Raises: ModelError for sizes below 1, and as Dataset.shape does.
     """
@@ -47,8 +48,8 @@ class Batches:
         *,
         batch: int,
         seed: int,
-        window_rows: int = 65_536,
-        window_bytes: int = 128 << 20,
+        window_rows: int = 1 << 20,
+        window_bytes: int = 192 << 20,
     ) -> None:
         if batch < 1 or window_rows < 1:
             raise ModelError(

@@ -12,6 +12,7 @@ import queue
 import secrets
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -30,7 +31,7 @@ START_S = 60.0  # for a rank to begin: a worker may be busy with a task, or just
 REPLACEMENT_S = (
     5.0  # a nanny is back in 1 to 2 s; fewer ranks give the same bits, so there is no point in waiting long
 )
-ANSWER_S = 10.0  # for a result that is there
+ANSWER_S = 2.0  # for a small result that is there
 SETTLE_S = 1.0  # for the other ranks to come to their ends, once one has
 STOP_S = 2.0  # for ranks to end by themselves, before their workers are ended
 EXACT = ("numpy", "blas", "simd", "machine", "libc")  # facts that all ranks must share
@@ -190,13 +191,13 @@ class _Gang:
             if self._hear():
                 # longer than a rank waits for its peers, whose message says which one is silent
                 patience, last = self.deadline_s * 1.25 + 1, time.monotonic()
-            endings = self._endings()
+            present = set(self.cluster.alive())
+            endings = self._endings(present)
             if any(isinstance(ending, Exception) for ending in endings.values()):
                 raise self._cause()
             if isinstance(outcome := endings.get(0), Outcome):
                 _wait(lambda: self._hear() or self.ended, 1.0)
                 return outcome
-            present = set(self.cluster.alive())
             for address, rank in self.ranks.items():
                 if address not in present:
                     raise PeerLost(f"the worker {address} of rank {rank} was lost")
@@ -220,20 +221,13 @@ class _Gang:
             else:
                 self.report(event)
 
-    def _endings(self) -> dict[int, Outcome | Exception]:
-        """What the ranks that are no longer at work have come to."""
+    def _endings(self, present: set[str]) -> dict[int, Outcome | Exception]:
+        """What the ranks that are no longer at work have come to; an answer that was lost with its worker is none."""
         endings: dict[int, Outcome | Exception] = {}
-        for rank, future in enumerate(self.futures):
-            if future.status == "finished":
-                try:
+        for (address, rank), future in zip(self.ranks.items(), self.futures, strict=True):
+            if future.status == "finished" and address in present:
+                with suppress(OSError, TimeoutError):  # its worker dies now: seen at the next look
                     endings[rank] = future.result(timeout=ANSWER_S)
-                except (
-                    OSError,
-                    TimeoutError,
-                ) as error:  # its worker died with the answer; the last checkpoint has all
-                    endings[rank] = PeerLost(
-                        f"the answer of rank {rank} was lost with its worker ({error!r})"
-                    )
             elif future.status == "error":
                 endings[rank] = future.exception(timeout=ANSWER_S)
             elif future.status in {"cancelled", "lost"}:
@@ -245,7 +239,7 @@ class _Gang:
         present = self._known()
         here = [rank for address, rank in self.ranks.items() if address in present]
         _wait(lambda: all(self.futures[rank].status != "pending" for rank in here), SETTLE_S)
-        errors = {rank: end for rank, end in self._endings().items() if isinstance(end, Exception)}
+        errors = {rank: end for rank, end in self._endings(present).items() if isinstance(end, Exception)}
         for rank, error in errors.items():
             # Dask's own errors (a worker killed, a task cancelled) are losses too
             if isinstance(error, (PeerLost, Stopped)) or type(error).__module__.startswith("distributed"):

@@ -1,6 +1,6 @@
 """CSV: records by quote parity, fields and types as declared; a row that is not well-formed is set aside with its text.
 
-    bytes -> records -> well-formed? -> columns of text (pyarrow.csv) -> declared types (cast.py)
+    bytes -> records -> well-formed? -> columns of text (pyarrow.csv) -> declared types (intake.py)
                           |                |                              |
                           +----------------+------------------------------+--> quarantine: line, offset, rule, raw text
 
@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as arrow_csv
 
-from pipelines.cast import Rejection
 from pipelines.errors import LedgerImbalance
+from pipelines.intake import Rejection
 from pipelines.sources import stream
 from pipelines.sources.head import fields, framing, read_head
 from pipelines.sources.inputs import InputFile, Part, whole

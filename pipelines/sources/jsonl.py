@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json as arrow_json
 
-from pipelines.cast import Rejection
 from pipelines.errors import InputError
+from pipelines.intake import Rejection
 from pipelines.sources import stream
 from pipelines.sources.head import framing, read_head
 from pipelines.sources.inputs import InputFile, Part, whole

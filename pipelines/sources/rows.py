@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from pipelines.cast import Rejection, cast, quarantine
+from pipelines.intake import Rejection, cast, quarantine
 from pipelines.schema import Schema
 from pipelines.sources.inputs import Part
 from pipelines.sources.records import HEAD, Block, Framing, Long

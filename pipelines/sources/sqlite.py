@@ -19,8 +19,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.cast import Rejection, cast, quarantine
 from pipelines.errors import InputError, PartFailed
+from pipelines.intake import Rejection, cast, quarantine
 from pipelines.names import did_you_mean
 from pipelines.schema import Field
 from pipelines.sources.head import check_names

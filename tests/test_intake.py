@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.cast import cast
 from pipelines.errors import InputError
+from pipelines.intake import cast
 from pipelines.schema import Schema, field
 
 
