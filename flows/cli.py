@@ -24,7 +24,13 @@ __all__ = ["main"]
 
 PIPELINE = "pipeline.toml"
 FILE = click.argument("file", type=click.Path(path_type=Path), default=PIPELINE)
-SET = click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Override a value of [params]; may be repeated.")
+SET = click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Override a value of [params]; may be repeated.",
+)
 
 
 class _Commands(click.Group):
@@ -34,10 +40,12 @@ class _Commands(click.Group):
         return list(self.commands)
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(package_name="dlflow")
 def cli() -> None:
-    """From raw rows to a trained model: dirty files in, committed tables and a model out.
+    r"""From raw rows to a trained model: dirty files in, committed tables and a model out.
 
     \b
     First steps:
@@ -81,28 +89,66 @@ def _terminate_like_interrupt() -> None:
 @cli.command()
 @click.option("--rows", default=100_000, show_default=True, help="Orders to make up.")
 @click.option("--seed", default=1, show_default=True, help="Another seed makes other data.")
-@click.option("--folder", type=click.Path(path_type=Path), default=Path("dlflow-demo"), show_default=True, help="Where everything goes.")
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path),
+    default=Path("dlflow-demo"),
+    show_default=True,
+    help="Where everything goes.",
+)
 @click.option("--workers", default=2, show_default=True, help="Worker processes; 0: this process.")
-@click.option("--prefect/--no-prefect", default=True, help="As a Prefect flow (starts a server if none is configured), or directly.")
-@click.option("--kill-worker", is_flag=True, help="kill -9 a worker during training: the weights stay the same.")
+@click.option(
+    "--prefect/--no-prefect",
+    default=True,
+    help="As a Prefect flow (starts a server if none is configured), or directly.",
+)
+@click.option(
+    "--kill-worker", is_flag=True, help="kill -9 a worker during training: the weights stay the same."
+)
 @click.option("--keep", is_flag=True, help="Keep what the folder holds: only what is out of date runs.")
-def demo(rows: int, seed: int, folder: Path, workers: int, prefect: bool, kill_worker: bool, keep: bool) -> None:
+def demo(
+    rows: int, seed: int, folder: Path, workers: int, prefect: bool, kill_worker: bool, keep: bool
+) -> None:
     """The whole mission on made-up dirty data: ingest, clean, integrate, warehouse, train, report."""
     from flows.demo import demo as run_demo  # noqa: PLC0415 - a command pays only for what it uses
 
     with _failures():
-        run_demo(folder, rows=rows, seed=seed, workers=workers, prefect=prefect, kill_worker=kill_worker, keep=keep)
+        run_demo(
+            folder, rows=rows, seed=seed, workers=workers, prefect=prefect, kill_worker=kill_worker, keep=keep
+        )
 
 
 @cli.command()
 @FILE
 @SET
-@click.option("--workers", type=click.IntRange(0), help="Worker processes of a local cluster (default: as many as the machine has cores); 0: this process.")
-@click.option("--scheduler", metavar="ADDRESS", help="A running Dask cluster: tcp://HOST:PORT or tls://HOST:PORT.")
-@click.option("--tls", nargs=3, type=click.Path(exists=True), metavar="CA CERT KEY", help="Certificates for a tls:// address.")
-@click.option("--prefect/--no-prefect", default=None, help="Run as a Prefect flow, or directly (default: Prefect if an API is configured).")
-@click.option("--prove", is_flag=True, help="Train a second time on one worker and compare the weights, bit for bit.")
-@click.option("--report", type=click.Path(path_type=Path), help="Where the HTML report goes (default: report.html beside the pipeline file).")
+@click.option(
+    "--workers",
+    type=click.IntRange(0),
+    help="Worker processes of a local cluster (default: as many as the machine has cores); 0: this process.",
+)
+@click.option(
+    "--scheduler", metavar="ADDRESS", help="A running Dask cluster: tcp://HOST:PORT or tls://HOST:PORT."
+)
+@click.option(
+    "--tls",
+    nargs=3,
+    type=click.Path(exists=True),
+    metavar="CA CERT KEY",
+    help="Certificates for a tls:// address.",
+)
+@click.option(
+    "--prefect/--no-prefect",
+    default=None,
+    help="Run as a Prefect flow, or directly (default: Prefect if an API is configured).",
+)
+@click.option(
+    "--prove", is_flag=True, help="Train a second time on one worker and compare the weights, bit for bit."
+)
+@click.option(
+    "--report",
+    type=click.Path(path_type=Path),
+    help="Where the HTML report goes (default: report.html beside the pipeline file).",
+)
 def run(
     file: Path,
     settings: tuple[str, ...],
@@ -113,7 +159,7 @@ def run(
     prove: bool,
     report: Path | None,
 ) -> None:
-    """Bring tables and models up to date with FILE (default: pipeline.toml).
+    r"""Bring tables and models up to date with FILE (default: pipeline.toml).
 
     \b
     Examples:
@@ -146,7 +192,9 @@ def check(file: Path, settings: tuple[str, ...]) -> None:
     with _failures():
         project = open_project(file, _settings(settings))
         pipeline = project.pipeline
-        click.echo(f"{file}: fine: {_plural(pipeline.sources, 'source')}, {_plural(pipeline.tables, 'table')}, {_plural(project.models, 'model')}")
+        click.echo(
+            f"{file}: fine: {_plural(pipeline.sources, 'source')}, {_plural(pipeline.tables, 'table')}, {_plural(project.models, 'model')}"
+        )
 
 
 @cli.command()
@@ -171,11 +219,15 @@ def new(name: str, rows: int) -> None:
     with _failures():
         folder = Path(name)
         new_project(folder, rows=rows, seed=1)
-        click.echo(f"made {folder}/: {PIPELINE} and data/ with example files\nnext: cd {folder} && dlflow run")
+        click.echo(
+            f"made {folder}/: {PIPELINE} and data/ with example files\nnext: cd {folder} && dlflow run"
+        )
 
 
 WAREHOUSE = click.option(
-    "--warehouse", type=click.Path(path_type=Path), help="Folder of the tables (default: that of pipeline.toml here, or ./warehouse)."
+    "--warehouse",
+    type=click.Path(path_type=Path),
+    help="Folder of the tables (default: that of pipeline.toml here, or ./warehouse).",
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
 
@@ -206,10 +258,12 @@ def history(table: str, warehouse: Path | None, as_json: bool) -> None:
 @cli.command()
 @click.argument("query")
 @WAREHOUSE
-@click.option("--format", "form", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True)
+@click.option(
+    "--format", "form", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True
+)
 @click.option("--limit", default=100, show_default=True, help="Rows shown as a table; csv and json give all.")
 def sql(query: str, warehouse: Path | None, form: str, limit: int) -> None:
-    """Ask the tables in SQL; reads only.
+    r"""Ask the tables in SQL; reads only.
 
     \b
     Examples:
@@ -241,7 +295,9 @@ def _warehouse(given: Path | None) -> Path:
         return open_project(Path(PIPELINE)).pipeline.warehouse
     if Path("warehouse").is_dir():
         return Path("warehouse")
-    raise click.UsageError(f"there is no {PIPELINE} and no folder warehouse/ here; go to a project, or give --warehouse FOLDER")
+    raise click.UsageError(
+        f"there is no {PIPELINE} and no folder warehouse/ here; go to a project, or give --warehouse FOLDER"
+    )
 
 
 @contextlib.contextmanager
@@ -253,7 +309,7 @@ def _failures() -> Iterator[None]:
         yield
     except (KeyboardInterrupt, _Terminated, BrokenPipeError, click.ClickException):
         raise
-    except Exception as error:  # noqa: BLE001 - the last place: nothing may reach a person as a traceback
+    except Exception as error:
         text, code = explain(error)
         click.echo(text, err=True)
         raise click.exceptions.Exit(code) from error

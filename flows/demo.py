@@ -17,20 +17,28 @@ __all__ = ["demo", "new_project"]
 MARK = ".dlflow-demo"  # only a folder with this file is emptied by a later demo
 
 
-def demo(folder: Path, *, rows: int, seed: int, workers: int, prefect: bool, kill_worker: bool, keep: bool) -> None:
+def demo(
+    folder: Path, *, rows: int, seed: int, workers: int, prefect: bool, kill_worker: bool, keep: bool
+) -> None:
     """Generate, run, prove, report.
 
     Raises: SpecError if the folder holds something that is not a demo.
     """
     if folder.exists() and not (folder / MARK).exists() and any(folder.iterdir()):
-        raise SpecError(f"{folder} is not empty and not a demo of ours, so it is not overwritten; give another --folder")
+        raise SpecError(
+            f"{folder} is not empty and not a demo of ours, so it is not overwritten; give another --folder"
+        )
     if folder.exists() and not keep:
         shutil.rmtree(folder)
     terminal = Terminal()
-    terminal.say(f"dlflow demo · {workers or 1} {'worker' if workers <= 1 else 'workers'} · {rows:,} orders · ./{folder}")
+    terminal.say(
+        f"dlflow demo · {workers or 1} {'worker' if workers <= 1 else 'workers'} · {rows:,} orders · ./{folder}"
+    )
     options = Options(workers=workers, prove=workers > 0, kill_worker=kill_worker and workers > 0)
     following = (f"cd {folder} && dlflow plan", "dlflow new shop", "dlflow demo --kill-worker")
-    with driver(prefect, folder / "prefect") as chosen:  # a server takes seconds to start: data are made meanwhile
+    with driver(
+        prefect, folder / "prefect"
+    ) as chosen:  # a server takes seconds to start: data are made meanwhile
         if not (folder / "pipeline.toml").exists():
             new_project(folder, rows=rows, seed=seed)
         (folder / MARK).touch()

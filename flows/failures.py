@@ -36,7 +36,9 @@ def keep_traceback(error: BaseException, log: Path) -> None:
 def _traceback(error: Exception) -> Path:
     if (log := error.__dict__.get("dlflow_log")) is not None:
         return Path(log)
-    with tempfile.NamedTemporaryFile("w", prefix="dlflow-", suffix=".log", delete=False, encoding="utf-8") as file:
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="dlflow-", suffix=".log", delete=False, encoding="utf-8"
+    ) as file:
         path = Path(file.name)
     keep_traceback(error, path)
     return path

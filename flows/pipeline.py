@@ -39,7 +39,9 @@ def run_as_flow(session: Session, api: Callable[[], str]) -> None:
         for step in steps_of(session):
             take.with_options(name=step.name, task_run_name=step.name)(step)
         record = finish(session)
-        create_link_artifact(f"file://{record['report_path']}", key=_key(f"{file}-report"), link_text="report")
+        create_link_artifact(
+            f"file://{record['report_path']}", key=_key(f"{file}-report"), link_text="report"
+        )
         del workers
 
     with temporary_settings({PREFECT_API_URL: api()}):
@@ -49,7 +51,10 @@ def run_as_flow(session: Session, api: Callable[[], str]) -> None:
 def _rows(step: RunStep, made: dict[str, Any]) -> list[dict[str, Any]]:
     """What the UI shows of a step."""
     if step.kind == "model":
-        return [{"set": name, **{key: value for key, value in numbers.items() if value is not None}} for name, numbers in made["metrics"].items()]
+        return [
+            {"set": name, **{key: value for key, value in numbers.items() if value is not None}}
+            for name, numbers in made["metrics"].items()
+        ]
     keys = ("status", "version", "rows_in", "rows_out", "quarantined", "deduplicated", "filtered", "files")
     return [{key: made[key] for key in keys}]
 

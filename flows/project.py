@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from dlflow import nn
 from dlflow.errors import ModelError
+from pipelines import document as documents
 from pipelines import plan, spec
 from pipelines.names import did_you_mean
 
@@ -65,7 +66,7 @@ def open_project(file: Path | str, settings: Mapping[str, str] | None = None) ->
 
     Raises: SpecError with every problem that can be known without reading data.
     """
-    document = spec.read(file)
+    document = documents.read(file)
     pipeline = spec.build(document, settings or {})
     checked = plan.check(document, pipeline)
     models = {
@@ -75,7 +76,7 @@ def open_project(file: Path | str, settings: Mapping[str, str] | None = None) ->
     return Project(pipeline, checked, models)
 
 
-def _model(document: spec.Document, pipeline: spec.Pipeline, name: str) -> ModelSpec | None:
+def _model(document: documents.Document, pipeline: spec.Pipeline, name: str) -> ModelSpec | None:
     path = ("models", name)
     model: ModelSpec | None = document.checked(ModelSpec, pipeline.models[name], path)
     if model is None:

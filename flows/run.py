@@ -15,7 +15,9 @@ from pipelines.plan import Plan
 __all__ = ["plan_text", "run_file", "run_project", "up_to_date"]
 
 
-def run_file(file: Path, settings: Mapping[str, str], options: Options, *, prefect: bool | None) -> dict[str, Any] | None:
+def run_file(
+    file: Path, settings: Mapping[str, str], options: Options, *, prefect: bool | None
+) -> dict[str, Any] | None:
     """Run a pipeline file; the record, or None if there was nothing to do."""
     project = open_project(file, settings)
     ledger.repair(str(project.pipeline.warehouse))  # after a crash between a commit and its entries
@@ -32,7 +34,13 @@ def run_file(file: Path, settings: Mapping[str, str], options: Options, *, prefe
 
 
 def run_project(
-    project: Project, plan: Plan, options: Options, terminal: Terminal, chosen: Driver, *, following: tuple[str, ...] = ()
+    project: Project,
+    plan: Plan,
+    options: Options,
+    terminal: Terminal,
+    chosen: Driver,
+    *,
+    following: tuple[str, ...] = (),
 ) -> dict[str, Any]:
     """Run with a driver, and show the summary; the record."""
     with terminal, open_session(project, plan, options, terminal, driver=chosen.name) as session:
@@ -45,7 +53,9 @@ def run_project(
 
 def up_to_date(project: Project, plan: Plan) -> bool:
     """Whether no table and no model has to be made."""
-    return plan.nothing_to_do and all(current_model(project, plan, name) is not None for name in project.models)
+    return plan.nothing_to_do and all(
+        current_model(project, plan, name) is not None for name in project.models
+    )
 
 
 def plan_text(project: Project) -> str:

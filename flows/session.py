@@ -6,7 +6,7 @@ decides only who is told that a step began and ended.
 
 import contextlib
 import contextvars
-import datetime
+import datetime as dt
 import logging
 import os
 import secrets
@@ -21,8 +21,8 @@ from flows.failures import keep_traceback
 from flows.project import Project
 from flows.terminal import Terminal
 from pipelines import warehouse
-from pipelines.inspection import build_state
 from pipelines.engine import InProcess, OnDask, Runner
+from pipelines.inspection import build_state
 from pipelines.plan import Plan, make
 from pipelines.storage import TableRef, reference
 
@@ -92,9 +92,7 @@ class Session:
 
 def plan_of(project: Project) -> Plan:
     """What the warehouse lacks."""
-    return make(
-        project.pipeline, project.checked, state=build_state, digests=project.state / "digests.json"
-    )
+    return make(project.pipeline, project.checked, state=build_state, digests=project.state / "digests.json")
 
 
 @contextlib.contextmanager
@@ -106,8 +104,8 @@ def open_session(
     Raises: PipelineError before any work if the warehouse cannot be written.
     """
     pipeline = project.pipeline
-    warehouse.preflight(pipeline.warehouse)
-    run = f"{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
+    warehouse.preflight(str(pipeline.warehouse))
+    run = f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
     log = project.state / "logs" / f"{run}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
@@ -137,7 +135,9 @@ def _start_cluster(stack: contextlib.ExitStack, options: Options, log: Path) -> 
     future: Future[Client | None] = pool.submit(context.run, start)
 
     def stop() -> None:
-        pool.submit(context.run, resources.close).result(timeout=180)  # the pool's one thread has ended `start` by then
+        pool.submit(context.run, resources.close).result(
+            timeout=180
+        )  # the pool's one thread has ended `start` by then
         pool.shutdown()
 
     stack.callback(stop)

@@ -4,7 +4,6 @@ Both drivers run these; a step gives a small dict that a terminal, a log or a Pr
 """
 
 import json
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -53,7 +52,7 @@ def _table(name: str, session: Session) -> dict[str, Any]:
         runner,
         reference=session.reference,
         run=session.run,
-        progress=lambda table, done, total, rows: session.terminal.step_progress(table, done, total, rows),
+        progress=session.terminal.step_progress,
     )
     session.committed(name, built.version)
     ref = session.reference(name)
@@ -123,7 +122,7 @@ def _remember(session: Session, made: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_suffix(f".{session.run}.tmp")
     aside.write_text(json.dumps(made, default=str), "utf-8")
-    os.replace(aside, path)
+    aside.replace(path)
 
 
 def _remembered(session: Session, name: str) -> dict[str, Any] | None:

@@ -1,7 +1,7 @@
 """What is in a warehouse, for people and for programs: its tables, the history of one, answers to SQL."""
 
 import csv
-import datetime
+import datetime as dt
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -32,7 +32,9 @@ def print_tables(root: Path, *, as_json: bool) -> None:
 def print_history(root: Path, table: str, *, as_json: bool) -> None:
     """One line per version, newest first."""
     events = warehouse.history(str(warehouse.Snapshot.open(str(root / table)).uri))
-    found = [{key: value for key, value in asdict(event).items() if key != "record" or as_json} for event in events]
+    found = [
+        {key: value for key, value in asdict(event).items() if key != "record" or as_json} for event in events
+    ]
     if as_json:
         _print_json(found)
     else:
@@ -51,7 +53,9 @@ def print_query(root: Path, query: str, *, form: str, limit: int) -> None:
     else:
         _print_rows(answer.column_names, [list(row.values()) for row in answer.slice(0, limit).to_pylist()])
         if answer.num_rows > limit:
-            click.echo(f"... {answer.num_rows - limit:,} more rows; --limit or --format csv shows them", err=True)
+            click.echo(
+                f"... {answer.num_rows - limit:,} more rows; --limit or --format csv shows them", err=True
+            )
 
 
 def _print_json(value: Any) -> None:
@@ -60,10 +64,19 @@ def _print_json(value: Any) -> None:
 
 def _print_rows(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     cells = [[_shown(value) for value in row] for row in rows]
-    right = [all(isinstance(row[place], int | float) or row[place] is None for row in rows) for place in range(len(names))]
-    widths = [max(len(name), *(len(row[place]) for row in cells), 0) if cells else len(name) for place, name in enumerate(names)]
+    right = [
+        all(isinstance(row[place], int | float) or row[place] is None for row in rows)
+        for place in range(len(names))
+    ]
+    widths = [
+        max(len(name), *(len(row[place]) for row in cells), 0) if cells else len(name)
+        for place, name in enumerate(names)
+    ]
     for row in [list(names), *cells]:
-        line = "  ".join(text.rjust(width) if flush else text.ljust(width) for text, width, flush in zip(row, widths, right, strict=True))
+        line = "  ".join(
+            text.rjust(width) if flush else text.ljust(width)
+            for text, width, flush in zip(row, widths, right, strict=True)
+        )
         click.echo(line.rstrip())
 
 
@@ -77,7 +90,7 @@ def _shown(value: Any) -> str:
             return f"{value:,}"
         case float():
             return f"{value:.6g}"
-        case datetime.datetime():
+        case dt.datetime():
             return value.isoformat(sep=" ", timespec="seconds")
         case Mapping() | list() | tuple():
             return json.dumps(value, default=str, ensure_ascii=False)

@@ -136,7 +136,12 @@ def train_model(session: Session, name: str) -> dict[str, Any]:
             "loss": nn.loss_to(loss),
             "optimizer": nn.optimizer_to(optimizer),
             "features": list(sets.train.names or ()),
-            "lineage": {"table": spec.table, "version": ref.version, "files": [file.path for file in ref.files], "run": session.run},
+            "lineage": {
+                "table": spec.table,
+                "version": ref.version,
+                "files": [file.path for file in ref.files],
+                "run": session.run,
+            },
             "numerics": dict(outcome.numerics),
             "record": record,
         },
@@ -163,7 +168,9 @@ def _run(session: Session, name: str, job: Job, *, workers: int | None, kill: bo
     return fit_on(session.client, job, workers=workers, report=_killing(session, tell) if kill else tell)
 
 
-def _killing(session: Session, tell: Callable[[Mapping[str, Any]], None]) -> Callable[[Mapping[str, Any]], None]:
+def _killing(
+    session: Session, tell: Callable[[Mapping[str, Any]], None]
+) -> Callable[[Mapping[str, Any]], None]:
     """Kill -9 one worker process of this machine in the middle of the first epochs, once."""
     done = False
 
@@ -186,7 +193,11 @@ def _proof(session: Session, name: str, job: Job, outcome: Outcome) -> dict[str,
     folder = f"{job.folder}-proof"
     shutil.rmtree(folder, ignore_errors=True)
     again = _run(session, f"{name} (proof)", replace(job, folder=folder), workers=1)
-    return {"workers": again.workers, "weights_sha256": again.weights_sha256, "identical": again.weights_sha256 == outcome.weights_sha256}
+    return {
+        "workers": again.workers,
+        "weights_sha256": again.weights_sha256,
+        "identical": again.weights_sha256 == outcome.weights_sha256,
+    }
 
 
 def _sets(ref: TableRef) -> _Sets:

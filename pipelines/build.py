@@ -23,9 +23,10 @@ from pipelines.integrate import Join
 from pipelines.parts import file_reads, source_reads, table_reads
 from pipelines.plan import TablePlan
 from pipelines.publish import Built
+from pipelines.reads import Bucket, Kept, TableFiles, read_rows, sketch_kept
 from pipelines.stage import ORIGIN, Exchange, Fit, Map, Step, data_columns
 from pipelines.storage import TableRef
-from pipelines.task import COUNTS, Bucket, ExchangeTo, Keep, Kept, Receipt, TableFiles, Task, WriteTo
+from pipelines.task import COUNTS, ExchangeTo, Keep, Receipt, Task, WriteTo
 
 __all__ = ["build"]
 
@@ -53,7 +54,7 @@ def build(
     Raises: InputError, TooManyRejects, CheckFailed, LedgerImbalance: nothing is committed then.
     """
     root = Path(plan.uri).parent
-    with warehouse.lock(root, plan.name, wait_s=lock_s, run=run):
+    with warehouse.lock(str(root), plan.name, wait_s=lock_s, run=run):
         if warehouse.current_fingerprint_is(plan.uri, plan.fingerprint):  # another run was quicker
             return publish.already(plan)
         work = root / "_dlflow" / "work" / f"{plan.name}-{plan.fingerprint}"
@@ -68,13 +69,25 @@ class _Passes:
     """The passes of one build; holds what was counted and fitted on the way."""
 
     def __init__(
-        self, plan: TablePlan, runner: Runner, work: Path, reference: Callable[[str], TableRef], progress: Told, run: str
+        self,
+        plan: TablePlan,
+        runner: Runner,
+        work: Path,
+        reference: Callable[[str], TableRef],
+        progress: Told,
+        run: str,
     ) -> None:
-        self.plan, self.runner, self.work, self.reference, self.progress = plan, runner, work, reference, progress
+        self.plan, self.runner, self.work, self.reference, self.progress = (
+            plan,
+            runner,
+            work,
+            reference,
+            progress,
+        )
         self.run = run
         self.inputs = work / "inputs.json"
         self.steps: list[dict[str, Any]] = []
-        self.rejects: list[Receipt] = []
+        self.rejects: list[warehouse.Receipt] = []
         self.fitted: dict[str, Any] = {}
         self.number = 0
         self.rows = 0
@@ -84,7 +97,14 @@ class _Passes:
         reads, schema, read = self._first_reads()
         for name in self.plan.spec.joined:
             other = self.reference(name)
-            read.append({"name": name, "path": str(Path(self.plan.uri).parent / name), "rows": other.rows, "version": other.version})
+            read.append(
+                {
+                    "name": name,
+                    "path": str(Path(self.plan.uri).parent / name),
+                    "rows": other.rows,
+                    "version": other.version,
+                }
+            )
         self.inputs.write_text(json.dumps([one["path"] for one in read]), "utf-8")
         maps: list[Map] = []
         for step in self.plan.spec.steps:
@@ -96,7 +116,9 @@ class _Passes:
                 case Fit():
                     reads, fitted = self._fit(reads, maps, stage)
                     maps = [stage.mapped(fitted)]
-                    schema = maps[0](schema.empty_table()).kept.schema  # what was fitted may decide the columns
+                    schema = maps[0](
+                        schema.empty_table()
+                    ).kept.schema  # what was fitted may decide the columns
                 case Exchange():
                     reads = self._exchange(reads, maps, stage)
                     maps = [stage.mapped()]
@@ -106,12 +128,16 @@ class _Passes:
         columns = pa.schema([schema.field(name) for name in data_columns(schema)])
         receipts = self._pass(reads, maps, WriteTo(tuple(columns), self.plan.spec.partition_by))
         files = [file for receipt in receipts for file in receipt["files"]]
-        return publish.Made(columns, files, self.rejects, self.steps, self.fitted, read, self._surplus(columns, files))
+        return publish.Made(
+            columns, files, self.rejects, self.steps, self.fitted, read, self._surplus(columns, files)
+        )
 
     # ---- passes
 
     def _pass(self, reads: Sequence[Any], maps: Iterable[Map], then: ExchangeTo | WriteTo) -> list[Receipt]:
-        receipts = self.runner.run(_receipt, self._tasks(reads, maps, then), name=self._name, progress=self._told)
+        receipts = self.runner.run(
+            _receipt, self._tasks(reads, maps, then), name=self._name, progress=self._told
+        )
         self._count(receipts)
         return receipts
 
@@ -123,7 +149,9 @@ class _Passes:
         done, answer = fit.sketch.finish(state, None)
         while not done:
             items = [_Again(receipt["kept"], fit.sketch, fit.columns, answer) for receipt in receipts]
-            state = self.runner.fold(_sketch_again, items, fit.sketch.merge, name=f"{name}-more", progress=self._told)
+            state = self.runner.fold(
+                _sketch_again, items, fit.sketch.merge, name=f"{name}-more", progress=self._told
+            )
             done, answer = fit.sketch.finish(state, answer)
         twice = sum(name.partition(" #")[0] == fit.name for name in self.fitted)
         self.fitted[f"{fit.name} #{twice + 1}" if twice else fit.name] = answer
@@ -131,7 +159,9 @@ class _Passes:
 
     def _exchange(self, reads: Sequence[Any], maps: Iterable[Map], exchange: Exchange) -> list[Bucket]:
         size = sum(
-            sum(file.size for file in one.files) if one.kind == "source" else self.reference(one.name).rows * ROW_BYTES
+            sum(file.size for file in one.files)
+            if one.kind == "source"
+            else self.reference(one.name).rows * ROW_BYTES
             for one in self.plan.inputs
         )
         buckets = max(2, -(-size // BUCKET_BYTES))
@@ -139,7 +169,7 @@ class _Passes:
         paths = tuple(receipt["kept"] for receipt in receipts)
         return [Bucket(paths, bucket) for bucket in range(buckets)]
 
-    def _surplus(self, columns: pa.Schema, files: Sequence[Receipt]) -> dict[tuple[str, ...], int]:
+    def _surplus(self, columns: pa.Schema, files: Sequence[warehouse.Receipt]) -> dict[tuple[str, ...], int]:
         """Rows beyond the first of each key that a check declares unique: the keys of the new files meet by hash."""
         surplus = {}
         for keys in quality.unique_keys(self.plan.spec.checks):
@@ -149,9 +179,14 @@ class _Passes:
             buckets = max(1, sum(file.rows for file in refs) * ROW_BYTES // BUCKET_BYTES)
             tasks = self._tasks(reads, (), ExchangeTo(keys, buckets))
             name, self.number = self._name, self.number + 1
-            kept = [receipt["kept"] for receipt in self.runner.run(_receipt, tasks, name=name, progress=self._told)]
+            kept = [
+                receipt["kept"]
+                for receipt in self.runner.run(_receipt, tasks, name=name, progress=self._told)
+            ]
             items = [_Keys(Bucket(tuple(kept), bucket), keys) for bucket in range(buckets)] if kept else []
-            surplus[keys] = sum(self.runner.run(_count_surplus, items, name=f"{name}-unique", progress=self._told))
+            surplus[keys] = sum(
+                self.runner.run(_count_surplus, items, name=f"{name}-unique", progress=self._told)
+            )
         return surplus
 
     @property
@@ -210,13 +245,19 @@ class _Passes:
                 ref = self.reference(one.name)
                 schema = pa.schema([*ref.schema, *ORIGIN])
                 reads += table_reads(ref, len(read))
-                read += [{"name": one.name, "path": file.path, "rows": file.rows, "version": ref.version} for file in ref.files]
+                read += [
+                    {"name": one.name, "path": file.path, "rows": file.rows, "version": ref.version}
+                    for file in ref.files
+                ]
                 continue
             if one.source is None:
                 raise AssertionError(one.name)
             schema = one.source.schema.with_origin()
             reads += source_reads(one.source, one.files, len(read))
-            read += [{"name": one.name, "path": file.path, "bytes": file.size, "sha256": file.sha256} for file in one.files]
+            read += [
+                {"name": one.name, "path": file.path, "bytes": file.size, "sha256": file.sha256}
+                for file in one.files
+            ]
         if not reads:  # no rows: one task all the same, so that every step sees its columns
             reads = [TableFiles(tuple(schema.field(name) for name in data_columns(schema)), ())]
         return reads, schema, read
@@ -252,13 +293,15 @@ def _leaf(one: Task) -> tuple[list[Receipt], Any]:
     return [receipt], state
 
 
-def _merge_leaves(sketch: Any, left: tuple[list[Receipt], Any], right: tuple[list[Receipt], Any]) -> tuple[list[Receipt], Any]:
+def _merge_leaves(
+    sketch: Any, left: tuple[list[Receipt], Any], right: tuple[list[Receipt], Any]
+) -> tuple[list[Receipt], Any]:
     return left[0] + right[0], sketch.merge(left[1], right[1])
 
 
 def _sketch_again(one: _Again) -> Any:
-    return task.sketch_kept(one.kept, one.sketch, one.columns, one.request)
+    return sketch_kept(one.kept, one.sketch, one.columns, one.request)
 
 
 def _count_surplus(one: _Keys) -> int:
-    return quality.surplus(task.read_task(one.read).kept, one.keys)
+    return quality.surplus(read_rows(one.read).kept, one.keys)

@@ -33,11 +33,19 @@ class Runner(Protocol):
 
     workers: int
 
-    def run(self, fn: Callable[[Any], Any], items: Sequence[Any], *, name: str, progress: Progress) -> list[Any]:
+    def run(
+        self, fn: Callable[[Any], Any], items: Sequence[Any], *, name: str, progress: Progress
+    ) -> list[Any]:
         """`[fn(item) for item in items]`, in the order of the items."""
 
     def fold(
-        self, fn: Callable[[Any], Any], items: Sequence[Any], merge: Callable[[Any, Any], Any], *, name: str, progress: Progress
+        self,
+        fn: Callable[[Any], Any],
+        items: Sequence[Any],
+        merge: Callable[[Any, Any], Any],
+        *,
+        name: str,
+        progress: Progress,
     ) -> Any:
         """All answers merged; `merge` gives the same for any order and grouping."""
 
@@ -47,7 +55,9 @@ class InProcess:
 
     workers = 0
 
-    def run(self, fn: Callable[[Any], Any], items: Sequence[Any], *, name: str, progress: Progress) -> list[Any]:
+    def run(
+        self, fn: Callable[[Any], Any], items: Sequence[Any], *, name: str, progress: Progress
+    ) -> list[Any]:
         """One after the other."""
         answers = []
         for done, item in enumerate(items, 1):
@@ -56,7 +66,13 @@ class InProcess:
         return answers
 
     def fold(
-        self, fn: Callable[[Any], Any], items: Sequence[Any], merge: Callable[[Any, Any], Any], *, name: str, progress: Progress
+        self,
+        fn: Callable[[Any], Any],
+        items: Sequence[Any],
+        merge: Callable[[Any, Any], Any],
+        *,
+        name: str,
+        progress: Progress,
     ) -> Any:
         """One after the other; only the merged answer is held."""
         total = None
@@ -85,7 +101,9 @@ class OnDask:
         self.deadline_s = deadline_s
         self.workers = len(client.nthreads())
 
-    def run(self, fn: Callable[[Any], Any], items: Sequence[Any], *, name: str, progress: Progress) -> list[Any]:
+    def run(
+        self, fn: Callable[[Any], Any], items: Sequence[Any], *, name: str, progress: Progress
+    ) -> list[Any]:
         """All at once, as workers are free."""
         futures = self.client.map(fn, items, key=name, pure=False)
         place = {future.key: number for number, future in enumerate(futures)}
@@ -97,7 +115,13 @@ class OnDask:
         return answers
 
     def fold(
-        self, fn: Callable[[Any], Any], items: Sequence[Any], merge: Callable[[Any, Any], Any], *, name: str, progress: Progress
+        self,
+        fn: Callable[[Any], Any],
+        items: Sequence[Any],
+        merge: Callable[[Any, Any], Any],
+        *,
+        name: str,
+        progress: Progress,
     ) -> Any:
         """Merged on the workers as a tree, so that no state passes through the client but the last."""
         level = self.client.map(fn, items, key=name, pure=False)
@@ -137,13 +161,19 @@ class OnDask:
             if future.status == "finished":
                 yield future.key, future.result(timeout=self.deadline_s) if gather else None
                 continue
-            error = future.exception(timeout=60) if future.status == "error" else ConnectionError(f"the scheduler has {future.status} it")
+            error = (
+                future.exception(timeout=60)
+                if future.status == "error"
+                else ConnectionError(f"the scheduler has {future.status} it")
+            )
             attempts[number] = attempts.get(number, 1) + 1
             if not _is_of_the_machine(error):
                 raise error
             if getattr(error, "errno", None) in FINAL or attempts[number] > ATTEMPTS:
                 raise PartFailed(_sentence(f"{name}, part {number}", error)) from error
-            again = self.client.submit(fn, items[number], key=f"{name}-{number}-again-{attempts[number]}-{id(futures)}", pure=False)
+            again = self.client.submit(
+                fn, items[number], key=f"{name}-{number}-again-{attempts[number]}-{id(futures)}", pure=False
+            )
             futures[number] = again
             place[again.key] = number
             waiting.add(again)
@@ -169,7 +199,13 @@ def _merge_all(merge: Callable[[Any, Any], Any], states: list[Any]) -> Any:
 
 
 def _is_of_the_machine(error: BaseException) -> bool:
-    return isinstance(error, OSError) or type(error).__name__ in {"KilledWorker", "CommClosedError", "FutureCancelledError", "CancelledError", "NoValidWorkerError"}
+    return isinstance(error, OSError) or type(error).__name__ in {
+        "KilledWorker",
+        "CommClosedError",
+        "FutureCancelledError",
+        "CancelledError",
+        "NoValidWorkerError",
+    }
 
 
 def _sentence(name: str, error: BaseException) -> str:

@@ -35,8 +35,11 @@ class PipelineError(Exception):
     exit_code = 1
 
 
-class SpecError(PipelineError):
-    """The pipeline file is wrong. Correct what the message names; `problems` holds all of them."""
+class SpecError(PipelineError, ValueError):
+    """The pipeline file is wrong. Correct what the message names; `problems` holds all of them.
+
+    A ValueError too, so that pydantic collects it with its place and goes on to the next value.
+    """
 
     exit_code = 2
 

@@ -51,11 +51,15 @@ class Split:
         for name in (TEST, VALIDATION):
             value = getattr(self, name)
             if not isinstance(value, wanted) or (not isinstance(value, str) and not 0 <= value < 1):
-                raise SpecError(f"split: {name} = {value!r}: expected a share from 0 to 1 with by = [...], or an expression without it")
+                raise SpecError(
+                    f"split: {name} = {value!r}: expected a share from 0 to 1 with by = [...], or an expression without it"
+                )
         if self.by and float(self.test) + float(self.validation) >= 1:
             raise SpecError("split: test and validation leave no rows to train on; make them smaller")
         if not self.by and not isinstance(self.test, str) and not isinstance(self.validation, str):
-            raise SpecError('split: say by which key (by = ["customer_id"], test = 0.2) or by which condition (test = "month >= 11")')
+            raise SpecError(
+                'split: say by which key (by = ["customer_id"], test = 0.2) or by which condition (test = "month >= 11")'
+            )
 
     def build(self, schema: pa.Schema) -> pa.Schema:
         """The same columns and `split`."""
@@ -84,7 +88,9 @@ def split(table: pa.Table, *, settings: Split) -> Rows:
     else:
         test, validation = (_holds(table, text) for text in (settings.test, settings.validation))
     parts = np.select([test, validation], [2, 1], 0)
-    column = pa.DictionaryArray.from_arrays(pa.array(parts, pa.int32()), pa.array([TRAIN, VALIDATION, TEST])).cast(pa.string())
+    column = pa.DictionaryArray.from_arrays(
+        pa.array(parts, pa.int32()), pa.array([TRAIN, VALIDATION, TEST])
+    ).cast(pa.string())
     counts = dict(zip((TRAIN, VALIDATION, TEST), np.bincount(parts, minlength=3).tolist(), strict=True))
     return Rows(table.append_column(pa.field(SPLIT, pa.string(), nullable=False), column), notes=counts)
 
@@ -123,23 +129,37 @@ class Features:
             if name not in schema.names:
                 raise SpecError(f"features: no column {name!r}{did_you_mean(name, schema.names)}")
         if SPLIT not in schema.names:
-            raise SpecError('features: no column \'split\'; add the step { do = "split", ... } before it')
+            raise SpecError("features: no column 'split'; add the step { do = \"split\", ... } before it")
         if not self.numeric and not self.categorical:
             raise SpecError("features: name at least one numeric or categorical column")
         if self.label in {*self.numeric, *self.categorical}:
-            raise SpecError(f"features: the label {self.label!r} is also a feature; a model would only repeat it")
+            raise SpecError(
+                f"features: the label {self.label!r} is also a feature; a model would only repeat it"
+            )
         if twice := sorted({name for name in wanted if [*self.numeric, *self.categorical].count(name) > 1}):
             raise SpecError(f"features: {twice} are there twice; name each once")
         for name in self.numeric:
             kind = schema.field(name).type
             if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
-                raise SpecError(f"features: numeric column {name!r} is {kind}, expected numbers; make it categorical, or derive a number")
+                raise SpecError(
+                    f"features: numeric column {name!r} is {kind}, expected numbers; make it categorical, or derive a number"
+                )
         for name in (*self.numeric, *self.categorical):
             privacy = (schema.field(name).metadata or {}).get(b"privacy")
             if privacy is not None:
-                raise SpecError(f"features: column {name!r} has privacy class {privacy.decode()!r} and may not become a feature; drop it, or generalise it first")
-        kept = [schema.field(name) for name in schema.names if name in {*self.key, SPLIT} or name.startswith("_")]
-        return pa.schema([*kept, pa.field(X, pa.binary(), nullable=False), pa.field(Y, self._label_type(schema), nullable=False)])
+                raise SpecError(
+                    f"features: column {name!r} has privacy class {privacy.decode()!r} and may not become a feature; drop it, or generalise it first"
+                )
+        kept = [
+            schema.field(name) for name in schema.names if name in {*self.key, SPLIT} or name.startswith("_")
+        ]
+        return pa.schema(
+            [
+                *kept,
+                pa.field(X, pa.binary(), nullable=False),
+                pa.field(Y, self._label_type(schema), nullable=False),
+            ]
+        )
 
     def stage(self, schema: pa.Schema) -> Stage:
         """A Fit on the training rows."""
@@ -187,26 +207,41 @@ class OfTraining:
         settings = self.settings
         first = next(iter(fitted.values()))
         if not first["rows"]:
-            raise InputError("features: there are no training rows; look at the split and the steps before it")
+            raise InputError(
+                "features: there are no training rows; look at the split and the steps before it"
+            )
         recipe: dict[str, Any] = {"numeric": [], "categorical": [], "labels": None}
         for name in settings.numeric:
             numbers = fitted[f"numeric {name}"]
             if not numbers["count"]:
-                raise InputError(f"features: column {name!r} has no value in the training rows; take it out of numeric, or fill it first")
+                raise InputError(
+                    f"features: column {name!r} has no value in the training rows; take it out of numeric, or fill it first"
+                )
             deviation = numbers["std"] or 1.0  # one value only: it says nothing, and becomes 0
             recipe["numeric"].append(
-                {"column": name, "mean": numbers["mean"], "std": deviation if settings.scale else 1.0, "missing": numbers["nulls"] > 0}
+                {
+                    "column": name,
+                    "mean": numbers["mean"],
+                    "std": deviation if settings.scale else 1.0,
+                    "missing": numbers["nulls"] > 0,
+                }
             )
         for name in settings.categorical:
             values = fitted[f"categorical {name}"]["values"]
             if values is None:
-                raise InputError(f"features: column {name!r} has more than 100,000 categories; generalise it first")
+                raise InputError(
+                    f"features: column {name!r} has more than 100,000 categories; generalise it first"
+                )
             often = [value for value, count in values if count >= settings.min_count][:MOST_CATEGORIES]
-            recipe["categorical"].append({"column": name, "values": sorted(often, key=lambda value: (str(type(value)), value))})
+            recipe["categorical"].append(
+                {"column": name, "values": sorted(often, key=lambda value: (str(type(value)), value))}
+            )
         if "label" in fitted:
             values = fitted["label"]["values"]
             if values is None:
-                raise InputError(f"features: label {settings.label!r} has more than 10,000 classes; is it a value? then set task = \"regression\"")
+                raise InputError(
+                    f'features: label {settings.label!r} has more than 10,000 classes; is it a value? then set task = "regression"'
+                )
             recipe["labels"] = sorted(value for value, _ in values)
         return recipe
 
@@ -214,7 +249,13 @@ class OfTraining:
 def vectors(table: pa.Table, *, settings: Features, classes: bool, fitted: Mapping[str, Any]) -> Rows:
     """The vectors and labels of one part; a row without a usable label is set aside."""
     label = table[settings.label]
-    aside = reject(table, label.is_null(), rule="label", column=settings.label, message=f"label {settings.label!r} is missing")
+    aside = reject(
+        table,
+        label.is_null(),
+        rule="label",
+        column=settings.label,
+        message=f"label {settings.label!r} is missing",
+    )
     table, rejected = aside.kept, aside.rejected
     if classes:
         known = pa.array(fitted["labels"]).cast(table[settings.label].type)
@@ -239,7 +280,9 @@ def vectors(table: pa.Table, *, settings: Features, classes: bool, fitted: Mappi
     for one in fitted["categorical"]:
         columns.append(_one_hot(table[one["column"]], one["values"]))
         names.extend(f"{one['column']} = {plain(value)}" for value in one["values"])
-    matrix = np.concatenate([column if column.ndim == 2 else column[:, None] for column in columns], axis=1).astype("<f4")
+    matrix = np.concatenate(
+        [column if column.ndim == 2 else column[:, None] for column in columns], axis=1
+    ).astype("<f4")
     width = matrix.shape[1]
     metadata = {"dtype": "float32", "shape": json.dumps([width]), "names": json.dumps(names)}
     buffer = pa.py_buffer(np.ascontiguousarray(matrix))

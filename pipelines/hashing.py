@@ -35,7 +35,11 @@ def _column_hash(column: pa.ChunkedArray) -> np.ndarray:
         array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], array.type)
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
-    if pa.types.is_string(array.type) or pa.types.is_binary(array.type) or pa.types.is_large_string(array.type):
+    if (
+        pa.types.is_string(array.type)
+        or pa.types.is_binary(array.type)
+        or pa.types.is_large_string(array.type)
+    ):
         hashes = _text_hash(array.cast(pa.large_binary()))
     else:
         hashes = _mix(_bits(array))
@@ -46,7 +50,9 @@ def _column_hash(column: pa.ChunkedArray) -> np.ndarray:
 
 def _bits(array: pa.Array) -> np.ndarray:
     if pa.types.is_floating(array.type):
-        values = pc.fill_null(array.cast(pa.float64()), 0.0).to_numpy(zero_copy_only=False) + 0.0  # -0.0 becomes 0.0
+        values = (
+            pc.fill_null(array.cast(pa.float64()), 0.0).to_numpy(zero_copy_only=False) + 0.0
+        )  # -0.0 becomes 0.0
         return values.view(np.uint64)
     if pa.types.is_boolean(array.type):
         array = array.cast(pa.int8())

@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 
 from pipelines import profile, warehouse
 from pipelines.engine import Runner
-from pipelines.stage import Sketch
 from pipelines.parts import file_reads
+from pipelines.reads import TableFiles, read_rows
+from pipelines.stage import Sketch
 from pipelines.storage import TableRef
-from pipelines.task import TableFiles, read_task
 
 __all__ = ["build_state", "profile_table", "reject_summary", "rejects_by_rule"]
 
@@ -57,7 +57,7 @@ class _Look:
 
 
 def _look(look: _Look) -> Any:
-    return look.sketch.sketch(read_task(look.read).kept, look.request)
+    return look.sketch.sketch(read_rows(look.read).kept, look.request)
 
 
 def reject_summary(uri: str) -> list[dict[str, Any]]:
@@ -72,7 +72,10 @@ def rejects_by_rule(uri: str, receipts: Sequence[Mapping[str, Any]]) -> list[tup
     tables = [pq.read_table(path, partitioning=None) for path in files]
     if not tables:
         return []
-    return [(each["rule"], each["count"], each["samples"][0]["message"]) for each in _summary(pa.concat_tables(tables))]
+    return [
+        (each["rule"], each["count"], each["samples"][0]["message"])
+        for each in _summary(pa.concat_tables(tables))
+    ]
 
 
 def _summary(table: pa.Table) -> list[dict[str, Any]]:
@@ -80,8 +83,12 @@ def _summary(table: pa.Table) -> list[dict[str, Any]]:
     found = []
     for one in counts.sort_by([("count_all", "descending")]).to_pylist():
         wanted = pc.equal(table["rule"], one["rule"])
-        column = table["column"].is_null() if one["column"] is None else pc.equal(table["column"], one["column"])
+        column = (
+            table["column"].is_null() if one["column"] is None else pc.equal(table["column"], one["column"])
+        )
         samples = table.filter(pc.and_kleene(wanted, column)).slice(0, SAMPLES)
         shown = samples.select(["source", "line", "message", "raw"]).to_pylist()
-        found.append({"rule": one["rule"], "column": one["column"], "count": one["count_all"], "samples": shown})
+        found.append(
+            {"rule": one["rule"], "column": one["column"], "count": one["count_all"], "samples": shown}
+        )
     return found

@@ -73,10 +73,16 @@ class Joined:
         if join.how in {"semi", "anti"}:
             return {}
         names = data_columns(self.other.schema)
-        wanted = [name for name in names if name not in join.keys.values()] if join.columns is None else join.columns
+        wanted = (
+            [name for name in names if name not in join.keys.values()]
+            if join.columns is None
+            else join.columns
+        )
         for name in wanted:
             if name not in names:
-                raise SpecError(f"join: table {join.with_!r} has no column {name!r}{did_you_mean(name, names)}")
+                raise SpecError(
+                    f"join: table {join.with_!r} has no column {name!r}{did_you_mean(name, names)}"
+                )
         return {name: join.prefix + name for name in wanted}
 
     def build(self, schema: pa.Schema) -> pa.Schema:
@@ -86,7 +92,9 @@ class Joined:
             if left not in schema.names:
                 raise SpecError(f"join: no column {left!r}{did_you_mean(left, schema.names)}")
             if right not in other.names:
-                raise SpecError(f"join: table {name!r} has no column {right!r}{did_you_mean(right, other.names)}")
+                raise SpecError(
+                    f"join: table {name!r} has no column {right!r}{did_you_mean(right, other.names)}"
+                )
             if schema.field(left).type != other.field(right).type:
                 raise SpecError(
                     f"join: {left!r} is {schema.field(left).type}, {name}.{right} is {other.field(right).type}; "
@@ -94,8 +102,12 @@ class Joined:
                 )
         taken = self.taken()
         if clash := sorted(set(taken.values()) & set(schema.names)):
-            raise SpecError(f'join: both tables have {clash}; set prefix = "{name}_" or list the columns to take')
-        return pa.schema([*schema, *(other.field(one).with_name(new).with_nullable(True) for one, new in taken.items())])
+            raise SpecError(
+                f'join: both tables have {clash}; set prefix = "{name}_" or list the columns to take'
+            )
+        return pa.schema(
+            [*schema, *(other.field(one).with_name(new).with_nullable(True) for one, new in taken.items())]
+        )
 
     def stage(self, schema: pa.Schema) -> Stage:
         """A Map, or an Exchange where this table's keys must be unique."""
@@ -139,7 +151,7 @@ def join_part(table: pa.Table, *, joined: Joined) -> Rows:
             pa.array(~matched),
             rule="unmatched",
             column=keys[0] if len(keys) == 1 else None,
-            message=lambda row: f"no row of {join.with_!r} has {({key: row[key] for key in keys})}",
+            message=lambda row: f"no row of {join.with_!r} has { ({key: row[key] for key in keys}) }",
         )
         table, rejected, count, first = aside.kept, aside.rejected, count[matched], first[matched]
     filtered = 0
@@ -152,8 +164,14 @@ def join_part(table: pa.Table, *, joined: Joined) -> Rows:
         table = table.take(pa.array(pick))
     indices = pa.array(partner, mask=partner < 0)
     for name, new in taken.items():
-        values = index.payload[name].take(indices) if index.payload.num_rows else pa.nulls(len(partner), index.payload[name].type)
-        table = table.append_column(index.payload.schema.field(name).with_name(new).with_nullable(True), values)
+        values = (
+            index.payload[name].take(indices)
+            if index.payload.num_rows
+            else pa.nulls(len(partner), index.payload[name].type)
+        )
+        table = table.append_column(
+            index.payload.schema.field(name).with_name(new).with_nullable(True), values
+        )
     return Rows(table, rejected, filtered=filtered, added=table.num_rows - rows_before, notes=notes)
 
 
@@ -206,7 +224,9 @@ def _index(other: TableRef, keys: tuple[str, ...], columns: tuple[str, ...], car
     table = table.filter(functools.reduce(pc.and_, [table[key].is_valid() for key in keys]))
     values = tuple(pc.unique(table[key]) for key in keys)
     if np.prod([float(len(distinct)) for distinct in values]) > 2.0**62:
-        raise InputError(f"join with {name!r}: the keys {list(keys)} have too many combinations; derive one key column from them")
+        raise InputError(
+            f"join with {name!r}: the keys {list(keys)} have too many combinations; derive one key column from them"
+        )
     codes, _ = _codes([table[key] for key in keys], values)
     order = np.argsort(codes, kind="stable")
     codes = codes[order]

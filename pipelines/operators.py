@@ -46,7 +46,7 @@ TYPES = {
 }
 
 
-class Misuse(Exception):  # noqa: N818 - not an error of its own: Expression makes a SpecError of it
+class Misuse(Exception):
     """A function or an operator was given what it does not take."""
 
 

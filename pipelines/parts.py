@@ -9,12 +9,15 @@ from dataclasses import replace
 import pyarrow as pa
 
 from pipelines import sources
+from pipelines.reads import SourceParts, TableFiles
 from pipelines.storage import FileRef, TableRef
-from pipelines.task import SourceParts, TableFiles
 
 __all__ = ["file_reads", "source_reads", "table_reads"]
 
-PART_BYTES = (1 << 20, 1 << 24)  # source text of a task: 10 to 150 ms of work, so that a task's own 1 ms does not show
+PART_BYTES = (
+    1 << 20,
+    1 << 24,
+)  # source text of a task: 10 to 150 ms of work, so that a task's own 1 ms does not show
 PART_ROWS = (1 << 15, 1 << 19)  # rows of a table that a task reads
 TASKS = 16  # that an input is cut into, within these bounds: enough for some workers, few files for readers
 

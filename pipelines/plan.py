@@ -17,16 +17,31 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines import quality, sources
+from pipelines.document import Document
 from pipelines.errors import SpecError
 from pipelines.integrate import Join
 from pipelines.names import did_you_mean
-from pipelines.spec import Document, Pipeline, Table
+from pipelines.spec import Pipeline, Table
 from pipelines.stage import ORIGIN, Step, data_columns
 from pipelines.storage import TableRef
 
 __all__ = ["Checked", "Input", "Plan", "TablePlan", "check", "make", "table_uri"]
 
-NOT_ROWS = {"engine", "errors", "failpoints", "inspection", "ledger", "names", "plan", "profile", "publish", "quality", "spec", "storage", "toml_lines"}
+NOT_ROWS = {
+    "engine",
+    "errors",
+    "failpoints",
+    "inspection",
+    "ledger",
+    "names",
+    "plan",
+    "profile",
+    "publish",
+    "quality",
+    "spec",
+    "storage",
+    "toml_lines",
+}
 """Modules of this package that decide nothing about what a row becomes."""
 
 
@@ -120,12 +135,15 @@ def check(document: Document, pipeline: Pipeline) -> dict[str, Checked]:
         for column in table.partition_by:
             if column not in data_columns(schema):
                 known = data_columns(schema)
-                document.problem(("tables", name, "partition_by"), f"tables.{name}: no column {column!r} to partition by{did_you_mean(column, known)}")
+                document.problem(
+                    ("tables", name, "partition_by"),
+                    f"tables.{name}: no column {column!r} to partition by{did_you_mean(column, known)}",
+                )
         if table.load == "append" and any(kind != "map" for _, kind in moves):
             document.problem(
                 ("tables", name, "load"),
-                f"tables.{name}: load = \"append\" needs steps that look at one row at a time (no deduplicate, fill by statistics, "
-                f"features); use load = \"replace\", or put these steps into a table of their own",
+                f'tables.{name}: load = "append" needs steps that look at one row at a time (no deduplicate, fill by statistics, '
+                f'features); use load = "replace", or put these steps into a table of their own',
             )
         schemas[name] = pa.schema([schema.field(column) for column in data_columns(schema)])
         checked[name] = Checked(schemas[name], tuple(moves))
@@ -148,8 +166,14 @@ def _input_schema(
         return None
     for other, schema in zip(table.inputs[1:], found[1:], strict=True):
         if not schema.equals(found[0]):
-            different = sorted({f"{field.name} {field.type}" for field in schema} ^ {f"{field.name} {field.type}" for field in found[0]})
-            document.problem(("tables", name), f"tables.{name}: {table.inputs[0]!r} and {other!r} do not have the same columns: {', '.join(different)}")
+            different = sorted(
+                {f"{field.name} {field.type}" for field in schema}
+                ^ {f"{field.name} {field.type}" for field in found[0]}
+            )
+            document.problem(
+                ("tables", name),
+                f"tables.{name}: {table.inputs[0]!r} and {other!r} do not have the same columns: {', '.join(different)}",
+            )
             return None
     if any(step.with_ not in schemas for step in table.steps if isinstance(step, Join)):
         return None
@@ -195,8 +219,23 @@ def make(
         fingerprint = _digest(parts)
         uri = table_uri(pipeline, name)
         current, before = state(uri, fingerprint)
-        why = () if current else _why(parts, before, {other for other in table.tables if not tables[other].current})
-        tables[name] = TablePlan(name, table, uri, tuple(inputs), checked[name].schema, checked[name].moves, parts, fingerprint, current, why)
+        why = (
+            ()
+            if current
+            else _why(parts, before, {other for other in table.tables if not tables[other].current})
+        )
+        tables[name] = TablePlan(
+            name,
+            table,
+            uri,
+            tuple(inputs),
+            checked[name].schema,
+            checked[name].moves,
+            parts,
+            fingerprint,
+            current,
+            why,
+        )
     return Plan(pipeline, tables)
 
 
@@ -247,7 +286,11 @@ def _changed_files(source: str, old: Mapping[str, str], new: Mapping[str, str]) 
         "gone": sorted(old.keys() - new.keys()),
         "changed": sorted(name for name in new.keys() & old.keys() if new[name] != old[name]),
     }
-    return [f"source {source}: {kind}: {', '.join(names[:3])}{' ...' if len(names) > 3 else ''}" for kind, names in kinds.items() if names]
+    return [
+        f"source {source}: {kind}: {', '.join(names[:3])}{' ...' if len(names) > 3 else ''}"
+        for kind, names in kinds.items()
+        if names
+    ]
 
 
 def _plain(value: Any) -> Any:

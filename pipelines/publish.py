@@ -16,7 +16,7 @@ from pipelines import inspection, ledger, quality, warehouse
 from pipelines.errors import TooManyRejects
 from pipelines.plan import TablePlan
 from pipelines.storage import FileRef
-from pipelines.task import COUNTS, Receipt
+from pipelines.task import COUNTS
 from pipelines.warehouse.partition import decode
 
 __all__ = ["Built", "Made", "already", "batch_key", "file_refs", "publish", "totals"]
@@ -29,8 +29,8 @@ class Made:
     """What the passes of a build leave for the commit."""
 
     schema: pa.Schema
-    files: Sequence[Receipt]
-    rejects: Sequence[Receipt]
+    files: Sequence[warehouse.Receipt]
+    rejects: Sequence[warehouse.Receipt]
     steps: Steps
     fitted: Mapping[str, Any]
     read: Sequence[Mapping[str, Any]]  # input files
@@ -69,7 +69,10 @@ def publish(plan: TablePlan, made: Made, *, run: str) -> Built:
     """
     counts = totals(made.steps)
     _check_limit(plan, made, counts)
-    entries = [ledger.Entry(table=plan.name, step=step["name"], **{name: step[name] for name in COUNTS}) for step in made.steps]
+    entries = [
+        ledger.Entry(table=plan.name, step=step["name"], **{name: step[name] for name in COUNTS})
+        for step in made.steps
+    ]
     ledger.balance(entries)
     notes = {key: value for step in made.steps for key, value in step["notes"].items()}
     checks = quality.verdicts(plan.spec.checks, notes, rows=counts["rows_out"], surplus=made.surplus)
@@ -98,7 +101,9 @@ def publish(plan: TablePlan, made: Made, *, run: str) -> Built:
         schema=made.schema,
         partition_by=plan.spec.partition_by,
         lineage=lineage,
-        transactions=warehouse.source_transactions((one["path"], one["sha256"]) for one in made.read if "sha256" in one),
+        transactions=warehouse.source_transactions(
+            (one["path"], one["sha256"]) for one in made.read if "sha256" in one
+        ),
         rows_out=counts["rows_out"],
         **extra,
     )
@@ -123,7 +128,7 @@ def totals(steps: Steps) -> dict[str, int]:
     return total
 
 
-def file_refs(uri: str, files: Sequence[Receipt], schema: pa.Schema) -> list[FileRef]:
+def file_refs(uri: str, files: Sequence[warehouse.Receipt], schema: pa.Schema) -> list[FileRef]:
     """Files that are written and not committed yet, as workers read them."""
     return [
         FileRef(
@@ -132,7 +137,9 @@ def file_refs(uri: str, files: Sequence[Receipt], schema: pa.Schema) -> list[Fil
                 absolute=str(Path(uri, file["path"])),
                 rows=file["rows"],
                 bytes=file["bytes"],
-                partition={name: decode(schema.field(name), text) for name, text in file["partition"].items()},
+                partition={
+                    name: decode(schema.field(name), text) for name, text in file["partition"].items()
+                },
                 modified_ms=0,
             ),
             tuple(file["row_groups"]),
@@ -167,7 +174,15 @@ def _inputs(read: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         if last.get("name") == one["name"]:
             last["rows"] += one["rows"]
         else:
-            found.append({"kind": "table", "name": one["name"], "path": one["path"], "rows": one["rows"], "version": one["version"]})
+            found.append(
+                {
+                    "kind": "table",
+                    "name": one["name"],
+                    "path": one["path"],
+                    "rows": one["rows"],
+                    "version": one["version"],
+                }
+            )
     return found
 
 

@@ -7,24 +7,21 @@
 Strings in [sources] and `warehouse` may hold {name} from [params] and ${NAME} or ${NAME:-default} from the environment.
 """
 
-import keyword
 import os
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pipelines import clean, columns, duplicates, features, integrate, outliers, quality, rows
+from pipelines.document import Document, dotted, read
 from pipelines.errors import SpecError
 from pipelines.names import did_you_mean
 from pipelines.schema import field as declared
 from pipelines.sources import Source
-from pipelines.stage import Step
-from pipelines.toml_lines import line_of, lines
 
-__all__ = ["STEPS", "Document", "Pipeline", "Table", "load", "read"]
+__all__ = ["STEPS", "Pipeline", "Table", "build", "load"]
 
 STEPS: dict[str, Any] = {
     step.do: step
@@ -83,58 +80,6 @@ class Pipeline:
     models: Mapping[str, Mapping[str, Any]]
 
 
-@dataclass
-class Document:
-    """A TOML file with its places and the problems found in it so far."""
-
-    file: Path
-    values: dict[str, Any]
-    places: dict[tuple[str | int, ...], int]
-    problems: list[str] = field(default_factory=list)
-
-    def problem(self, path: Sequence[str | int], message: str) -> None:
-        """Note one problem at the line of `path`."""
-        self.problems.append(f"{self.file}:{line_of(self.places, tuple(path))}: {message}")
-
-    def checked(self, kind: Any, value: Any, path: Sequence[str | int]) -> Any:
-        """`value` as a `kind`, or None after its problems are noted."""
-        from pydantic import TypeAdapter, ValidationError  # noqa: PLC0415 - workers need the specs, not pydantic
-
-        try:
-            return TypeAdapter(kind).validate_python(_safe_keys(value))
-        except ValidationError as error:
-            for found in error.errors(include_url=False):
-                self._explain(kind, found, path)
-        except SpecError as error:
-            for text in error.problems:
-                self.problem(path, text)
-        return None
-
-    def _explain(self, kind: Any, found: Any, path: Sequence[str | int]) -> None:
-        place = [*path]
-        for part in found["loc"]:
-            if isinstance(part, int) or (*place, part) in self.places:
-                place.append(part)
-        where = _dotted(place)
-        match found["type"]:
-            case "unexpected_keyword_argument" | "extra_forbidden":
-                known = [name.rstrip("_") for name in getattr(kind, "__dataclass_fields__", {})]
-                key = str(found["loc"][-1])
-                self.problem(place, f"unknown key {key!r} in {_dotted(path)}{did_you_mean(key, known)}")
-            case "missing" | "missing_argument" | "missing_keyword_only_argument":
-                self.problem(place, f"{where}: key {str(found['loc'][-1]).rstrip('_')!r} is missing")
-            case _:
-                cause = found.get("ctx", {}).get("error")
-                text = str(cause) if isinstance(cause, Exception) else found["msg"][:1].lower() + found["msg"][1:]
-                self.problem(place, f"{where} = {_shown(found.get('input'))}: {text}")
-
-    def raise_problems(self) -> None:
-        """Raises: SpecError with all problems, in the order of the file."""
-        if self.problems:
-            unique = dict.fromkeys(self.problems)
-            raise SpecError(*sorted(unique, key=lambda text: int(text.removeprefix(f"{self.file}:").partition(":")[0])))
-
-
 def load(file: Path | str, settings: Mapping[str, str] | None = None) -> Pipeline:
     """The checked pipeline of a file; `settings` override its [params].
 
@@ -144,22 +89,6 @@ def load(file: Path | str, settings: Mapping[str, str] | None = None) -> Pipelin
     pipeline = build(document, settings or {})
     document.raise_problems()
     return pipeline
-
-
-def read(file: Path | str) -> Document:
-    """The values of a TOML file and where they stand."""
-    file = Path(file)
-    try:
-        text = file.read_text("utf-8")
-    except FileNotFoundError:
-        raise SpecError(f"{file}: no such file; `dlflow new NAME` makes a project with a pipeline file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(f"{file}: cannot be read as UTF-8 text: {error}") from error
-    try:
-        values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise SpecError(f"{file}: not valid TOML: {error}; strings need quotes, tables need [brackets]") from error
-    return Document(file, values, lines(text))
 
 
 def build(document: Document, settings: Mapping[str, str]) -> Pipeline:
@@ -175,7 +104,9 @@ def build(document: Document, settings: Mapping[str, str]) -> Pipeline:
     params = _params(document, settings)
     name = values.get("name", document.file.resolve().parent.name)
     if not isinstance(name, str) or not NAME.fullmatch(name.replace("-", "_")):
-        document.problem(("name",), f"name = {name!r}: expected letters, digits, '-' and '_', not beginning with a digit")
+        document.problem(
+            ("name",), f"name = {name!r}: expected letters, digits, '-' and '_', not beginning with a digit"
+        )
     sources = _sources(document, params, folder)
     tables = _tables(document, sources)
     warehouse = _text(document, ("warehouse",), values.get("warehouse", "warehouse"), params)
@@ -194,7 +125,9 @@ def _params(document: Document, settings: Mapping[str, str]) -> dict[str, str]:
     declared = document.values["params"]
     for key in settings:
         if key not in declared:
-            document.problem(("params",), f"--set {key}=...: the file has no such param{did_you_mean(key, declared)}")
+            document.problem(
+                ("params",), f"--set {key}=...: the file has no such param{did_you_mean(key, declared)}"
+            )
     params = {}
     for key, value in declared.items():
         if isinstance(value, dict | list):
@@ -208,12 +141,17 @@ def _text(document: Document, path: tuple[str | int, ...], value: str, params: M
     def environment(match: re.Match[str]) -> str:
         found = os.environ.get(match[1], match[2])
         if found is None:
-            document.problem(path, f"{_dotted(path)}: environment variable {match[1]} is not set, and there is no default ${{{match[1]}:-...}}")
+            document.problem(
+                path,
+                f"{dotted(path)}: environment variable {match[1]} is not set, and there is no default ${{{match[1]}:-...}}",
+            )
         return found or ""
 
     def param(match: re.Match[str]) -> str:
         if match[1] not in params:
-            document.problem(path, f"{_dotted(path)}: {{{match[1]}}} is not in [params]{did_you_mean(match[1], params)}")
+            document.problem(
+                path, f"{dotted(path)}: {{{match[1]}}} is not in [params]{did_you_mean(match[1], params)}"
+            )
         return params.get(match[1], "")
 
     return _PARAM.sub(param, _ENVIRONMENT.sub(environment, value))
@@ -225,7 +163,7 @@ def _sources(document: Document, params: Mapping[str, str], folder: Path) -> dic
         path = ("sources", name)
         _check_name(document, path, name)
         if not isinstance(given, dict):
-            document.problem(path, f"{_dotted(path)} must be a table")
+            document.problem(path, f"{dotted(path)} must be a table")
             continue
         value = dict(given)
         if isinstance(value.get("path"), str):
@@ -246,7 +184,7 @@ def _columns(document: Document, path: tuple[str, ...], columns: dict[str, Any])
         try:
             fields[name] = declared(value)
         except SpecError as error:
-            document.problem(place, f"{_dotted(place)}: {error}")
+            document.problem(place, f"{dotted(place)}: {error}")
     return fields
 
 
@@ -257,29 +195,41 @@ def _tables(document: Document, sources: Mapping[str, Source]) -> dict[str, Tabl
         path = ("tables", name)
         _check_name(document, path, name)
         if not isinstance(given, dict):
-            document.problem(path, f"{_dotted(path)} must be a table")
+            document.problem(path, f"{dotted(path)} must be a table")
             continue
         value = dict(given)
-        steps = [_step(document, (*path, "steps", number), step) for number, step in enumerate(value.pop("steps", []))]
+        steps = [
+            _step(document, (*path, "steps", number), step)
+            for number, step in enumerate(value.pop("steps", []))
+        ]
         checks = [
-            document.checked(quality.Check, check, (*path, "checks", number)) for number, check in enumerate(value.pop("checks", []))
+            document.checked(quality.Check, check, (*path, "checks", number))
+            for number, check in enumerate(value.pop("checks", []))
         ]
         table = document.checked(Table, value, path)
         if table is None:
             continue
         if (table.source is None) == (table.table is None):
-            document.problem(path, f"{_dotted(path)}: needs either source = \"...\" or table = \"...\", and not both")
+            document.problem(
+                path, f'{dotted(path)}: needs either source = "..." or table = "...", and not both'
+            )
             continue
         known: Sequence[str] = names if table.source is None else list(document.values["sources"])
         for other in table.inputs:
             if other not in known:
                 kind = "table" if table.source is None else "source"
-                document.problem((*path, kind), f"{_dotted(path)}: there is no {kind} {other!r}{did_you_mean(other, known)}")
+                document.problem(
+                    (*path, kind),
+                    f"{dotted(path)}: there is no {kind} {other!r}{did_you_mean(other, known)}",
+                )
         kept = tuple(step for step in steps if step is not None)
         for number, step in enumerate(steps):
             if isinstance(step, integrate.Join) and step.with_ not in names:
                 place = (*path, "steps", number)
-                document.problem(place, f"{_dotted(place)}: there is no table {step.with_!r}{did_you_mean(step.with_, names)}")
+                document.problem(
+                    place,
+                    f"{dotted(place)}: there is no table {step.with_!r}{did_you_mean(step.with_, names)}",
+                )
         tables[name] = Table(
             source=table.source,
             table=table.table,
@@ -295,12 +245,15 @@ def _tables(document: Document, sources: Mapping[str, Source]) -> dict[str, Tabl
 
 def _step(document: Document, path: tuple[str | int, ...], value: Any) -> Any:
     if not isinstance(value, dict) or not isinstance(value.get("do"), str):
-        document.problem(path, f"{_dotted(path)}: a step is written {{ do = \"name\", ... }}; steps: {', '.join(sorted(STEPS))}")
+        document.problem(
+            path,
+            f'{dotted(path)}: a step is written {{ do = "name", ... }}; steps: {", ".join(sorted(STEPS))}',
+        )
         return None
     settings = dict(value)
     do = settings.pop("do")
     if do not in STEPS:
-        document.problem((*path, "do"), f"{_dotted(path)}: there is no step {do!r}{did_you_mean(do, STEPS)}")
+        document.problem((*path, "do"), f"{dotted(path)}: there is no step {do!r}{did_you_mean(do, STEPS)}")
         return None
     return document.checked(STEPS[do], settings, path)
 
@@ -310,7 +263,10 @@ def _ordered(document: Document, tables: Mapping[str, Table]) -> dict[str, Table
 
     def visit(name: str, above: tuple[str, ...]) -> None:
         if name in above:
-            document.problem(("tables", name), f"tables.{name}: depends on itself: {' -> '.join([*above[above.index(name) :], name])}")
+            document.problem(
+                ("tables", name),
+                f"tables.{name}: depends on itself: {' -> '.join([*above[above.index(name) :], name])}",
+            )
             return
         if name in ordered or name not in tables:
             return
@@ -326,24 +282,6 @@ def _ordered(document: Document, tables: Mapping[str, Table]) -> dict[str, Table
 def _check_name(document: Document, path: Sequence[str | int], name: str) -> None:
     if not NAME.fullmatch(name) or name.startswith("_") or name.endswith("__quarantine"):
         document.problem(
-            path, f"{name!r} is not a name: expected a letter, then up to 62 letters, digits or '_'; a leading '_' and '__quarantine' are reserved"
+            path,
+            f"{name!r} is not a name: expected a letter, then up to 62 letters, digits or '_'; a leading '_' and '__quarantine' are reserved",
         )
-
-
-def _safe_keys(value: Any) -> Any:
-    """`with` is a word of Python: the field is `with_`."""
-    if isinstance(value, dict):
-        return {f"{key}_" if isinstance(key, str) and keyword.iskeyword(key) else key: item for key, item in value.items()}
-    return value
-
-
-def _dotted(path: Sequence[str | int]) -> str:
-    text = ""
-    for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
-    return text
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

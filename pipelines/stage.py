@@ -81,6 +81,7 @@ class Map:
     params: Mapping[str, Any] = field(default_factory=dict)
 
     def __call__(self, table: pa.Table) -> Rows:
+        """What becomes of the rows of one part."""
         made = self.fn(table, **self.params)
         return made if isinstance(made, Rows) else Rows(made)
 
@@ -152,13 +153,20 @@ def data_columns(schema: pa.Schema) -> list[str]:
 
 
 def reject(
-    table: pa.Table, bad: pa.Array | pa.ChunkedArray, *, rule: str, column: str | None, message: Callable[[dict[str, Any]], str] | str
+    table: pa.Table,
+    bad: pa.Array | pa.ChunkedArray,
+    *,
+    rule: str,
+    column: str | None,
+    message: Callable[[dict[str, Any]], str] | str,
 ) -> Rows:
     """Set aside the rows where `bad` is true (null counts as false); their raw text is the row as JSON."""
     bad = pc.fill_null(bad, fill_value=False)
     if not pc.any(bad).as_py():
         return Rows(table)
-    return Rows(table.filter(pc.invert(bad)), rejects(table.filter(bad), rule=rule, column=column, message=message))
+    return Rows(
+        table.filter(pc.invert(bad)), rejects(table.filter(bad), rule=rule, column=column, message=message)
+    )
 
 
 def rejects(
@@ -168,7 +176,9 @@ def rejects(
     shown = rows.select(data_columns(rows.schema))
     private = [name for name in shown.column_names if b"privacy" in (shown.schema.field(name).metadata or {})]
     records = shown.to_pylist()
-    texts: Iterable[str] = (message(record) for record in records) if callable(message) else [message] * len(records)
+    texts: Iterable[str] = (
+        (message(record) for record in records) if callable(message) else [message] * len(records)
+    )
     return pa.table(
         [
             rows[SOURCE],
@@ -185,4 +195,8 @@ def rejects(
 
 def _as_json(record: dict[str, Any], private: list[str]) -> str:
     """The row, with the values of private columns hidden: a quarantine has more readers than its table."""
-    return json.dumps(record | {name: "***" for name in private if record[name] is not None}, default=str, ensure_ascii=False)
+    return json.dumps(
+        record | {name: "***" for name in private if record[name] is not None},
+        default=str,
+        ensure_ascii=False,
+    )

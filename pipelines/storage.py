@@ -65,4 +65,6 @@ def reference(name: str, snapshot: "Snapshot") -> TableRef:
 def read_table(ref: TableRef, *, columns: tuple[str, ...]) -> pa.Table:
     """Some columns of all rows, in the order of the files."""
     wanted = pa.schema([ref.schema.field(name) for name in columns])
-    return pa.concat_tables([wanted.empty_table(), *(read_file(one.file, ref.schema, names=columns) for one in ref.files)])
+    return pa.concat_tables(
+        [wanted.empty_table(), *(read_file(one.file, ref.schema, names=columns) for one in ref.files)]
+    )

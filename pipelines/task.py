@@ -8,10 +8,8 @@ receipt travels back, never rows.
 """
 
 import json
-import os
 import time
 import uuid
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,69 +17,21 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from pipelines import sources
 from pipelines.errors import LedgerImbalance
 from pipelines.failpoints import failpoint
 from pipelines.hashing import row_hash
-from pipelines.stage import LINE, OFFSET, ORIGIN, REJECTS, SOURCE, Map, Rows, Sketch, data_columns
-from pipelines.storage import FileRef
-from pipelines.warehouse.file import read_file, write_file
+from pipelines.reads import Read, read_rows, sketch_kept
+from pipelines.stage import REJECTS, Map, Rows, Sketch
+from pipelines.warehouse.file import write_file
 from pipelines.warehouse.names import quarantine_uri
 from pipelines.warehouse.quarantine import write_rejects
 
-__all__ = [
-    "COUNTS",
-    "Bucket",
-    "ExchangeTo",
-    "Keep",
-    "Kept",
-    "Receipt",
-    "SourceParts",
-    "TableFiles",
-    "Task",
-    "WriteTo",
-    "read_task",
-    "run",
-    "run_maps",
-    "sketch_kept",
-]
+__all__ = ["COUNTS", "ExchangeTo", "Keep", "Receipt", "Task", "WriteTo", "run", "run_maps"]
 
 COUNTS = ("rows_in", "added", "rows_out", "quarantined", "deduplicated", "filtered")
 
 Receipt = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class SourceParts:
-    """Parts of the files of one source."""
-
-    source: sources.Source
-    parts: tuple[sources.Part, ...]
-
-
-@dataclass(frozen=True)
-class TableFiles:
-    """Row groups of committed files: `(number of the file in the input, file, row groups)`."""
-
-    columns: tuple[pa.Field, ...]
-    files: tuple[tuple[int, FileRef, tuple[int, ...]], ...]
-
-
-@dataclass(frozen=True)
-class Kept:
-    """The file that a task of the pass before has kept."""
-
-    path: str
-
-
-@dataclass(frozen=True)
-class Bucket:
-    """One bucket of every file of an exchange, ordered by origin."""
-
-    paths: tuple[str, ...]
-    number: int
 
 
 @dataclass(frozen=True)
@@ -113,7 +63,7 @@ class Task:
     """One part of one pass over one table."""
 
     name: str  # "orders/1/00003": table, pass, part
-    read: SourceParts | TableFiles | Kept | Bucket
+    read: Read
     maps: tuple[Map, ...]
     then: Keep | ExchangeTo | WriteTo
     uri: str  # of the table
@@ -132,16 +82,27 @@ def run(task: Task) -> tuple[Receipt, Any]:
     """The receipt, and the state of the sketch where there is one."""
     receipt = _finished(task)
     if receipt is not None:
-        state = sketch_kept(receipt["kept"], task.then.sketch, task.then.columns, None) if isinstance(task.then, Keep) else None
+        state = (
+            sketch_kept(receipt["kept"], task.then.sketch, task.then.columns, None)
+            if isinstance(task.then, Keep)
+            else None
+        )
         return receipt, state
     started = time.perf_counter()
     failpoint("part.before_read")
-    rows = read_task(task.read)
+    rows = read_rows(task.read)
     rejected = [] if rows.rejected is None else [("read", rows.rejected)]
     steps = [_counted("read", rows.kept.num_rows + _count(rows.rejected) + rows.filtered, rows)]
     table = run_maps(rows.kept, task.maps, steps, rejected)
     failpoint("part.before_write")
-    made: Receipt = {"task": task.name, "steps": steps, "files": [], "kept": None, "rejects": [], "rows": table.num_rows}
+    made: Receipt = {
+        "task": task.name,
+        "steps": steps,
+        "files": [],
+        "kept": None,
+        "rejects": [],
+        "rows": table.num_rows,
+    }
     state = None
     match task.then:
         case Keep(sketch, columns):
@@ -181,62 +142,6 @@ def run_maps(
     return table
 
 
-def read_task(read: SourceParts | TableFiles | Kept | Bucket) -> Rows:
-    """The rows of a task, with their origin."""
-    match read:
-        case SourceParts(source, parts):
-            return _together([sources.read(source, part) for part in parts])
-        case TableFiles(columns, files):
-            empty = pa.schema([*columns, *ORIGIN]).empty_table()
-            return Rows(pa.concat_tables([empty, *(_read_table_file(pa.schema(columns), *file) for file in files)]))
-        case Kept(path):
-            with pa.OSFile(path) as file, pa.ipc.open_file(file) as reader:
-                return Rows(reader.read_all())
-        case Bucket(paths, number):
-            batches = []
-            for path in paths:
-                with pa.OSFile(path) as file, pa.ipc.open_file(file) as reader:
-                    batches.append(reader.get_batch(number))
-            table = pa.Table.from_batches(batches)
-            return Rows(table.take(pc.sort_indices(table, [(SOURCE, "ascending"), (LINE, "ascending")])))
-
-
-def sketch_kept(path: str, sketch: Sketch, columns: tuple[str, ...], request: Any) -> Any:
-    """The state of a later round, from the file that was kept."""
-    options = pa.ipc.IpcReadOptions(use_threads=False)
-    with pa.OSFile(path) as file, pa.ipc.open_file(file, options=options) as reader:
-        wanted = [reader.schema.get_field_index(name) for name in columns]
-    options = pa.ipc.IpcReadOptions(use_threads=False, included_fields=wanted)
-    with pa.OSFile(path) as file, pa.ipc.open_file(file, options=options) as reader:
-        return sketch.sketch(reader.read_all().select(list(columns)), request)
-
-
-def _together(rows: list[Rows]) -> Rows:
-    if len(rows) == 1:
-        return rows[0]
-    notes: Counter[str] = Counter()
-    for one in rows:
-        notes.update(one.notes)
-    set_aside = [one.rejected for one in rows if one.rejected is not None]
-    return Rows(
-        pa.concat_tables([one.kept for one in rows]),
-        pa.concat_tables(set_aside) if set_aside else None,
-        filtered=sum(one.filtered for one in rows),
-        notes=notes,
-    )
-
-
-def _read_table_file(schema: pa.Schema, number: int, file: FileRef, row_groups: tuple[int, ...]) -> pa.Table:
-    table = read_file(file.file, schema, groups=row_groups)
-    starts = np.concatenate([[0], np.cumsum(file.row_groups)])
-    lines = [np.arange(starts[group] + 1, starts[group + 1] + 1) for group in row_groups]
-    rows = table.num_rows
-    origin = (np.full(rows, number, np.int32), np.concatenate(lines or [np.zeros(0, np.int64)]), np.full(rows, -1, np.int64))
-    for field, values in zip(ORIGIN, origin, strict=True):
-        table = table.append_column(field, pa.array(values, field.type))
-    return table
-
-
 def _counted(name: str, rows_in: int, rows: Rows) -> dict[str, Any]:
     return {
         "name": name,
@@ -259,7 +164,10 @@ def _buckets(table: pa.Table, by: tuple[str, ...], buckets: int) -> list[pa.Tabl
     order = np.argsort(number, kind="stable")
     ends = np.cumsum(np.bincount(number, minlength=buckets))
     table = table.take(pa.array(order))
-    return [table.slice(start, end - start) for start, end in zip(np.concatenate([[0], ends[:-1]]), ends, strict=True)]
+    return [
+        table.slice(start, end - start)
+        for start, end in zip(np.concatenate([[0], ends[:-1]]), ends, strict=True)
+    ]
 
 
 def _keep(task: Task, tables: list[pa.Table]) -> str:
@@ -297,7 +205,13 @@ def _write_rejects(task: Task, rejected: list[tuple[str, pa.Table]]) -> list[Rec
     names = json.loads(Path(task.inputs).read_text("utf-8"))
     rows = pa.concat_tables([table.select(REJECTS.names) for _, table in rejected])
     steps = pa.array([step for step, table in rejected for _ in range(table.num_rows)], pa.string())
-    return [dict(write_rejects(task.uri, rows, key=task.key, run=task.run, step=steps, sources=names, part=task.part))]
+    return [
+        dict(
+            write_rejects(
+                task.uri, rows, key=task.key, run=task.run, step=steps, sources=names, part=task.part
+            )
+        )
+    ]
 
 
 def _receipt_path(task: Task) -> Path:
@@ -326,4 +240,4 @@ def _finish(task: Task, receipt: Receipt) -> None:
     path = _receipt_path(task)
     aside = path.with_suffix(f".{uuid.uuid4().hex}.tmp")
     aside.write_text(json.dumps(receipt), "utf-8")
-    os.replace(aside, path)
+    aside.replace(path)

@@ -25,7 +25,11 @@ def make(folder, *, rows=3000, seed=5):
     folder = Path(folder)
     new_project(folder, rows=rows, seed=seed)
     file = folder / "pipeline.toml"
-    text = file.read_text("utf-8").replace('baselines = ["prior", "logistic"]', 'baselines = ["prior"]').replace("batch = 1024", "batch = 128")
+    text = (
+        file.read_text("utf-8")
+        .replace('baselines = ["prior", "logistic"]', 'baselines = ["prior"]')
+        .replace("batch = 1024", "batch = 128")
+    )
     file.write_text(text, "utf-8")
     return folder
 
@@ -34,7 +38,9 @@ def run(folder, *, workers=0, prefect=False, **options):
     """Run in this process; the record."""
     project = open_project(Path(folder) / "pipeline.toml")
     with driver(prefect, Path(folder) / "prefect") as chosen:
-        return run_project(project, plan_of(project), Options(workers=workers, **options), Terminal(io.StringIO()), chosen)
+        return run_project(
+            project, plan_of(project), Options(workers=workers, **options), Terminal(io.StringIO()), chosen
+        )
 
 
 def command(folder, *arguments, **environment):
@@ -60,7 +66,9 @@ def quarantined(folder, name):
     table = warehouse.read_quarantine(str(Path(folder) / "warehouse" / name)).drop_columns(["run", "batch"])
     names = pc.replace_substring(table["source"], str(folder), "")
     table = table.set_column(table.schema.get_field_index("source"), "source", names)
-    return sorted(table.drop_columns(["source"] if name in {"sales", "features"} else []).to_pylist(), key=str)
+    return sorted(
+        table.drop_columns(["source"] if name in {"sales", "features"} else []).to_pylist(), key=str
+    )
 
 
 def ledger(folder):

@@ -56,7 +56,9 @@ def runner(request, local_cluster):
 def test_answers_come_in_the_order_of_the_items(runner):
     told = []
 
-    answers = runner.run(double, list(range(50)), name="test", progress=lambda done, total, answer: told.append((done, total)))
+    answers = runner.run(
+        double, list(range(50)), name="test", progress=lambda done, total, answer: told.append((done, total))
+    )
 
     assert answers == [2 * number for number in range(50)]
     assert told == [(done, 50) for done in range(1, 51)]

@@ -45,16 +45,28 @@ ROWS = with_origin(
 
 
 def test_scales_and_categories_are_learned_from_the_training_rows_alone():
-    map_, recipe = fitted(Features(label="late", numeric=("price",), categorical=("kind",), key=("id",), min_count=1), [ROWS])
+    map_, recipe = fitted(
+        Features(label="late", numeric=("price",), categorical=("kind",), key=("id",), min_count=1), [ROWS]
+    )
 
     rows = map_(ROWS)
 
     X, names = matrix(rows.kept)
     assert names == ["price", "price is missing", "kind = a", "kind = b"]
-    assert recipe["numeric"] == [{"column": "price", "mean": 2.0, "std": pytest.approx(2**0.5), "missing": True}]
-    assert X[:, 0] == pytest.approx([-(0.5**0.5), 0.5**0.5, 0.0, 3 * 0.5**0.5, 8.0])  # a wild value is held at 8 deviations
+    assert recipe["numeric"] == [
+        {"column": "price", "mean": 2.0, "std": pytest.approx(2**0.5), "missing": True}
+    ]
+    assert X[:, 0] == pytest.approx(
+        [-(0.5**0.5), 0.5**0.5, 0.0, 3 * 0.5**0.5, 8.0]
+    )  # a wild value is held at 8 deviations
     assert X[:, 1].tolist() == [0, 0, 1, 0, 0]
-    assert X[:, 2:].tolist() == [[1, 0], [0, 1], [1, 0], [0, 0], [0, 0]]  # unknown and missing categories are all zeros
+    assert X[:, 2:].tolist() == [
+        [1, 0],
+        [0, 1],
+        [1, 0],
+        [0, 0],
+        [0, 0],
+    ]  # unknown and missing categories are all zeros
     assert rows.kept["y"].to_pylist() == [0, 1, 0, 1, 1]
     assert rows.kept["id"].to_pylist() == [1, 2, 3, 4, 5]
     assert rows.kept.schema.field("x").type == pa.binary(16)
@@ -119,7 +131,9 @@ def test_features_that_cannot_work_say_so_before_they_run(settings, message):
 def test_a_column_with_a_privacy_class_may_not_become_a_feature():
     schema = ROWS.schema.set(2, ROWS.schema.field("kind").with_metadata({"privacy": "direct"}))
 
-    with pytest.raises(SpecError, match="column 'kind' has privacy class 'direct' and may not become a feature"):
+    with pytest.raises(
+        SpecError, match="column 'kind' has privacy class 'direct' and may not become a feature"
+    ):
         Features(label="late", categorical=("kind",)).build(schema)
 
 

@@ -1,6 +1,7 @@
 import numpy as np
 import pyarrow as pa
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipelines.hashing import row_hash, unit_interval
 

@@ -1,12 +1,13 @@
 import pandas as pd
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from pipelines.errors import InputError, SpecError
 from pipelines.integrate import Join
-from pipelines.stage import ORIGIN, Exchange, Map, data_columns
 from pipelines.publish import file_refs
+from pipelines.stage import ORIGIN, Exchange, Map, data_columns
 from pipelines.storage import TableRef
 from pipelines.warehouse import write_file
 
@@ -63,7 +64,10 @@ def test_unmatched_rows_can_be_set_aside_with_their_key(other):
     rows, values = joined(join)
 
     assert values["name"] == ["one", "two", "two"]
-    assert rows.rejected["message"].to_pylist() == ["no row of 'other' has {'k': 3}", "no row of 'other' has {'k': None}"]
+    assert rows.rejected["message"].to_pylist() == [
+        "no row of 'other' has {'k': 3}",
+        "no row of 'other' has {'k': None}",
+    ]
     assert rows.rejected["_line"].to_pylist() == [3, 4]
 
 
@@ -79,7 +83,10 @@ def test_semi_and_anti_joins_take_no_columns(other):
 def test_a_key_that_is_there_twice_breaks_the_promise_of_m_to_1(other):
     twice = pa.table({"k": pa.array([1, 1], pa.int64()), "name": ["x", "y"]})
 
-    with pytest.raises(InputError, match=r"declared m:1, but it has 1 surplus rows of equal keys, e\.g\. \{'k': 1\}; deduplicate"):
+    with pytest.raises(
+        InputError,
+        match=r"declared m:1, but it has 1 surplus rows of equal keys, e\.g\. \{'k': 1\}; deduplicate",
+    ):
         joined(Join(with_="other", on=("k",), cardinality="m:1").beside(other(twice)))
 
 
@@ -87,7 +94,9 @@ def test_a_key_that_this_side_has_twice_breaks_the_promise_of_1_to_1(other):
     join = Join(with_="other", on=("k",), cardinality="1:1").beside(other(RIGHT))
 
     assert isinstance(join.stage(LEFT.schema), Exchange)
-    with pytest.raises(InputError, match=r"declared 1:1, but this table has 1 keys more than once, e\.g\. \{'k': 2\}"):
+    with pytest.raises(
+        InputError, match=r"declared 1:1, but this table has 1 keys more than once, e\.g\. \{'k': 2\}"
+    ):
         joined(join)
 
 
@@ -125,7 +134,9 @@ def test_a_join_that_cannot_work_says_so_before_it_runs(other, join, message):
         Join(with_="other", cardinality="m:1", **join).beside(other(RIGHT)).build(LEFT.schema)
 
 
-keys = st.lists(st.tuples(st.integers(0, 4) | st.none(), st.sampled_from(["a", "b"]) | st.none()), max_size=12)
+keys = st.lists(
+    st.tuples(st.integers(0, 4) | st.none(), st.sampled_from(["a", "b"]) | st.none()), max_size=12
+)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
@@ -146,6 +157,8 @@ def test_a_join_is_what_pandas_makes_of_it(other, left_keys, right_keys):
     known = right.to_pandas(types_mapper=pd.ArrowDtype).dropna(subset=["k", "s"])
     expected = left.to_pandas(types_mapper=pd.ArrowDtype).merge(known, on=["k", "s"], how="left")
     found = [(a, None if b is None else b) for a, b in zip(values["l"], values["r"], strict=True)]
-    wanted = [(int(a), None if pd.isna(b) else int(b)) for a, b in zip(expected["l"], expected["r"], strict=True)]
+    wanted = [
+        (int(a), None if pd.isna(b) else int(b)) for a, b in zip(expected["l"], expected["r"], strict=True)
+    ]
     assert sorted(found, key=str) == sorted(wanted, key=str)
     assert rows.kept.num_rows == left.num_rows + rows.added

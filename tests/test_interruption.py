@@ -28,7 +28,13 @@ PLACES = {
     "ledger.before_commit": 5,
     "ledger.after_commit": 7,
 }
-FAST = ("part.after_write", "quarantine.after_commit", "commit.before_log", "commit.after_log", "ledger.after_commit")
+FAST = (
+    "part.after_write",
+    "quarantine.after_commit",
+    "commit.before_log",
+    "commit.after_log",
+    "ledger.after_commit",
+)
 
 
 @pytest.fixture(scope="module")
@@ -57,19 +63,24 @@ def running(processes):
 
 def params():
     return [
-        pytest.param(name, nth, marks=() if name in FAST else pytest.mark.chaos, id=f"{name}@{nth}") for name, nth in PLACES.items()
+        pytest.param(name, nth, marks=() if name in FAST else pytest.mark.chaos, id=f"{name}@{nth}")
+        for name, nth in PLACES.items()
     ]
 
 
 def test_every_failpoint_of_a_run_is_tried():
-    assert set(PLACES) | {"commit.before_link"} == set(failpoints.NAMES)  # that one: only where columns change
+    assert set(PLACES) | {"commit.before_link"} == set(
+        failpoints.NAMES
+    )  # that one: only where columns change
 
 
 @pytest.mark.parametrize(("place", "nth"), params())
 def test_a_driver_killed_anywhere_loses_and_doubles_nothing(tmp_path, undisturbed, place, nth):
     folder = projects.make(tmp_path / "shop", rows=1500)
 
-    killed = projects.command(folder, "run", "--workers", "0", "--no-prefect", DLFLOW_FAILPOINTS=f"{place}=kill@{nth}")
+    killed = projects.command(
+        folder, "run", "--workers", "0", "--no-prefect", DLFLOW_FAILPOINTS=f"{place}=kill@{nth}"
+    )
 
     assert killed.returncode == -signal.SIGKILL
     assert_as_undisturbed(folder, undisturbed)
@@ -79,7 +90,9 @@ def test_a_driver_killed_anywhere_loses_and_doubles_nothing(tmp_path, undisturbe
 def test_a_full_disk_is_one_sentence_and_costs_nothing(tmp_path, undisturbed, place):
     folder = projects.make(tmp_path / "shop", rows=1500)
 
-    failed = projects.command(folder, "run", "--workers", "0", "--no-prefect", DLFLOW_FAILPOINTS=f"{place}=enospc@3")
+    failed = projects.command(
+        folder, "run", "--workers", "0", "--no-prefect", DLFLOW_FAILPOINTS=f"{place}=enospc@3"
+    )
 
     assert failed.returncode == 3
     assert "No space left on device" in " ".join(failed.stderr.split())
@@ -98,7 +111,9 @@ def test_a_stopped_run_ends_within_five_seconds_and_leaves_no_process(tmp_path, 
         text=True,
         start_new_session=True,
     ) as run:
-        next(line for line in run.stdout if line.startswith(" products"))  # the first table is committed: the run is under way
+        next(
+            line for line in run.stdout if line.startswith(" products")
+        )  # the first table is committed: the run is under way
         children = psutil.Process(run.pid).children(recursive=True)
         started = time.monotonic()
         os.killpg(run.pid, stop)  # as a terminal does: everybody in the group gets it
@@ -141,7 +156,10 @@ def test_two_runs_at_once_make_each_row_once(tmp_path, undisturbed):
     folder = projects.make(tmp_path / "shop", rows=1500)
     command = [sys.executable, "-m", "flows.cli", "run", "--workers", "0", "--no-prefect"]
 
-    runs = [subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    runs = [
+        subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
     errors = [run.communicate(timeout=120)[1] for run in runs]
 
     assert [run.returncode for run in runs] == [0, 0], errors

@@ -196,12 +196,12 @@ def test_the_ledger_of_the_page_is_added_up_by_the_page_itself():
 
 def test_paths_are_told_from_the_folder_of_the_pipeline_file():
     record = demo_record()
-    record["file"] = "/home/person/shop/pipeline.toml"
-    record["models"][0]["path"] = "/home/person/shop/models/returns/1"
+    record["file"] = "/projects/shop/pipeline.toml"
+    record["models"][0]["path"] = "/projects/shop/models/returns/1"
 
     whole = complete(record)
 
-    assert "/home/person" not in render(record)
+    assert "/projects/shop" not in render(record)
     assert whole["models"][0]["path"] == "models/returns/1"
 
 
@@ -294,7 +294,7 @@ def test_a_real_browser_shows_it_without_complaint_or_fetch(tmp_path, record):
 @needs_browser
 def test_the_policy_of_the_page_stops_what_a_missed_escape_would_let_in(tmp_path):
     path = write(bare_record(), tmp_path / "report.html")
-    attack = '<script>document.title="owned"</script><img src="http://example.invalid/x"><style>body {{ display: none }}</style>'
+    attack = '<script>document.title="owned"</script><img src="http://example.invalid/x"><style>body { display: none }</style>'
     path.write_text(path.read_text().replace("<main>", f"<main>{attack}"))
 
     page = visit(path)

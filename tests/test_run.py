@@ -35,7 +35,7 @@ def test_every_planted_fault_is_found_and_none_is_invented(done, tmp_path):
     from flows.example import generate
 
     planted = generate(tmp_path, **PLANTED)
-    folder, record = done
+    _folder, record = done
 
     orders, customers, sales = (table(record, name) for name in ("orders", "customers", "sales"))
     assert orders["rows_in"] == planted["orders"]["lines"]
@@ -44,7 +44,9 @@ def test_every_planted_fault_is_found_and_none_is_invented(done, tmp_path):
     assert sales["rows_out"] == planted["orders"]["orders"]
     assert customers["rows_out"] == planted["customers"]["customers"]
     assert customers["deduplicated"] == planted["customers"]["exact_duplicates"]
-    assert customers["quarantined"] == planted["customers"]["contradictions"] + planted["customers"]["garbage"]
+    assert (
+        customers["quarantined"] == planted["customers"]["contradictions"] + planted["customers"]["garbage"]
+    )
     assert sales["quarantined"] == planted["orders"]["unknown_product"]
     assert table(record, "products")["rows_out"] == planted["products"]["rows"]
     notes = {key: value for step in orders["steps"] for key, value in step["notes"].items()}
@@ -67,7 +69,10 @@ def test_a_second_run_does_nothing_and_says_so(copy):
     again = projects.command(copy, "run")
 
     assert again.returncode == 0
-    assert again.stdout == "dlflow orders: nothing to do, all up to date: products, customers, orders, sales, features, returns\n"
+    assert (
+        again.stdout
+        == "dlflow orders: nothing to do, all up to date: products, customers, orders, sales, features, returns\n"
+    )
 
 
 def test_a_changed_setting_runs_what_depends_on_it_and_nothing_else(copy):
@@ -91,9 +96,11 @@ def test_a_changed_setting_runs_what_depends_on_it_and_nothing_else(copy):
 
 
 def test_a_new_file_is_named_as_the_reason_and_its_rows_come_in(copy, done):
-    first = sorted((copy / "data").glob("orders-*.csv"))[0]
+    first = min((copy / "data").glob("orders-*.csv"))
     more = first.read_text().splitlines(keepends=True)
-    fields = next(line for line in more[1:] if "NA" not in line and line.count(",") == more[0].count(",")).split(",")
+    fields = next(
+        line for line in more[1:] if "NA" not in line and line.count(",") == more[0].count(",")
+    ).split(",")
     fields[0] = "99999999"
     (copy / "data" / "orders-9.csv").write_text(more[0] + ",".join(fields))
 
@@ -102,7 +109,10 @@ def test_a_new_file_is_named_as_the_reason_and_its_rows_come_in(copy, done):
 
     assert "why: source orders: new: orders-9.csv" in plan
     assert table(record, "orders")["rows_out"] == table(done[1], "orders")["rows_out"] + 1
-    assert warehouse.Snapshot.open(str(copy / "warehouse" / "orders"), 0).rows == table(done[1], "orders")["rows_out"]
+    assert (
+        warehouse.Snapshot.open(str(copy / "warehouse" / "orders"), 0).rows
+        == table(done[1], "orders")["rows_out"]
+    )
 
 
 def test_workers_and_this_process_make_the_same_tables_and_weights(done, tmp_path):
@@ -149,15 +159,24 @@ def test_the_model_is_registered_with_its_lineage_and_can_be_loaded(done):
     assert metadata["lineage"]["table"] == "features"
     assert metadata["lineage"]["version"] == table(record, "features")["version"]
     assert made["metrics"]["test"]["auc"] > 0.55
-    assert made["rows"]["train"] + made["rows"]["validation"] + made["rows"]["test"] == table(record, "features")["rows_out"]
+    assert (
+        made["rows"]["train"] + made["rows"]["validation"] + made["rows"]["test"]
+        == table(record, "features")["rows_out"]
+    )
 
 
 def test_too_many_bad_rows_stop_the_run_before_the_commit(tmp_path):
     folder = projects.make(tmp_path / "shop")
     file = folder / "pipeline.toml"
-    file.write_text(file.read_text().replace('[tables.orders]\nsource = "orders"', '[tables.orders]\nsource = "orders"\nreject_limit = 0.001'))
+    file.write_text(
+        file.read_text().replace(
+            '[tables.orders]\nsource = "orders"', '[tables.orders]\nsource = "orders"\nreject_limit = 0.001'
+        )
+    )
 
-    with pytest.raises(TooManyRejects, match=r"of 3,000 rows would be quarantined, the limit is 0\.10%.*Commonest: "):
+    with pytest.raises(
+        TooManyRejects, match=r"of 3,000 rows would be quarantined, the limit is 0\.10%.*Commonest: "
+    ):
         projects.run(folder)
 
     assert not (folder / "warehouse" / "orders" / "_delta_log").exists()
@@ -166,9 +185,13 @@ def test_too_many_bad_rows_stop_the_run_before_the_commit(tmp_path):
 
 def test_a_failed_check_stops_the_commit_and_keeps_the_old_version(copy):
     file = copy / "pipeline.toml"
-    file.write_text(file.read_text().replace('{ check = "row_count", min = 1 }', '{ check = "row_count", min = 1000000 }'))
+    file.write_text(
+        file.read_text().replace('{ check = "row_count", min = 1 }', '{ check = "row_count", min = 1000000 }')
+    )
 
-    with pytest.raises(CheckFailed, match=r"(?s)table 'orders'.*row_count: found 2,963 rows, expected at least 1,000,000"):
+    with pytest.raises(
+        CheckFailed, match=r"(?s)table 'orders'.*row_count: found 2,963 rows, expected at least 1,000,000"
+    ):
         projects.run(copy)
 
     assert warehouse.Snapshot.open(str(copy / "warehouse" / "orders")).version == 0
@@ -181,7 +204,9 @@ def test_a_broken_promise_of_a_join_stops_the_run(tmp_path):
     start, end = text.index("[tables.customers]"), text.index("[tables.orders]")
     file.write_text(text[:start] + '[tables.customers]\nsource = "customers"\n\n' + text[end:])
 
-    with pytest.raises(InputError, match=r"join with 'customers': declared m:1, but it has .* surplus rows of equal keys"):
+    with pytest.raises(
+        InputError, match=r"join with 'customers': declared m:1, but it has .* surplus rows of equal keys"
+    ):
         projects.run(folder)
 
 
@@ -193,7 +218,7 @@ def test_a_source_that_changes_while_it_is_read_fails_the_run_by_name(tmp_path):
 
     folder = projects.make(tmp_path / "shop")
     plan = plan_of(open_project(folder / "pipeline.toml"))
-    first = sorted((folder / "data").glob("orders-*.csv"))[0]
+    first = min((folder / "data").glob("orders-*.csv"))
     with first.open("a") as file:
         file.write("1,2,3\n")
 

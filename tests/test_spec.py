@@ -4,7 +4,7 @@ from flows.project import open_project
 from pipelines.errors import SpecError
 from pipelines.integrate import Join
 
-GOOD = '''name = "shop"
+GOOD = """name = "shop"
 [params]
 data = "data"
 [sources.orders]
@@ -32,7 +32,7 @@ partition_by = ["split"]
 table = "more"
 layers = [{ layer = "dense", units = 1 }]
 loss = "binary_cross_entropy"
-'''
+"""
 
 
 def opened(tmp_path, text, **settings):
@@ -75,23 +75,63 @@ def test_a_setting_overrides_a_param_and_the_environment_fills_in(tmp_path, monk
     ("old", "new", "line", "message"),
     [
         ("[tables.more]", "[tabels.more]", 17, "unknown section 'tabels'; did you mean 'tables'?"),
-        ('source = "orders"', 'sorce = "orders"', 12, "unknown key 'sorce' in tables.orders; did you mean 'source'?"),
-        ('source = "orders"', 'source = "ordes"', 12, "tables.orders: there is no source 'ordes'; did you mean 'orders'?"),
+        (
+            'source = "orders"',
+            'sorce = "orders"',
+            12,
+            "unknown key 'sorce' in tables.orders; did you mean 'source'?",
+        ),
+        (
+            'source = "orders"',
+            'source = "ordes"',
+            12,
+            "tables.orders: there is no source 'ordes'; did you mean 'orders'?",
+        ),
         ('table = "orders"', 'table = "more"', 17, "tables.more: depends on itself: more -> more"),
-        ('do = "fill"', 'do = "fil"', 14, "tables.orders.steps[0]: there is no step 'fil'; did you mean 'fill'?"),
+        (
+            'do = "fill"',
+            'do = "fil"',
+            14,
+            "tables.orders.steps[0]: there is no step 'fil'; did you mean 'fill'?",
+        ),
         ('columns = ["price"]', 'columns = ["prize"]', 14, "no column 'prize'; did you mean 'price'?"),
-        ('columns = ["price"], with', 'colums = ["price"], with', 14, "unknown key 'colums' in tables.orders.steps[0]; did you mean 'columns'?"),
+        (
+            'columns = ["price"], with',
+            'colums = ["price"], with',
+            14,
+            "unknown key 'colums' in tables.orders.steps[0]; did you mean 'columns'?",
+        ),
         ('on = ["id"], ', "", 20, "tables.more.steps[0]: key 'on' is missing"),
-        ('cardinality = "m:1"', 'cardinality = "n:1"', 20, "tables.more.steps[0].cardinality = 'n:1': input should be 'm:1', '1:1', '1:m' or 'm:m'"),
+        (
+            'cardinality = "m:1"',
+            'cardinality = "n:1"',
+            20,
+            "tables.more.steps[0].cardinality = 'n:1': input should be 'm:1', '1:1', '1:m' or 'm:m'",
+        ),
         ('with = "orders"', 'with = "order"', 20, "there is no table 'order'; did you mean 'orders'?"),
-        ('partition_by = ["split"]', 'partition_by = ["spilt"]', 24, "tables.more: no column 'spilt' to partition by; did you mean 'split'?"),
+        (
+            'partition_by = ["split"]',
+            'partition_by = ["spilt"]',
+            24,
+            "tables.more: no column 'spilt' to partition by; did you mean 'split'?",
+        ),
         ('id = { type = "int64"', 'id = { type = "int46"', 8, "int46"),
         ("test = 0.2", 'test = "price > 3"', 21, "expected a share from 0 to 1"),
         ("{data}", "{dada}", 6, "sources.orders.path: {dada} is not in [params]; did you mean 'data'?"),
         ('layer = "dense"', 'layer = "dence"', 25, "unknown layer 'dence'; did you mean 'dense'?"),
-        ('table = "more"', 'table = "moore"', 26, "models.m: there is no table 'moore'; did you mean 'more'?"),
-        ('table = "more"', 'table = "orders"', 26, "has no step { do = \"features\", ... }"),
-        ('loss = "binary_cross_entropy"', 'loss = "binary_crossentropy"', 25, "did you mean 'binary_cross_entropy'?"),
+        (
+            'table = "more"',
+            'table = "moore"',
+            26,
+            "models.m: there is no table 'moore'; did you mean 'more'?",
+        ),
+        ('table = "more"', 'table = "orders"', 26, 'has no step { do = "features", ... }'),
+        (
+            'loss = "binary_cross_entropy"',
+            'loss = "binary_crossentropy"',
+            25,
+            "did you mean 'binary_cross_entropy'?",
+        ),
         ('check = "unique"', 'check = "uniqe"', 16, "tables.orders.checks[0].check = 'uniqe'"),
         ('name = "shop"', "name = 3", 1, "name = 3: expected letters"),
     ],
@@ -105,7 +145,11 @@ def test_what_is_wrong_is_told_with_its_line(tmp_path, old, new, line, message):
 
 
 def test_all_problems_are_told_at_once_in_the_order_of_the_file(tmp_path):
-    text = GOOD.replace('do = "fill"', 'do = "fil"').replace("units = 1", "unit = 1").replace('price = "float64"', 'price = "flaot64"')
+    text = (
+        GOOD.replace('do = "fill"', 'do = "fil"')
+        .replace("units = 1", "unit = 1")
+        .replace('price = "float64"', 'price = "flaot64"')
+    )
 
     found = problems(tmp_path, text)
 
@@ -115,11 +159,13 @@ def test_all_problems_are_told_at_once_in_the_order_of_the_file(tmp_path):
 
 
 def test_a_setting_that_the_file_does_not_have_is_an_error(tmp_path):
-    assert problems(tmp_path, GOOD, dta="x") == [":2: --set dta=...: the file has no such param; did you mean 'data'?"]
+    assert problems(tmp_path, GOOD, dta="x") == [
+        ":2: --set dta=...: the file has no such param; did you mean 'data'?"
+    ]
 
 
 def test_a_file_that_is_no_toml_or_not_there_is_one_sentence(tmp_path):
-    with pytest.raises(SpecError, match="not valid TOML: .*line 1"):
+    with pytest.raises(SpecError, match=r"not valid TOML: .*line 1"):
         opened(tmp_path, "name = shop\n")
     with pytest.raises(SpecError, match="no such file; `dlflow new NAME` makes a project"):
         open_project(tmp_path / "nothing.toml")

@@ -1,6 +1,7 @@
 import tomllib
 
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipelines.toml_lines import line_of, lines
 

@@ -121,7 +121,7 @@ def test_a_checkpoint_of_another_job_is_never_used(folder, alone, tmp_path):
     assert other.weights_sha256 != alone.weights_sha256
 
 
-class Interrupted(Exception):  # noqa: N818
+class Interrupted(Exception):
     pass
 
 

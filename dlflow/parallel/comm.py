@@ -42,7 +42,7 @@ ALIGN = 16  # elements: a segment of float32 starts on a cache line
 CHUNK_BYTES = 1 << 20  # 1.6 MB between two ranks: median 0.44 ms; in chunks of 256 KiB 0.53, of 64 KiB 0.96
 
 
-class Stopped(DlflowError):  # noqa: N818  (an order, not an error)
+class Stopped(DlflowError):
     """The driver ended this training, or is gone."""
 
 

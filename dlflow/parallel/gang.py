@@ -249,8 +249,8 @@ class _Gang:
             return error
         if lost := sorted(set(self.ranks) - present):
             return PeerLost(f"the worker {lost[0]} of rank {self.ranks[lost[0]]} was lost")
-        _, error = min(errors.items(), key=lambda each: not isinstance(each[1], PeerLost))
-        return PeerLost(str(error))
+        told = sorted(errors.values(), key=lambda error: not isinstance(error, PeerLost))
+        return PeerLost(str(told[0]) if told else "a rank ended with an error that was lost with its worker")
 
     def _end(self) -> None:
         """End every rank of this generation: asked first, then, if it runs on, with its worker."""

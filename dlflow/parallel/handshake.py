@@ -27,7 +27,7 @@ NONCE_BYTES = PROOF_BYTES = 32
 POLL_S = 0.2  # how long a wait lasts before it looks whether it still makes sense
 
 
-class Refused(DlflowError):  # noqa: N818  (it happened to the other end)
+class Refused(DlflowError):
     """The other end does not belong to this generation, or is not a rank at all. Close, and wait for the right one."""
 
 

@@ -40,7 +40,9 @@ class Lineage:
     ledger: Sequence[Mapping[str, Any]] = ()  # entries of pipelines.ledger, as dicts
     checks: Sequence[Mapping[str, Any]] = ()  # {"name", "column", "severity", "passed", "found", "expected"}
     counts: Mapping[str, int] = field(default_factory=dict)  # rows_in, rows_out, quarantined, ...
-    fitted: Mapping[str, Any] = field(default_factory=dict)  # by step: the values that new data have to be treated with
+    fitted: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # by step: the values that new data have to be treated with
     who: str = field(default_factory=who)
 
     def record(self) -> dict[str, Any]:

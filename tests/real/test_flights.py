@@ -15,13 +15,17 @@ from tests import projects
 def flights(tmp_path_factory, data_dir):
     """The pipeline of the gallery, run on two workers, with the proof on one."""
     if not (data_dir / "nycflights13").is_dir():
-        pytest.skip(f"no real data at {data_dir / 'nycflights13'}; set DLFLOW_DATA to the folder of data sets")
+        pytest.skip(
+            f"no real data at {data_dir / 'nycflights13'}; set DLFLOW_DATA to the folder of data sets"
+        )
     folder = tmp_path_factory.mktemp("flights")
     text = (projects.REPOSITORY / "flows" / "gallery" / "flights" / "pipeline.toml").read_text("utf-8")
     (folder / "pipeline.toml").write_text(text, "utf-8")
     project = open_project(folder / "pipeline.toml", {"data": str(data_dir / "nycflights13")})
     with driver(False, folder) as chosen, (folder / "said.txt").open("w", encoding="utf-8") as stream:
-        record = run_project(project, plan_of(project), Options(workers=2, prove=True), Terminal(stream), chosen)
+        record = run_project(
+            project, plan_of(project), Options(workers=2, prove=True), Terminal(stream), chosen
+        )
     return project.pipeline.warehouse, record
 
 
@@ -40,7 +44,10 @@ def rows_where(root, query):
 def test_every_row_of_the_files_comes_in(flights):
     _, record = flights
 
-    read = {name: counts(record, name)["rows_in"] for name in ("flights", "weather", "planes", "airports", "airlines")}
+    read = {
+        name: counts(record, name)["rows_in"]
+        for name in ("flights", "weather", "planes", "airports", "airlines")
+    }
 
     assert read == {"flights": 336_776, "weather": 26_115, "planes": 3_322, "airports": 1_458, "airlines": 16}
 
@@ -65,7 +72,16 @@ def test_missing_values_are_as_many_as_the_files_have(flights):
 
     missing = {
         column: rows_where(root, f"select count(*) as n from flights where {column} is null")
-        for column in ("dep_time", "dep_delay", "hour", "minute", "arr_time", "arr_delay", "air_time", "tailnum")
+        for column in (
+            "dep_time",
+            "dep_delay",
+            "hour",
+            "minute",
+            "arr_time",
+            "arr_delay",
+            "air_time",
+            "tailnum",
+        )
     }
 
     assert missing == {
@@ -78,7 +94,9 @@ def test_missing_values_are_as_many_as_the_files_have(flights):
         "air_time": 9_430,
         "tailnum": 2_512,
     }
-    assert rows_where(root, "select count(*) as n from weather where wind_gust is null") == 20_778 - 4  # the four rows that went had none either
+    assert (
+        rows_where(root, "select count(*) as n from weather where wind_gust is null") == 20_778 - 4
+    )  # the four rows that went had none either
     assert rows_where(root, "select count(*) as n from planes where built is null") == 70
 
 
@@ -86,12 +104,18 @@ def test_joins_keep_every_flight_and_count_what_has_no_partner(flights):
     root, record = flights
 
     departures = counts(record, "departures")
-    unmatched = {step["name"]: step["notes"].get("unmatched", 0) for step in departures["steps"] if step["name"].startswith("join")}
+    unmatched = {
+        step["name"]: step["notes"].get("unmatched", 0)
+        for step in departures["steps"]
+        if step["name"].startswith("join")
+    }
 
     assert departures["rows_out"] == 336_776
     assert unmatched["join planes"] / 336_776 == pytest.approx(0.156, abs=0.001)
     assert unmatched["join airlines"] == 0
-    assert unmatched["join airports"] == rows_where(root, "select count(*) as n from flights where dest in ('BQN', 'PSE', 'SJU', 'STT')")
+    assert unmatched["join airports"] == rows_where(
+        root, "select count(*) as n from flights where dest in ('BQN', 'PSE', 'SJU', 'STT')"
+    )
     assert 1 - unmatched["join weather"] / 336_776 == pytest.approx(0.971, abs=0.001)
 
 
@@ -133,4 +157,8 @@ def test_one_worker_gives_the_same_weights(flights):
     _, record = flights
 
     assert record["models"][0]["workers"] == 2
-    assert record["models"][0]["proof"] == {"workers": 1, "weights_sha256": record["models"][0]["weights_sha256"], "identical": True}
+    assert record["models"][0]["proof"] == {
+        "workers": 1,
+        "weights_sha256": record["models"][0]["weights_sha256"],
+        "identical": True,
+    }

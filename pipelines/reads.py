@@ -1,0 +1,116 @@
+"""What a task reads: parts of source files, row groups of table files, what a task has kept, or a bucket of an exchange.
+
+Rows always come with their origin. Files between passes are plain Arrow IPC, read and not mapped: mapped pages count
+as the worker's memory, and Dask would pause it for them.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines import sources
+from pipelines.stage import LINE, ORIGIN, SOURCE, Rows, Sketch
+from pipelines.storage import FileRef
+from pipelines.warehouse.file import read_file
+
+__all__ = ["Bucket", "Kept", "Read", "SourceParts", "TableFiles", "read_rows", "sketch_kept"]
+
+
+@dataclass(frozen=True)
+class SourceParts:
+    """Parts of the files of one source."""
+
+    source: sources.Source
+    parts: tuple[sources.Part, ...]
+
+
+@dataclass(frozen=True)
+class TableFiles:
+    """Row groups of committed files: `(number of the file in the input, file, row groups)`."""
+
+    columns: tuple[pa.Field, ...]
+    files: tuple[tuple[int, FileRef, tuple[int, ...]], ...]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The file that a task of the pass before has kept."""
+
+    path: str
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """One bucket of every file of an exchange, ordered by origin."""
+
+    paths: tuple[str, ...]
+    number: int
+
+
+Read = SourceParts | TableFiles | Kept | Bucket
+
+
+def read_rows(read: Read) -> Rows:
+    """The rows of a task, with their origin."""
+    match read:
+        case SourceParts(source, parts):
+            return _together([sources.read(source, part) for part in parts])
+        case TableFiles(columns, files):
+            empty = pa.schema([*columns, *ORIGIN]).empty_table()
+            return Rows(
+                pa.concat_tables([empty, *(_read_table_file(pa.schema(columns), *file) for file in files)])
+            )
+        case Kept(path):
+            with pa.OSFile(path) as file, pa.ipc.open_file(file) as reader:
+                return Rows(reader.read_all())
+        case Bucket(paths, number):
+            batches = []
+            for path in paths:
+                with pa.OSFile(path) as file, pa.ipc.open_file(file) as reader:
+                    batches.append(reader.get_batch(number))
+            table = pa.Table.from_batches(batches)
+            return Rows(table.take(pc.sort_indices(table, [(SOURCE, "ascending"), (LINE, "ascending")])))
+
+
+def sketch_kept(path: str, sketch: Sketch, columns: tuple[str, ...], request: Any) -> Any:
+    """The state of a later round, from the file that was kept."""
+    options = pa.ipc.IpcReadOptions(use_threads=False)
+    with pa.OSFile(path) as file, pa.ipc.open_file(file, options=options) as reader:
+        wanted = [reader.schema.get_field_index(name) for name in columns]
+    options = pa.ipc.IpcReadOptions(use_threads=False, included_fields=wanted)
+    with pa.OSFile(path) as file, pa.ipc.open_file(file, options=options) as reader:
+        return sketch.sketch(reader.read_all().select(list(columns)), request)
+
+
+def _together(rows: list[Rows]) -> Rows:
+    if len(rows) == 1:
+        return rows[0]
+    notes: Counter[str] = Counter()
+    for one in rows:
+        notes.update(one.notes)
+    set_aside = [one.rejected for one in rows if one.rejected is not None]
+    return Rows(
+        pa.concat_tables([one.kept for one in rows]),
+        pa.concat_tables(set_aside) if set_aside else None,
+        filtered=sum(one.filtered for one in rows),
+        notes=notes,
+    )
+
+
+def _read_table_file(schema: pa.Schema, number: int, file: FileRef, row_groups: tuple[int, ...]) -> pa.Table:
+    table = read_file(file.file, schema, groups=row_groups)
+    starts = np.concatenate([[0], np.cumsum(file.row_groups)])
+    lines = [np.arange(starts[group] + 1, starts[group + 1] + 1) for group in row_groups]
+    rows = table.num_rows
+    origin = (
+        np.full(rows, number, np.int32),
+        np.concatenate(lines or [np.zeros(0, np.int64)]),
+        np.full(rows, -1, np.int64),
+    )
+    for field, values in zip(ORIGIN, origin, strict=True):
+        table = table.append_column(field, pa.array(values, field.type))
+    return table
