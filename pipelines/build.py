@@ -10,6 +10,7 @@ every receipt of the same fingerprint whose files are whole.
 import functools
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,6 +90,7 @@ class _Passes:
         self.steps: list[dict[str, Any]] = []
         self.rejects: list[warehouse.Receipt] = []
         self.fitted: dict[str, Any] = {}
+        self.seen: Counter[int] = Counter()  # rows by number of the source file
         self.number = 0
         self.rows = 0
 
@@ -128,6 +130,7 @@ class _Passes:
         columns = pa.schema([schema.field(name) for name in data_columns(schema)])
         receipts = self._pass(reads, maps, WriteTo(tuple(columns), self.plan.spec.partition_by))
         files = [file for receipt in receipts for file in receipt["files"]]
+        read = [{**one, "rows": self.seen[number]} if "sha256" in one else one for number, one in enumerate(read)]
         return publish.Made(
             columns, files, self.rejects, self.steps, self.fitted, read, self._surplus(columns, files)
         )
@@ -221,6 +224,7 @@ class _Passes:
         base, first = len(self.steps), 1 if self.steps else 0
         for receipt in receipts:
             self.rejects.extend(receipt["rejects"])
+            self.seen.update({int(number): rows for number, rows in receipt["read"].items()})
             for place, step in enumerate(receipt["steps"][first:], base):
                 if place == len(self.steps):
                     self.steps.append({"name": step["name"], **dict.fromkeys(COUNTS, 0), "notes": {}})

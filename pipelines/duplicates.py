@@ -168,13 +168,14 @@ def _evidence(
     for row in np.flatnonzero(aside).tolist():
         about.setdefault(row, of_group[int(groups[row])])
 
-    def at(name: str, row: int) -> str:
-        value = shown(table.schema, name, table[name][row].as_py())
-        return f"{value} of source {table[SOURCE][row]} line {table[LINE][row]}"
+    def value(name: str, row: int) -> str:
+        return shown(table.schema, name, table[name][row].as_py())
 
     def told(name: str, row: int, other: int) -> str:
         fate = "no row of this key was kept" if none_kept else "which was kept"
-        return f"column {name!r}: {at(name, row)} contradicts {at(name, other)}, {fate}"
+        elsewhere = table[SOURCE][row] != table[SOURCE][other]  # the record itself says where its row was
+        place = f"line {table[LINE][other]}" + (f" of input file {table[SOURCE][other]}" if elsewhere else "")
+        return f"column {name!r}: {value(name, row)} contradicts {value(name, other)} in {place}, {fate}"
 
     parts = []
     for name in against:

@@ -17,12 +17,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipelines.errors import LedgerImbalance
 from pipelines.failpoints import failpoint
 from pipelines.hashing import row_hash
-from pipelines.reads import Read, read_rows, sketch_kept
-from pipelines.stage import REJECTS, Map, Rows, Sketch
+from pipelines.reads import Read, SourceParts, read_rows, sketch_kept
+from pipelines.stage import REJECTS, SOURCE, Map, Rows, Sketch
 from pipelines.warehouse.file import write_file
 from pipelines.warehouse.names import quarantine_uri
 from pipelines.warehouse.quarantine import write_rejects
@@ -92,12 +93,14 @@ def run(task: Task) -> tuple[Receipt, Any]:
     failpoint("part.before_read")
     rows = read_rows(task.read)
     rejected = [] if rows.rejected is None else [("read", rows.rejected)]
+    seen = _rows_by_input(rows) if isinstance(task.read, SourceParts) else {}
     steps = [_counted("read", rows.kept.num_rows + _count(rows.rejected) + rows.filtered, rows)]
     table = run_maps(rows.kept, task.maps, steps, rejected)
     failpoint("part.before_write")
     made: Receipt = {
         "task": task.name,
         "steps": steps,
+        "read": seen,
         "files": [],
         "kept": None,
         "rejects": [],
@@ -140,6 +143,13 @@ def run_maps(
             rejected.append((step.name, rows.rejected))
         table = rows.kept
     return table
+
+
+def _rows_by_input(rows: Rows) -> dict[str, int]:
+    """Rows of each input file (by number, as JSON has it), good and bad."""
+    tables = [rows.kept] if rows.rejected is None else [rows.kept, rows.rejected]
+    counts = pc.value_counts(pa.chunked_array([chunk for table in tables for chunk in table[SOURCE].chunks], pa.int32()))
+    return {str(one["values"]): one["counts"] for one in counts.to_pylist()}
 
 
 def _counted(name: str, rows_in: int, rows: Rows) -> dict[str, Any]:

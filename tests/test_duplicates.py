@@ -127,7 +127,7 @@ def test_copies_are_deduplicated_and_contradictions_set_aside_with_both_values()
     )
     assert (
         record["message"]
-        == "column 'region': 'S' of source 0 line 3 contradicts 'W' of source 0 line 4, which was kept"
+        == "column 'region': 'S' contradicts 'W' in line 4, which was kept"
     )
 
 
@@ -142,7 +142,7 @@ def test_the_first_or_all_or_none_may_be_right():
     assert (
         none.rejected["message"].to_pylist()
         == [
-            "column 'region': 'W' of source 0 line 4 contradicts 'S' of source 0 line 3, no row of this key was kept"
+            "column 'region': 'W' contradicts 'S' in line 3, no row of this key was kept"
         ]
         * 2
     )
