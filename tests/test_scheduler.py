@@ -1,0 +1,103 @@
+"""`dlflow run --scheduler` on a real Dask cluster: a `dask scheduler` and two `dask worker` processes that speak TLS only."""
+
+import datetime as dt
+import json
+import os
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from tests import projects
+
+
+def certificates(folder):
+    """Files of an authority, a certificate and its key."""
+    now, one_day = dt.datetime.now(dt.UTC), dt.timedelta(days=1)
+    names = [x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]) for name in ("authority", "node")]
+    keys = [ec.generate_private_key(ec.SECP256R1()) for _ in names]
+    pem = serialization.Encoding.PEM
+
+    def signed(place):
+        return (
+            x509.CertificateBuilder()
+            .subject_name(names[place])
+            .issuer_name(names[0])
+            .public_key(keys[place].public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - one_day)
+            .not_valid_after(now + one_day)
+            .add_extension(x509.BasicConstraints(ca=place == 0, path_length=None), critical=True)
+            .sign(keys[0], hashes.SHA256())
+            .public_bytes(pem)
+        )
+
+    plain = keys[1].private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    files = [folder / name for name in ("ca.pem", "cert.pem", "key.pem")]
+    for file, content in zip(files, (signed(0), signed(1), plain), strict=True):
+        file.write_bytes(content)
+    return [str(file) for file in files]
+
+
+@pytest.fixture
+def tls_cluster(tmp_path):
+    """Address and TLS files of a cluster of three processes."""
+    files = certificates(tmp_path)
+    tls = ["--tls-ca-file", files[0], "--tls-cert", files[1], "--tls-key", files[2]]
+    log = (tmp_path / "cluster.log").open("wb")
+    environment = {**os.environ, "DASK_DISTRIBUTED__SCHEDULER__WORKER_SATURATION": "inf"}
+    started = []
+
+    def start(*command):
+        started.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "dask", *command, *tls], stdout=log, stderr=log, cwd=tmp_path, env=environment, start_new_session=True
+            )
+        )
+
+    place = tmp_path / "scheduler.json"
+    start("scheduler", "--host", "tls://127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(place))
+    deadline = time.monotonic() + 30
+    while not place.exists() or not place.read_text():
+        assert time.monotonic() < deadline, (tmp_path / "cluster.log").read_text()
+        time.sleep(0.05)
+    for _ in range(2):
+        start("worker", "--scheduler-file", str(place), "--nthreads", "1", "--host", "tls://127.0.0.1", "--no-dashboard", "--local-directory", str(tmp_path))
+    yield json.loads(place.read_text())["address"], files
+    for process in reversed(started):
+        for child in psutil.Process(process.pid).children(recursive=True):
+            child.kill()
+        process.kill()
+        process.wait()
+    log.close()
+
+
+def test_a_run_on_a_tls_cluster_makes_the_tables_and_weights_of_a_run_in_this_process(tls_cluster, tmp_path):
+    address, files = tls_cluster
+    here, there = projects.make(tmp_path / "here"), projects.make(tmp_path / "there")
+    alone = projects.run(here)
+
+    ran = projects.command(there, "run", "--scheduler", address, "--tls", *files, "--no-prefect", "--prove")
+
+    assert address.startswith("tls://")
+    assert ran.returncode == 0, ran.stderr
+    assert "2 workers" in ran.stdout
+    assert "identical" in ran.stdout
+    assert alone["models"][0]["weights_sha256"][:6] in ran.stdout
+    assert projects.everything(there) == projects.everything(here)
+
+
+def test_a_cluster_that_cannot_be_reached_is_one_sentence(tmp_path):
+    folder = projects.make(tmp_path / "shop")
+
+    ran = projects.command(folder, "run", "--scheduler", "tcp://127.0.0.1:9", "--no-prefect")
+
+    assert ran.returncode == 3
+    assert "scheduler 'tcp://127.0.0.1:9' did not answer" in " ".join(ran.stderr.split())
+    assert "Traceback" not in ran.stderr
