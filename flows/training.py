@@ -26,6 +26,7 @@ from dlflow.training.metrics import State, charts, merge, numbers, state_of
 from flows.baselines import compare
 from flows.project import ModelSpec, Project
 from flows.session import Session
+from pipelines import warehouse
 from pipelines.features import SPLIT, TEST, TRAIN, VALIDATION
 from pipelines.plan import Plan
 from pipelines.storage import TableRef
@@ -34,6 +35,7 @@ __all__ = ["current_model", "train_model"]
 
 SETS = (TRAIN, VALIDATION, TEST)
 SHOWN = {"binary": "auc", "classes": "accuracy", "regression": "r2"}  # the metric that says most, by task
+LOCK_S = 24 * 3600.0  # how long to wait for another run that trains the same model
 OVERFIT = 0.05  # gap of that metric between training and validation rows from which we speak of over-fitting
 
 
@@ -53,8 +55,6 @@ class _Sets:
 def current_model(project: Project, plan: Plan, name: str) -> dict[str, Any] | None:
     """What is known of the newest version of a model, if it is what the file describes; None if it has to be trained."""
     spec = project.models[name]
-    if not plan.tables[spec.table].current:
-        return None
     root = project.state / "models"
     try:
         folder = registry.latest(root, name)
@@ -72,8 +72,16 @@ def train_model(session: Session, name: str) -> dict[str, Any]:
 
     Raises: ModelError, NonFinite, GangFailed.
     """
-    if (known := current_model(session.project, session.plan, name)) and not session.options.prove:
-        return known
+    root = str(session.project.pipeline.warehouse)
+    with warehouse.lock(
+        root, f"model_{name}", wait_s=LOCK_S, run=session.run
+    ):  # two runs must not train in one folder
+        if (known := current_model(session.project, session.plan, name)) and not session.options.prove:
+            return known
+        return _train(session, name)
+
+
+def _train(session: Session, name: str) -> dict[str, Any]:
     spec = session.project.models[name]
     ref = session.reference(spec.table)
     sets = _sets(ref)

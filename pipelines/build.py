@@ -130,7 +130,9 @@ class _Passes:
         columns = pa.schema([schema.field(name) for name in data_columns(schema)])
         receipts = self._pass(reads, maps, WriteTo(tuple(columns), self.plan.spec.partition_by))
         files = [file for receipt in receipts for file in receipt["files"]]
-        read = [{**one, "rows": self.seen[number]} if "sha256" in one else one for number, one in enumerate(read)]
+        read = [
+            {**one, "rows": self.seen[number]} if "sha256" in one else one for number, one in enumerate(read)
+        ]
         return publish.Made(
             columns, files, self.rejects, self.steps, self.fitted, read, self._surplus(columns, files)
         )

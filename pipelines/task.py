@@ -148,7 +148,9 @@ def run_maps(
 def _rows_by_input(rows: Rows) -> dict[str, int]:
     """Rows of each input file (by number, as JSON has it), good and bad."""
     tables = [rows.kept] if rows.rejected is None else [rows.kept, rows.rejected]
-    counts = pc.value_counts(pa.chunked_array([chunk for table in tables for chunk in table[SOURCE].chunks], pa.int32()))
+    counts = pc.value_counts(
+        pa.chunked_array([chunk for table in tables for chunk in table[SOURCE].chunks], pa.int32())
+    )
     return {str(one["values"]): one["counts"] for one in counts.to_pylist()}
 
 

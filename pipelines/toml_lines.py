@@ -17,7 +17,7 @@ _SCALAR = re.compile(r"[^,\]\}#\n]+")
 def lines(text: str) -> dict[Path, int]:
     r"""Line number (from 1) of every table, key and array element.
 
-    >>> lines('a = 1\\n[t]\\nsteps = [\\n  { do = "x" },\\n  { do = "y" },\\n]')[("t", "steps", 1, "do")]
+    >>> lines('a = 1\n[t]\nsteps = [\n  { do = "x" },\n  { do = "y" },\n]')[("t", "steps", 1, "do")]
     5
     """
     scanner = _Scanner(text)

@@ -125,10 +125,7 @@ def test_copies_are_deduplicated_and_contradictions_set_aside_with_both_values()
         0,
         3,
     )
-    assert (
-        record["message"]
-        == "column 'region': 'S' contradicts 'W' in line 4, which was kept"
-    )
+    assert record["message"] == "column 'region': 'S' contradicts 'W' in line 4, which was kept"
 
 
 def test_the_first_or_all_or_none_may_be_right():
@@ -141,10 +138,7 @@ def test_the_first_or_all_or_none_may_be_right():
     assert data(none.kept)["region"] == ["N", "E", "X"]
     assert (
         none.rejected["message"].to_pylist()
-        == [
-            "column 'region': 'W' contradicts 'S' in line 3, no row of this key was kept"
-        ]
-        * 2
+        == ["column 'region': 'W' contradicts 'S' in line 3, no row of this key was kept"] * 2
     )
 
 

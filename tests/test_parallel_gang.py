@@ -93,7 +93,7 @@ def test_any_number_of_workers_gives_the_bits_of_one_process(three, folder, shor
     assert running(three) == 0
 
 
-def test_between_hosts_of_a_tls_cluster_the_mesh_is_tls(three, folder, short, monkeypatch):
+def test_between_hosts_of_a_tls_cluster_the_mesh_is_tls(three, folder, long, monkeypatch):
     from dlflow.training.numerics import numerics
 
     facts = numerics()
@@ -105,9 +105,9 @@ def test_between_hosts_of_a_tls_cluster_the_mesh_is_tls(three, folder, short, mo
     def look():
         used.extend(three.run(_links).values())
 
-    outcome = fit_on(three, job(folder, "tls"), report=Listener(look, event="start"))
+    outcome = fit_on(three, job(folder, "tls", **LONG), report=Listener(look, event="start"))
 
-    assert outcome.weights_sha256 == short.weights_sha256
+    assert outcome.weights_sha256 == long.weights_sha256
     assert used == [["Tls", "tcp://127.0.0.1"]] * 3
 
 

@@ -230,7 +230,9 @@ def test_private_values_are_not_told():
     ids=str,
 )
 def test_a_check_that_cannot_be_is_said_before(given_, message):
-    with pytest.raises(SpecError, match=message):
+    with pytest.raises(
+        (SpecError, ValidationError), match=message
+    ):  # of its settings, or of the table's columns
         TypeAdapter(Check).validate_python(given_).build(FULL)
 
 

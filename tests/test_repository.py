@@ -32,7 +32,7 @@ def texts():
         check=False,
     )
     if listed.returncode:
-        pytest.skip("needs root of a git checkout")
+        pytest.skip("not a git checkout")
     for name in listed.stdout.splitlines():
         try:
             yield name, (ROOT / name).read_text(encoding="utf-8")
@@ -95,7 +95,9 @@ def test_the_make_targets_that_documents_name_exist():
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for path in [ROOT / "README.md", *ROOT.glob("docs/**/*.md")]:
         named = set(
-            re.findall(r"\bmake ([a-z]+)`|^\s*(?:\$ )?make ([a-z]+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+            re.findall(
+                r"\bmake ([a-z]+)`|^\s*(?:\$ )?make ([a-z]+)", path.read_text(encoding="utf-8"), re.MULTILINE
+            )
         )
         assert {one or other for one, other in named} <= targets, path.name
 
@@ -106,7 +108,9 @@ def test_the_commands_that_documents_name_exist():
     )
     commands = set(re.findall(r"^  ([a-z]+)  ", listed.stdout.partition("Commands:")[2], re.MULTILINE))
     for path in [ROOT / "README.md", *ROOT.glob("docs/**/*.md")]:
-        named = set(re.findall(r"(?:^|[`$&]) ?dlflow ([a-z]+)", path.read_text(encoding="utf-8"), re.MULTILINE))
+        named = set(
+            re.findall(r"(?:^|[`$&]) ?dlflow ([a-z]+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+        )
         assert named <= commands, f"{path.name}: {named - commands}"
 
 

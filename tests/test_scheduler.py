@@ -57,18 +57,43 @@ def tls_cluster(tmp_path):
     def start(*command):
         started.append(
             subprocess.Popen(
-                [sys.executable, "-m", "dask", *command, *tls], stdout=log, stderr=log, cwd=tmp_path, env=environment, start_new_session=True
+                [sys.executable, "-m", "dask", *command, *tls],
+                stdout=log,
+                stderr=log,
+                cwd=tmp_path,
+                env=environment,
+                start_new_session=True,
             )
         )
 
     place = tmp_path / "scheduler.json"
-    start("scheduler", "--host", "tls://127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(place))
+    start(
+        "scheduler",
+        "--host",
+        "tls://127.0.0.1",
+        "--port",
+        "0",
+        "--no-dashboard",
+        "--scheduler-file",
+        str(place),
+    )
     deadline = time.monotonic() + 30
     while not place.exists() or not place.read_text():
         assert time.monotonic() < deadline, (tmp_path / "cluster.log").read_text()
         time.sleep(0.05)
     for _ in range(2):
-        start("worker", "--scheduler-file", str(place), "--nthreads", "1", "--host", "tls://127.0.0.1", "--no-dashboard", "--local-directory", str(tmp_path))
+        start(
+            "worker",
+            "--scheduler-file",
+            str(place),
+            "--nthreads",
+            "1",
+            "--host",
+            "tls://127.0.0.1",
+            "--no-dashboard",
+            "--local-directory",
+            str(tmp_path),
+        )
     yield json.loads(place.read_text())["address"], files
     for process in reversed(started):
         for child in psutil.Process(process.pid).children(recursive=True):
