@@ -63,11 +63,9 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         code = error.exit_code
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, click.Abort, _Terminated) as stop:
         click.echo("stopped; what was committed stays, run again to continue", err=True)
-        code = 130
-    except _Terminated:
-        code = 143
+        code = 143 if isinstance(stop, _Terminated) else 130
     except BrokenPipeError:  # `dlflow sql ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0

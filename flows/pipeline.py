@@ -26,6 +26,8 @@ def run_as_flow(session: Session, api: Callable[[], str]) -> None:
     from prefect import flow, task  # noqa: PLC0415 - 1.5 s, and the settings above come first
     from prefect.artifacts import create_link_artifact, create_table_artifact  # noqa: PLC0415
     from prefect.cache_policies import NO_CACHE  # noqa: PLC0415
+    from prefect.events.worker import EventsWorker  # noqa: PLC0415
+    from prefect.logging.handlers import APILogWorker  # noqa: PLC0415
     from prefect.settings import PREFECT_API_URL, temporary_settings  # noqa: PLC0415
 
     @task(cache_policy=NO_CACHE, timeout_seconds=STEP_TIMEOUT_S, persist_result=False)
@@ -45,7 +47,11 @@ def run_as_flow(session: Session, api: Callable[[], str]) -> None:
         del workers
 
     with temporary_settings({PREFECT_API_URL: api()}):
-        pipeline(session.project.pipeline.file.name, session.workers)
+        try:
+            pipeline(session.project.pipeline.file.name, session.workers)
+        finally:  # what is still on its way to the API goes before its server does
+            APILogWorker.drain_all(timeout=5)
+            EventsWorker.drain_all(timeout=5)
 
 
 def _rows(step: RunStep, made: dict[str, Any]) -> list[dict[str, Any]]:
