@@ -216,7 +216,7 @@ def _compare_settings(client: "Client", address: str) -> None:
             other.append(f"{name} is {theirs!r}, not {SETTINGS[name]!r}")
     if other:
         warnings.warn(
-            f"scheduler {address!r}: {'; '.join(other)}; set it in Dask's configuration there and start it again, "
+            f"scheduler {address!r}: {'; '.join(other)}; give it deploy/dask/dlflow.yaml and start it again, "
             "or lost workers are noticed late and short tasks run slower",
             ClusterWarning,
             stacklevel=2,

@@ -152,8 +152,12 @@ def _say(line: Any, answer: Any) -> None:
 
 
 def _watch(life: Life) -> None:
-    sys.stdin.read()
-    life.cut.set()
+    try:
+        # not sys.stdin: its decoding and buffering are one more thing that can fail
+        while os.read(0, 1 << 16):
+            pass
+    finally:  # whatever ended the watch: a child that nobody watches must end
+        life.cut.set()
     threading.Event().wait(END_S)
     shutil.rmtree(life.scratch, ignore_errors=True)
     os.killpg(0, signal.SIGKILL)

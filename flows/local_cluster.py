@@ -20,7 +20,7 @@ from typing import Any
 
 from flows.lifeline import Child, Life, child
 
-__all__ = ["SETTINGS", "hold", "starting"]
+__all__ = ["ENVIRONMENT", "SETTINGS", "hold", "starting"]
 
 SETTINGS: Mapping[str, Any] = {
     "logging": {"distributed": "warning"},
@@ -36,7 +36,7 @@ SETTINGS: Mapping[str, Any] = {
 }
 """What our clusters run with. Most of it is read by the scheduler when it starts, by workers when they connect."""
 
-_ENVIRONMENT = {
+ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
@@ -47,6 +47,8 @@ _ENVIRONMENT = {
     "DASK_LOGGING__DISTRIBUTED": "warning",  # for the process that imports before it is told the settings
     "JE_ARROW_MALLOC_CONF": "background_thread:false",  # a process that forks has one thread only
 }
+"""What BLAS, malloc and Dask read when a process starts; on other machines deploy/dask/dlflow.yaml says the same."""
+
 _PRELOAD = ["distributed", "pandas", "pyarrow.compute", "pyarrow.csv", "pyarrow.parquet", "threadpoolctl"]
 """Imported once for all workers. We do not use pandas, but pyarrow imports it in the first `pa.array([...])`: once here
 costs 0.3 s beside other work, in every worker it would be 0.4 s at its first task and 20 MB."""
@@ -59,7 +61,7 @@ def starting(
 ) -> Iterator[Child]:
     """A local cluster that lives as long as the block; it answers with `address` and `security`."""
     order = {"workers": workers, "threads": threads, "memory_limit": memory_limit}
-    with child("flows.local_cluster:hold", order, environment=_ENVIRONMENT, log=log) as host:
+    with child("flows.local_cluster:hold", order, environment=ENVIRONMENT, log=log) as host:
         yield host
 
 

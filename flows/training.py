@@ -110,7 +110,7 @@ def _train(session: Session, name: str) -> dict[str, Any]:
     record = {
         "name": name,
         "status": "trained",
-        "why": ["its features, settings or code changed"],
+        "why": [_why(session, name)],
         "table": spec.table,
         "version": ref.version,
         "rows": {part: dataset.rows for part, dataset in sets.all().items()},
@@ -158,6 +158,11 @@ def _train(session: Session, name: str) -> dict[str, Any]:
     shutil.rmtree(f"{folder}-proof", ignore_errors=True)
     record |= {"model_version": number, "path": str(path)}
     return record
+
+
+def _why(session: Session, name: str) -> str:
+    there = registry.versions(session.project.state / "models", name)
+    return "its features, settings or code changed" if there else "it is not there yet"
 
 
 def _run(session: Session, name: str, job: Job, *, workers: int | None, kill: bool = False) -> Outcome:

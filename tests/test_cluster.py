@@ -1,7 +1,7 @@
 """Clusters: what a worker is like, what is left when a driver ends, and what an outside cluster must have."""
 
+import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -15,7 +15,9 @@ import pytest
 
 from flows.cluster import ClusterError, ClusterWarning, blas_threads, cluster, worker_pids
 from flows.lifeline import NoAnswerError, child
+from flows.local_cluster import ENVIRONMENT, SETTINGS
 
+OURS = {"DASK_CONFIG": str(Path(__file__).parents[1] / "deploy" / "dask")}
 DRIVER = """
     import sys, time
     from pathlib import Path
@@ -165,7 +167,7 @@ def test_a_child_that_fails_to_start_says_why(tmp_path):
 
 @pytest.fixture
 def outside(tmp_path):
-    """Starts a plain Dask cluster, as an operator would: `outside(workers=..., env=...)` gives its address."""
+    """Starts a plain Dask cluster, as an operator would: `outside(...)` gives its address."""
     processes = []
 
     def start(*arguments, **env):
@@ -179,30 +181,17 @@ def outside(tmp_path):
             start_new_session=True,
         )
         processes.append((process, log))
-        return log
 
     def make(*, workers=1, scheduler_env=None, worker_env=None):
-        log = start("dask_scheduler", "--host", "127.0.0.1", "--port", "0", **(scheduler_env or {}))
-        found = []
-        wait_until(
-            lambda: (
-                found.extend(re.findall(r"Scheduler at:\s+(tcp://\S+)", Path(log.name).read_text())) or found
-            ),
-            "an address",
-        )
+        file = tmp_path / "scheduler.json"
+        where = ("--host", "127.0.0.1", "--port", "0", "--scheduler-file", str(file))
+        start("dask_scheduler", *where, **(scheduler_env or {}))
+        wait_until(lambda: file.exists() and file.read_text().endswith("}"), "an address")
+        address = json.loads(file.read_text())["address"]
+        where = (address, "--host", "127.0.0.1", "--nthreads", "1", "--local-directory", str(tmp_path))
         for _ in range(workers):
-            start(
-                "dask_worker",
-                found[0],
-                "--nthreads",
-                "1",
-                "--host",
-                "127.0.0.1",
-                "--local-directory",
-                str(tmp_path),
-                **(worker_env or {}),
-            )
-        return found[0]
+            start("dask_worker", *where, **(worker_env or {}))
+        return address
 
     yield make
     for process, log in reversed(processes):  # workers first
@@ -211,15 +200,19 @@ def outside(tmp_path):
         log.close()
 
 
-OURS = {
-    "DASK_DISTRIBUTED__SCHEDULER__WORKER_SATURATION": "inf",
-    "DASK_DISTRIBUTED__SCHEDULER__NO_WORKERS_TIMEOUT": "1 minute",
-    "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "30",
-}
+def test_the_configuration_of_an_outside_cluster_is_that_of_ours():
+    (told,) = dask.config.collect_yaml([OURS["DASK_CONFIG"]])
+
+    for name, value in SETTINGS.items():
+        assert dask.config.get(name, config=told) == value
+    for name, value in told["distributed"]["nanny"]["pre-spawn-environ"].items():
+        assert ENVIRONMENT[name] == str(value)
 
 
 def test_an_outside_cluster_works_and_its_blas_is_limited(outside):
-    address = outside(scheduler_env=OURS, worker_env={"OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2"})
+    address = outside(
+        scheduler_env=OURS, worker_env={**OURS, "OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2"}
+    )
 
     with cluster(scheduler=address) as client:
         assert client.submit(sum, [1, 2]).result() == 3
