@@ -36,7 +36,8 @@ class Driver:
             os.environ.update(self.server.settings)  # before prefect is imported for the first time
         from flows.pipeline import run_as_flow  # noqa: PLC0415 - 1.5 s, while the server and the cluster start
 
-        run_as_flow(session, self.server.wait if self.server is not None else lambda: str(self.api))
+        own = self.server
+        run_as_flow(session, own.wait if own is not None else lambda: str(self.api), alone=own is not None)
 
 
 @contextmanager

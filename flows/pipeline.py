@@ -16,8 +16,10 @@ __all__ = ["run_as_flow"]
 STEP_TIMEOUT_S = 24 * 3600
 
 
-def run_as_flow(session: Session, api: Callable[[], str]) -> None:
+def run_as_flow(session: Session, api: Callable[[], str], *, alone: bool) -> None:
     """Take the steps of a session as one flow run; `api` waits for the address of the Prefect API.
+
+    `alone` says that the server is of this run and ends with it.
 
     Raises: what a step raises, as itself.
     """
@@ -28,7 +30,7 @@ def run_as_flow(session: Session, api: Callable[[], str]) -> None:
     from prefect.cache_policies import NO_CACHE  # noqa: PLC0415
     from prefect.events.worker import EventsWorker  # noqa: PLC0415
     from prefect.logging.handlers import APILogWorker  # noqa: PLC0415
-    from prefect.settings import PREFECT_API_URL, temporary_settings  # noqa: PLC0415
+    from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings  # noqa: PLC0415
 
     @task(cache_policy=NO_CACHE, timeout_seconds=STEP_TIMEOUT_S, persist_result=False)
     def take(step: RunStep) -> None:
@@ -46,7 +48,10 @@ def run_as_flow(session: Session, api: Callable[[], str]) -> None:
         )
         del workers
 
-    with temporary_settings({PREFECT_API_URL: api()}):
+    settings: dict[Any, Any] = {PREFECT_API_URL: api()}
+    if alone:  # a heartbeat finds runs that nobody drives any more; on a server that ends with the run it costs a second
+        settings[PREFECT_FLOWS_HEARTBEAT_FREQUENCY] = None
+    with temporary_settings(settings):
         try:
             pipeline(session.project.pipeline.file.name, session.workers)
         finally:  # what is still on its way to the API goes before its server does

@@ -184,13 +184,13 @@ def _run(session: Session, name: str, job: Job, *, workers: int | None, kill: bo
 def _killing(
     session: Session, tell: Callable[[Mapping[str, Any]], None]
 ) -> Callable[[Mapping[str, Any]], None]:
-    """Kill -9 one worker process of this machine in the middle of the first epochs, once."""
+    """Kill -9 one worker process of this machine as soon as the first step is told, once."""
     done = False
 
     def report(event: Mapping[str, Any]) -> None:
         nonlocal done
         tell(event)
-        if not done and event["event"] == "epoch":
+        if not done and event["event"] in {"step", "epoch"}:
             done = True
             from flows.cluster import worker_pids  # noqa: PLC0415
 

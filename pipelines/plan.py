@@ -139,12 +139,6 @@ def check(document: Document, pipeline: Pipeline) -> dict[str, Checked]:
                     ("tables", name, "partition_by"),
                     f"tables.{name}: no column {column!r} to partition by{did_you_mean(column, known)}",
                 )
-        if table.load == "append" and any(kind != "map" for _, kind in moves):
-            document.problem(
-                ("tables", name, "load"),
-                f'tables.{name}: load = "append" needs steps that look at one row at a time (no deduplicate, fill by statistics, '
-                f'features); use load = "replace", or put these steps into a table of their own',
-            )
         schemas[name] = pa.schema([schema.field(column) for column in data_columns(schema)])
         checked[name] = Checked(schemas[name], tuple(moves))
     return checked

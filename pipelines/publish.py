@@ -92,9 +92,7 @@ def publish(plan: TablePlan, made: Made, *, run: str) -> Built:
     )
     key = batch_key(plan)
     warehouse.commit_rejects(plan.uri, made.rejects, key=key, lineage=lineage)
-    operation = warehouse.append if plan.spec.load == "append" else warehouse.replace
-    extra = {} if plan.spec.load == "append" else {"schema_change": True}
-    committed = operation(
+    committed = warehouse.replace(
         plan.uri,
         made.files,
         key=key,
@@ -105,7 +103,7 @@ def publish(plan: TablePlan, made: Made, *, run: str) -> Built:
             (one["path"], one["sha256"]) for one in made.read if "sha256" in one
         ),
         rows_out=counts["rows_out"],
-        **extra,
+        schema_change=True,  # the pipeline file is what the table should be
     )
     warehouse.tidy(plan.uri, lineage=lineage)
     ledger.record(str(Path(plan.uri).parent), plan.name, run=run)

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from pipelines import clean, columns, duplicates, features, integrate, outliers, quality, rows
 from pipelines.document import Document, dotted, read
@@ -47,7 +47,6 @@ class Table:
     steps: tuple[Any, ...] = ()  # Step: checked one by one, by its own class
     checks: tuple[Any, ...] = ()  # quality.Check
     partition_by: tuple[str, ...] = ()
-    load: Literal["replace", "append"] = "replace"
     reject_limit: float | None = None  # below 1: share of the rows read; from 1: rows
 
     @property
@@ -236,7 +235,6 @@ def _tables(document: Document, sources: Mapping[str, Source]) -> dict[str, Tabl
             steps=kept,
             checks=tuple(check for check in checks if check is not None),
             partition_by=table.partition_by,
-            load=table.load,
             reject_limit=table.reject_limit,
         )
     del sources

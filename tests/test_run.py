@@ -1,7 +1,9 @@
 """The whole mission on small data, in this process, on workers, through Prefect, twice, and interrupted."""
 
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -248,3 +250,29 @@ def test_tables_history_and_sql_answer_people_and_programs(copy):
     assert count.splitlines() == ["n", str(len(projects.content(copy, "orders")))]
     assert refused.returncode != 0
     assert "select" in refused.stderr.lower()
+
+
+def test_a_worker_killed_while_tables_are_built_costs_no_row(done, tmp_path, local_cluster):
+    from flows.cluster import worker_pids
+    from flows.project import open_project
+    from flows.session import plan_of
+    from pipelines.build import build
+    from pipelines.engine import OnDask
+
+    folder = projects.make(tmp_path / "shop")
+    plan = plan_of(open_project(folder / "pipeline.toml"))
+    killed = []
+
+    def kill(name, parts, total, rows):
+        if not killed:
+            killed.append(min(worker_pids(local_cluster).values()))
+            os.kill(killed[0], signal.SIGKILL)
+
+    build(
+        plan.tables["orders"], OnDask(local_cluster), reference=lambda name: None, run="test", progress=kill
+    )
+
+    assert killed
+    assert projects.content(folder, "orders") == projects.content(done[0], "orders")
+    assert projects.quarantined(folder, "orders") == projects.quarantined(done[0], "orders")
+    local_cluster.wait_for_workers(2, timeout=60)

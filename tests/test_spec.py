@@ -171,11 +171,3 @@ def test_a_file_that_is_no_toml_or_not_there_is_one_sentence(tmp_path):
         open_project(tmp_path / "nothing.toml")
     with pytest.raises(SpecError, match="Cannot overwrite a value"):
         opened(tmp_path, 'name = "a"\nname = "b"\n')
-
-
-def test_append_takes_only_steps_that_look_at_one_row_at_a_time(tmp_path):
-    text = GOOD.replace('source = "orders"', 'source = "orders"\nload = "append"')
-
-    found = problems(tmp_path, text)
-
-    assert 'load = "append" needs steps that look at one row at a time' in found[0]

@@ -44,7 +44,12 @@ def with_pandas(folder, out):
     for path in sorted((folder / "data").glob("orders-*.csv")):
         bad = []
         frame = pd.read_csv(
-            path, dtype=str, keep_default_na=False, na_values=["", "NA"], engine="python", on_bad_lines=lambda row, bad=bad: bad.append(row)
+            path,
+            dtype=str,
+            keep_default_na=False,
+            na_values=["", "NA"],
+            engine="python",
+            on_bad_lines=lambda row, bad=bad: bad.append(row),
         )
         rejected += len(bad)
         frames.append(frame)
@@ -53,7 +58,9 @@ def with_pandas(folder, out):
         orders[column] = pd.to_numeric(orders[column], errors="coerce")
     for column in ("ordered_at", "updated_at"):
         orders[column] = pd.to_datetime(orders[column], format="%Y-%m-%d %H:%M:%S", errors="coerce")
-    good = orders[["order_id", "customer_id", "ordered_at", "quantity", "returned"]].notna().all(axis=1) & orders["quantity"].between(1, 1000)
+    good = orders[["order_id", "customer_id", "ordered_at", "quantity", "returned"]].notna().all(
+        axis=1
+    ) & orders["quantity"].between(1, 1000)
     orders = orders[good]
     for column in ("channel", "sku"):
         orders[column] = orders[column].str.strip().str.lower()
@@ -84,7 +91,11 @@ def test_a_cleaned_table_against_pandas(tmp_path, local_cluster, capsys):
     show(
         capsys,
         f"orders, {ROWS:,} rows: read, check, deduplicate, fill, clip, write",
-        [("pandas, one process", peer, 1.0), ("dlflow in this process", here, here / peer), ("dlflow on 2 workers", there, there / peer)],
+        [
+            ("pandas, one process", peer, 1.0),
+            ("dlflow in this process", here, here / peer),
+            ("dlflow on 2 workers", there, there / peer),
+        ],
     )
 
 
@@ -110,7 +121,11 @@ def test_training_against_scikit_learn(capsys):
 
     peer, ours = median_s(with_sklearn), median_s(with_dlflow)
 
-    kernels = {f"{one['architecture']}, {one['num_threads']} thread" for one in threadpool_info() if one["user_api"] == "blas"}
+    kernels = {
+        f"{one['architecture']}, {one['num_threads']} thread"
+        for one in threadpool_info()
+        if one["user_api"] == "blas"
+    }
     show(
         capsys,
         f"MLP 784-512-10, batch 128, one epoch of 60,000 rows, BLAS {sorted(kernels)}",
