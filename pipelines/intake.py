@@ -15,9 +15,9 @@ import pyarrow.compute as pc
 
 from pipelines.errors import InputError
 from pipelines.literals import nowhere, reader, reason
-from pipelines.moments import where
 from pipelines.schema import Field, Schema
 from pipelines.stage import LINE, OFFSET, ORIGIN, REJECTS, SOURCE, Rows
+from pipelines.timestamps import where
 
 __all__ = ["Raw", "Rejection", "cast", "quarantine"]
 

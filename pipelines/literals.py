@@ -5,7 +5,7 @@ r"""The grammar of each type: which text is a value, read by whole Arrow columns
                                                 no '+5', 'inf', 'nan', hex or thousands; '1e309' does not fit; the nearest
                                                 float is taken, so '1e-400' is 0; `decimal` may be ',' (then '.' is refused)
     bool               true, false, 1, 0        in any case: True, TRUE
-    date, timestamp    see moments.py
+    date, timestamp    see timestamps.py
     string             any text without NUL
 
 No type takes blanks around the value: `trim` of the field removes them first, where it is declared. There is no other
@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines import moments
+from pipelines import timestamps
 
 __all__ = ["ARROW", "Reader", "nowhere", "reader", "reason"]
 
@@ -55,9 +55,9 @@ def reader(kind: str, *, pattern: str | None = None, zone: str = "UTC", decimal:
     if kind == "bool":
         return _bools
     if kind == "date":
-        return lambda text: moments.dates(text, pattern)
+        return lambda text: timestamps.dates(text, pattern)
     if kind == "timestamp":
-        return lambda text: moments.timestamps(text, pattern, zone)
+        return lambda text: timestamps.timestamps(text, pattern, zone)
     if pa.types.is_integer(arrow):
         return lambda text: _ints(text, arrow)
     return lambda text: _floats(text, arrow, decimal)
@@ -74,7 +74,7 @@ def reason(text: str, kind: str, *, pattern: str | None = None, zone: str = "UTC
     if kind == "string":
         return " (it holds a NUL character)"
     if kind in {"date", "timestamp"}:
-        return moments.reason(text, pattern, zone, date=kind == "date")
+        return timestamps.reason(text, pattern, zone, date=kind == "date")
     if pa.types.is_integer(arrow) and pc.match_substring_regex(one, _INT)[0].as_py():
         bits = arrow.bit_width - 1
         return f" ({kind} holds {-(2**bits)} to {2**bits - 1})"
@@ -92,19 +92,19 @@ def nowhere() -> np.ndarray:
 
 
 def _strings(text: pa.StringArray) -> tuple[pa.Array, np.ndarray]:
-    if b"\0" not in moments.characters(text):
+    if b"\0" not in timestamps.characters(text):
         return text, nowhere()
     bad = pc.match_substring(text, "\0")
-    return _without(text, bad), moments.where(bad)
+    return _without(text, bad), timestamps.where(bad)
 
 
 def _bools(text: pa.StringArray) -> tuple[pa.Array, np.ndarray]:
     code = pc.index_in(pc.ascii_lower(text), _BOOL)
-    return pc.greater_equal(code, 2), moments.where(pc.and_(pc.is_valid(text), pc.is_null(code)))
+    return pc.greater_equal(code, 2), timestamps.where(pc.and_(pc.is_valid(text), pc.is_null(code)))
 
 
 def _ints(text: pa.StringArray, arrow: pa.DataType) -> tuple[pa.Array, np.ndarray]:
-    if not moments.characters(text).translate(None, _INT_BYTES):
+    if not timestamps.characters(text).translate(None, _INT_BYTES):
         try:
             return pc.cast(text, arrow), nowhere()
         except pa.ArrowInvalid:
@@ -112,12 +112,12 @@ def _ints(text: pa.StringArray, arrow: pa.DataType) -> tuple[pa.Array, np.ndarra
     small = pc.match_substring_regex(text, _SMALL_INT)
     values = pc.cast(_without(text, pc.invert(small)), pa.int64())
     limit = 2 ** (arrow.bit_width - 1)
-    large = moments.where(pc.and_(pc.invert(small), pc.match_substring_regex(text, _INT)))
+    large = timestamps.where(pc.and_(pc.invert(small), pc.match_substring_regex(text, _INT)))
     if len(large):
         values = _put(values, large, [_large(text[row].as_py()) for row in large.tolist()])
     fits = pc.and_(pc.greater_equal(values, -limit), pc.less_equal(values, limit - 1))
     values = pc.if_else(fits, values, pa.scalar(None, pa.int64()))
-    return pc.cast(values, arrow), moments.where(pc.and_(pc.is_valid(text), pc.is_null(values)))
+    return pc.cast(values, arrow), timestamps.where(pc.and_(pc.is_valid(text), pc.is_null(values)))
 
 
 def _large(digits: str) -> int | None:
@@ -138,10 +138,10 @@ def _put(values: pa.Array, rows: np.ndarray, new: list[int | None]) -> pa.Array:
 def _floats(text: pa.StringArray, arrow: pa.DataType, decimal: str) -> tuple[pa.Array, np.ndarray]:
     points = text
     if decimal == ",":
-        if b"." in moments.characters(text):
+        if b"." in timestamps.characters(text):
             points = _without(text, pc.match_substring(text, "."))
         points = pc.replace_substring(points, ",", ".")
-    if not moments.characters(points).translate(None, _FLOAT_BYTES):
+    if not timestamps.characters(points).translate(None, _FLOAT_BYTES):
         try:
             values = pc.cast(points, arrow)
         except pa.ArrowInvalid:
@@ -155,7 +155,7 @@ def _floats(text: pa.StringArray, arrow: pa.DataType, decimal: str) -> tuple[pa.
         values = _without(values, pc.invert(finite))
     if values.null_count == text.null_count:
         return values, nowhere()
-    return values, moments.where(pc.and_(pc.is_valid(text), pc.is_null(values)))
+    return values, timestamps.where(pc.and_(pc.is_valid(text), pc.is_null(values)))
 
 
 def _without(values: pa.Array, bad: pa.Array) -> pa.Array:

@@ -2,7 +2,7 @@
 
     columns = { id = "int64", price = { type = "float64", range = [0, inf], unit = "EUR", on_error = "null" } }
 
-The grammar of the types is in literals.py and moments.py, the cast of whole tables in intake.py.
+The grammar of the types is in literals.py and timestamps.py, the cast of whole tables in intake.py.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal, get_args
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines import moments
+from pipelines import timestamps
 from pipelines.errors import SpecError
 from pipelines.literals import ARROW, reader
 from pipelines.names import did_you_mean
@@ -63,11 +63,11 @@ class Field:
         if self.format is not None:
             if self.type not in {"date", "timestamp"}:
                 raise SpecError(f"format is for a date or timestamp, and the type is {self.type}")
-            moments.check_format(self.format, date=self.type == "date")
+            timestamps.check_format(self.format, date=self.type == "date")
         if self.zone != "UTC":
             if self.type != "timestamp":
                 raise SpecError(f"zone is for a timestamp, and the type is {self.type}")
-            moments.check_zone(self.zone)
+            timestamps.check_zone(self.zone)
         if self.pattern is not None:
             self._check_pattern(self.pattern)
         if self.values is not None:

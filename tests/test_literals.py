@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.literals import ARROW, reader
-from pipelines.moments import dates, timestamps
+from pipelines.timestamps import dates, timestamps
 
 INT = re.compile(r"-?[0-9]+", re.ASCII)
 FLOAT = re.compile(r"-?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", re.ASCII)
