@@ -37,6 +37,7 @@ SETTINGS: Mapping[str, Any] = {
 """What our clusters run with. Most of it is read by the scheduler when it starts, by workers when they connect."""
 
 ENVIRONMENT = {
+    "PYTHONUNBUFFERED": "1",  # workers are killed at the end: what they printed must be in the log by then
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",

@@ -33,8 +33,19 @@ def test_the_demo_shows_the_whole_mission_in_25_calm_lines(tmp_path):
 
 
 def test_a_killed_worker_changes_nothing_but_the_time(tmp_path):
-    calm = projects.command(tmp_path, "demo", *ROWS, "--no-prefect", "--folder", "calm")
-    killed = projects.command(tmp_path, "demo", *ROWS, "--no-prefect", "--folder", "killed", "--kill-worker")
+    for name in (
+        "calm",
+        "killed",
+    ):  # the demo's own project, trained long enough that a worker can die on the way
+        folder = projects.make(tmp_path / name)
+        file = folder / "pipeline.toml"
+        file.write_text(file.read_text().replace("epochs = 5", "epochs = 100"))
+        (folder / ".dlflow-demo").touch()
+
+    calm = projects.command(tmp_path, "demo", "--keep", "--no-prefect", "--folder", "calm")
+    killed = projects.command(
+        tmp_path, "demo", "--keep", "--no-prefect", "--folder", "killed", "--kill-worker"
+    )
 
     proof = next(line for line in calm.stdout.splitlines() if line.startswith(" proof"))
     assert killed.returncode == 0, killed.stderr
