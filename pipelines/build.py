@@ -59,6 +59,11 @@ def build(
         if warehouse.current_fingerprint_is(plan.uri, plan.fingerprint):  # another run was quicker
             return publish.already(plan)
         work = root / "_dlflow" / "work" / f"{plan.name}-{plan.fingerprint}"
+        for other in work.parent.glob(
+            f"{plan.name}-*"
+        ):  # what an interrupted build of something else has left
+            if other != work:
+                shutil.rmtree(other, ignore_errors=True)
         work.mkdir(parents=True, exist_ok=True)
         made = _Passes(plan, runner, work, reference, progress, run)
         built = publish.publish(plan, made.finish(), run=run)
@@ -78,14 +83,8 @@ class _Passes:
         progress: Told,
         run: str,
     ) -> None:
-        self.plan, self.runner, self.work, self.reference, self.progress = (
-            plan,
-            runner,
-            work,
-            reference,
-            progress,
-        )
-        self.run = run
+        self.plan, self.runner, self.work = plan, runner, work
+        self.reference, self.progress, self.run = reference, progress, run
         self.inputs = work / "inputs.json"
         self.steps: list[dict[str, Any]] = []
         self.rejects: list[warehouse.Receipt] = []
@@ -120,7 +119,7 @@ class _Passes:
                     maps = [stage.mapped(fitted)]
                     schema = maps[0](
                         schema.empty_table()
-                    ).kept.schema  # what was fitted may decide the columns
+                    ).kept.schema  # what is fitted may decide the columns
                 case Exchange():
                     reads = self._exchange(reads, maps, stage)
                     maps = [stage.mapped()]

@@ -156,27 +156,22 @@ class OnDask:
 
         attempts: dict[int, int] = {}
         waiting = as_completed(futures, loop=self.client.loop, raise_errors=False, timeout=self.deadline_s)
-        for future in waiting:
-            number = place[future.key]
-            if future.status == "finished":
-                yield future.key, future.result(timeout=self.deadline_s) if gather else None
-                continue
-            error = (
-                future.exception(timeout=60)
-                if future.status == "error"
-                else ConnectionError(f"the scheduler has {future.status} it")
-            )
-            attempts[number] = attempts.get(number, 1) + 1
-            if not _is_of_the_machine(error):
-                raise error
-            if getattr(error, "errno", None) in FINAL or attempts[number] > ATTEMPTS:
-                raise PartFailed(_sentence(f"{name}, part {number}", error)) from error
-            again = self.client.submit(
-                fn, items[number], key=f"{name}-{number}-again-{attempts[number]}-{id(futures)}", pure=False
-            )
-            futures[number] = again
-            place[again.key] = number
-            waiting.add(again)
+        try:
+            for future in waiting:
+                number = place[future.key]
+                if future.status == "finished":
+                    yield future.key, future.result(timeout=self.deadline_s) if gather else None
+                    continue
+                attempts[number] = attempts.get(number, 1) + 1
+                _raise_final(future, f"{name}, part {number}", attempts[number])
+                key = f"{name}-{number}-again-{attempts[number]}-{id(futures)}"
+                futures[number] = self.client.submit(fn, items[number], key=key, pure=False)
+                place[key] = number
+                waiting.add(futures[number])
+        except TimeoutError as error:
+            raise PartFailed(
+                f"{name}: not done within {self.deadline_s:,.0f} s; look at the cluster, then run again to continue"
+            ) from error
 
     @contextmanager
     def _released(self, futures: list[Any]) -> Iterator[None]:
@@ -189,6 +184,18 @@ class OnDask:
         finally:
             for future in futures:
                 future.release()
+
+
+def _raise_final(future: Any, name: str, attempt: int) -> None:
+    """Raise what another try cannot mend: an error of the data or of a step, a full disk, one failure too many."""
+    if future.status == "error":
+        error = future.exception(timeout=60)
+    else:
+        error = ConnectionError(f"the scheduler has {future.status} it")
+    if not _is_of_the_machine(error):
+        raise error
+    if getattr(error, "errno", None) in FINAL or attempt > ATTEMPTS:
+        raise PartFailed(_sentence(name, error)) from error
 
 
 def _merge_all(merge: Callable[[Any, Any], Any], states: list[Any]) -> Any:
