@@ -1,6 +1,8 @@
 """`dlflow demo` and `dlflow new`: a project of example data that shows the whole mission; nothing is downloaded."""
 
+import os
 import shutil
+import sys
 from importlib.resources import files
 from pathlib import Path
 
@@ -36,6 +38,8 @@ def demo(
     )
     options = Options(workers=workers, prove=workers > 0, kill_worker=kill_worker and workers > 0)
     following = (f"cd {folder} && dlflow plan", "dlflow new shop", "dlflow demo --kill-worker")
+    if shutil.which("dlflow") is None:  # run by make: the command is in the virtual environment only
+        following = (f"source {os.path.relpath(Path(sys.executable).parent)}/activate", following[0], following[2])
     with driver(
         prefect, folder / "prefect"
     ) as chosen:  # a server takes seconds to start: data are made meanwhile
