@@ -172,7 +172,9 @@ def run(
     if scheduler and workers is not None:
         raise click.UsageError("--scheduler uses the workers that are there; leave --workers out")
     if tls and not scheduler:
-        raise click.UsageError("--tls is for a cluster that is reached by its address; add --scheduler tls://HOST:PORT")
+        raise click.UsageError(
+            "--tls is for a cluster that is reached by its address; add --scheduler tls://HOST:PORT"
+        )
     with _failures():
         run_file(
             file,

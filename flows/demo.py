@@ -39,7 +39,11 @@ def demo(
     options = Options(workers=workers, prove=workers > 0, kill_worker=kill_worker and workers > 0)
     following = (f"cd {folder} && dlflow plan", "dlflow new shop", "dlflow demo --kill-worker")
     if shutil.which("dlflow") is None:  # run by make: the command is in the virtual environment only
-        following = (f"source {os.path.relpath(Path(sys.executable).parent)}/activate", following[0], following[2])
+        following = (
+            f"source {os.path.relpath(Path(sys.executable).parent)}/activate",
+            following[0],
+            following[2],
+        )
     with driver(
         prefect, folder / "prefect"
     ) as chosen:  # a server takes seconds to start: data are made meanwhile

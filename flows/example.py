@@ -30,7 +30,7 @@ TIERS, TIER_SHARES = ("bronze", "silver", "gold"), (0.5, 0.3, 0.2)
 REGIONS = ("north", "east", "south", "west")
 PRODUCTS = 120
 QUARTERS = ((0, 90), (90, 181), (181, 273), (273, 365))  # days of 2025
-DATES = np.datetime_as_string(np.datetime64("2025-01-01") + np.arange(430)).tolist()
+DATES = np.datetime_as_string(np.datetime64("2025-01-01") + np.arange(430).astype("timedelta64[D]")).tolist()
 MALFORMED = {
     "too_few_fields": 0.6,
     "too_many_fields": 0.5,

@@ -126,7 +126,7 @@ def _date(year: Datum, month: Datum, day: Datum) -> Datum:
     y, m, d = (numpy_of(pc.fill_null(array, 0)) for array in arrays)
     sane = (y >= 1) & (y <= 9999) & (m >= 1) & (m <= 12) & (d >= 1) & (d <= 31)
     start = ((np.where(sane, y, 1970) - 1970) * 12 + np.where(sane, m, 1) - 1).astype("datetime64[M]")
-    days = start.astype("datetime64[D]") + np.where(sane, d, 1) - 1
+    days = start.astype("datetime64[D]") + (np.where(sane, d, 1) - 1).astype("timedelta64[D]")
     sane &= days.astype("datetime64[M]") == start
     array = pa.array(days.astype(np.int64).astype(np.int32)).view(pa.date32())
     made = pc.if_else(pc.and_(valid, pa.array(sane)), array, pa.scalar(None, pa.date32()))

@@ -265,7 +265,9 @@ def _local(groups: pa.StructArray) -> tuple[np.ndarray, np.ndarray | None, np.nd
     start = ((np.where(valid, year, 1970) - 1970) * 12 + np.where(valid, month, 1) - 1).astype(
         "datetime64[M]"
     )
-    length = ((start + 1).astype("datetime64[D]") - start.astype("datetime64[D]")).astype(np.int64)
+    length = (
+        (start + np.timedelta64(1, "M")).astype("datetime64[D]") - start.astype("datetime64[D]")
+    ).astype(np.int64)
     valid &= day <= length
     days = start.astype("datetime64[D]").astype(np.int64) + np.where(valid, day, 1) - 1
     local = days * _DAY_US + np.where(valid, ((hour * 60 + minute) * 60 + second) * 1_000_000 + fraction, 0)
