@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows.server import Server, configured_api, temporary_server
+from flows.server import Server, check_api, configured_api, temporary_server
 from flows.session import Session
 from flows.steps import finish, steps_of
 
@@ -42,8 +42,13 @@ class Driver:
 
 @contextmanager
 def driver(prefect: bool | None, home: Path) -> Iterator[Driver]:
-    """The driver that is asked for; None: Prefect if an API is configured. A server of our own starts at once, in `home`."""
+    """The driver that is asked for; None: Prefect if an API is configured. A server of our own starts at once, in `home`.
+
+    Raises: ServerError before any work if the configured API does not answer.
+    """
     api = configured_api()
+    if api is not None and prefect is not False:
+        check_api(api)
     if prefect is None:
         if api is None:
             yield Driver("direct", "direct (no Prefect API is configured; --prefect starts one for the run)")

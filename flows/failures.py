@@ -4,9 +4,8 @@ import tempfile
 import traceback
 from pathlib import Path
 
-from dlflow.errors import DlflowError
 from flows.terminal import problem
-from pipelines.errors import LedgerImbalance, PipelineError, SpecError
+from pipelines.errors import LedgerImbalance, SpecError
 
 __all__ = ["explain", "keep_traceback"]
 
@@ -17,11 +16,9 @@ def explain(error: Exception) -> tuple[str, int]:
     if isinstance(error, SpecError):
         return "\n".join(problem(text) for text in error.problems), code
     path = _traceback(error)
-    if isinstance(error, PipelineError | DlflowError) and not isinstance(error, LedgerImbalance):
+    if hasattr(error, "exit_code") and not isinstance(error, LedgerImbalance):
         sentence, _, fix = str(error).rpartition("; ")
         return (problem(sentence, fix, path) if sentence else problem(str(error), None, path)), code
-    if hasattr(error, "exit_code"):
-        return problem(str(error), None, path), code
     sentence = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     return problem(f"this is a bug of dlflow: {sentence}", "please report it with the log file", path), 1
 

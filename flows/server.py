@@ -18,7 +18,7 @@ from typing import Any
 
 from flows.lifeline import Child, Life, NoAnswerError, child
 
-__all__ = ["Server", "ServerError", "configured_api", "serve", "temporary_server"]
+__all__ = ["Server", "ServerError", "check_api", "configured_api", "serve", "temporary_server"]
 
 _IDLE = (
     "SCHEDULER",
@@ -124,6 +124,23 @@ def configured_api() -> str | None:
     name = os.environ.get("PREFECT_PROFILE") or profiles.get("active")
     profile = profiles.get("profiles", {}).get(name, {})
     return profile.get("PREFECT_API_URL") or profile.get("api", {}).get("url") or None
+
+
+def check_api(url: str, deadline_s: float = 5.0) -> None:
+    """Nothing, if a Prefect API answers at this URL, whatever it answers.
+
+    Raises: ServerError.
+    """
+    try:
+        with urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=deadline_s):  # noqa: S310  the user's own setting
+            return
+    except urllib.error.HTTPError:  # it wants a key, which Prefect has and we need not
+        return
+    except (OSError, ValueError) as error:
+        raise ServerError(
+            f"the Prefect API at {url!r} does not answer ({getattr(error, 'reason', error)}); start it, correct PREFECT_API_URL "
+            "or the active profile, or run with --no-prefect: the tables are the same"
+        ) from error
 
 
 def _profiles() -> dict[str, Any]:

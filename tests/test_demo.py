@@ -105,3 +105,17 @@ def test_every_command_has_help_and_a_wrong_one_says_what_there_is(tmp_path):
     wrong = projects.command(tmp_path, "rum")
     assert wrong.returncode == 2
     assert "Traceback" not in wrong.stderr
+
+
+def test_a_prefect_api_that_does_not_answer_is_told_before_any_work(tmp_path):
+    folder = projects.make(tmp_path / "shop")
+
+    told = projects.command(folder, "run", "--workers", "0", PREFECT_API_URL="http://127.0.0.1:9/api")
+    without = projects.command(
+        folder, "run", "--workers", "0", "--no-prefect", PREFECT_API_URL="http://127.0.0.1:9/api"
+    )
+
+    assert told.returncode == 3
+    assert "the Prefect API at 'http://127.0.0.1:9/api' does not answer" in " ".join(told.stderr.split())
+    assert "run with --no-prefect" in " ".join(told.stderr.split())
+    assert without.returncode == 0
