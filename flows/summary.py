@@ -49,7 +49,7 @@ def summary(record: Mapping[str, Any]) -> list[str]:
         lines.append(line("nothing to do", f"{' and '.join(kept) or 'no table'} up to date"))
     if made:
         lines += [*_ingest(made), *_clean(made), *_integrate(made), _warehouse(tables, made)]
-        lines += _ledger(record.get("ledger") or {})
+        lines += _ledger(record.get("ledger") or {}, len(made))
     lines += _quality(record) if made else []
     for model in trained[:MODELS_SHOWN]:
         lines += _model(model, several=len(trained) > 1)
@@ -119,12 +119,11 @@ def _warehouse(tables: list[Mapping[str, Any]], made: list[Mapping[str, Any]]) -
     return line("warehouse", f"{text} · {plural(files, 'file')} · {size(written)}")
 
 
-def _ledger(ledger: Mapping[str, Any]) -> list[str]:
+def _ledger(ledger: Mapping[str, Any], tables: int) -> list[str]:
     if not ledger:
         return []
-    return [
-        line("ledger", equation(ledger), "✔ balanced" if ledger.get("balanced") else "✘ does not balance")
-    ]
+    mark = "✔ balanced" if ledger.get("balanced") else "✘ does not balance"
+    return [line("ledger", [equation(ledger), f"over {plural(tables, 'table')}"], mark)]
 
 
 def _quality(record: Mapping[str, Any]) -> list[str]:

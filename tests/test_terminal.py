@@ -99,7 +99,7 @@ def test_the_summary_tells_what_the_record_holds():
     assert "3 sources · 6 files · 104,224 rows" in text
     assert "501 quarantined (6 rules) · 1,003 duplicates · 3,600 values filled · 300 outliers" in text
     assert "sales = orders ⋈ customers ⋈ products · 62 contradictions resolved · 200 unmatched" in text
-    assert re.search(r"301,504 = 300,000 \+ 501 \+ 1,003 +✔ balanced", text)
+    assert re.search(r"301,504 = 300,000 \+ 501 \+ 1,003 · over 5 tables +✔ balanced", text)
     assert re.search(r"5 checks · 4 pass · 1 warn · 0 block +▲", text)
     assert "loss 0.634 → 0.51" in text
     assert "test AUC 0.794 · logistic 0.567 · no over-fitting" in text
