@@ -1,5 +1,7 @@
 """What is true of the repository as a whole: its text, its lock, its documents."""
 
+import os
+import pwd
 import re
 import subprocess
 import sys
@@ -13,9 +15,17 @@ from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+HERE = [
+    re.escape(f"{folder}/")
+    for folder in (pwd.getpwuid(os.getuid()).pw_dir, ROOT.parent)
+    if str(folder) != "/"
+]
 PRIVATE = re.compile(
-    r"/(?:home|Users)/(?!you\b|user\b)\w+|/root/|/work/|pypi\.org|pythonhosted|registry\.npmjs|(?:index|find-links)[-_]?(?:url)?\s*[=:]\s*\S*/"
+    "|".join(
+        [r"/(?:home|Users)/(?!you\b|user\b)\w+", r"(?:index|find-links)[-_]?(?:url)?\s*[=:]\s*\S*/", *HERE]
+    )
 )
+"""A home, a folder of this machine, the address of a package index."""
 LOCKED = re.compile(
     r"^(?P<name>[\w.-]+)==(?P<version>[^ ;]+)(?P<marker> ; [^\\\n]*?)? ?\\?\n(?P<hashes>(?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)*)",
     re.MULTILINE,
