@@ -5,13 +5,15 @@ Exit codes: 0 done (or nothing to do), 1 a bug of dlflow, 2 the pipeline file or
 """
 
 import contextlib
+import logging
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TextIO
 
 # One BLAS thread, for this process and for the workers it starts: more change the bits and slow small products down.
 # It has to be said before NumPy is imported for the first time.
@@ -58,6 +60,7 @@ def cli() -> None:
 def main() -> None:
     """Entry point: every known failure is one sentence."""
     _terminate_like_interrupt()
+    warnings.showwarning = _show_warning
     try:
         code = cli.main(standalone_mode=False)
     except click.ClickException as error:
@@ -74,6 +77,24 @@ def main() -> None:
 
 class _Terminated(BaseException):
     """SIGTERM: the run ends as by Ctrl-C."""
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Our own warnings are for the person; those of libraries go to the log of the run."""
+    del file, line
+    if category.__module__.startswith("flows."):
+        click.echo(f"note: {message}", err=True)
+    else:
+        logging.getLogger("py.warnings").warning(
+            "%s:%s: %s: %s", filename, lineno, category.__name__, message
+        )
 
 
 def _terminate_like_interrupt() -> None:

@@ -113,6 +113,8 @@ def test_a_run_on_a_tls_cluster_makes_the_tables_and_weights_of_a_run_in_this_pr
     assert address.startswith("tls://")
     assert ran.returncode == 0, ran.stderr
     assert "2 workers" in ran.stdout
+    assert ran.stderr.startswith("note: scheduler ")  # it runs with Dask's own settings
+    assert "ClusterWarning" not in ran.stderr
     assert "identical" in ran.stdout
     assert alone["models"][0]["weights_sha256"][:6] in ran.stdout
     assert projects.everything(there) == projects.everything(here)
