@@ -169,11 +169,11 @@ def _evaluation(model: Mapping[str, Any], first: Headline) -> Iterable[str]:
     yield f"{first.split} {first.name} {number(first.value, 3)}"
     if first.baseline is not None:
         yield f"{first.baseline} {number(first.baseline_value, 3)}"
-    if model.get("verdict"):
-        yield str(model["verdict"])
     metrics = (model.get("metrics") or {}).get(first.split) or {}
     if metrics.get("accuracy") is not None and first.metric != "accuracy":
         yield f"accuracy {number(metrics['accuracy'], 3)}"
+    if model.get("verdict"):
+        yield str(model["verdict"]).partition(" (")[0]  # the numbers are in the report
 
 
 def _evaluation_mark(first: Headline) -> str:

@@ -102,7 +102,7 @@ def test_the_summary_tells_what_the_record_holds():
     assert re.search(r"301,504 = 300,000 \+ 501 \+ 1,003 · over 5 tables +✔ balanced", text)
     assert re.search(r"5 checks · 4 pass · 1 warn · 0 block +▲", text)
     assert "loss 0.634 → 0.51" in text
-    assert "test AUC 0.794 · logistic 0.567 · no over-fitting" in text
+    assert re.search(r"test AUC 0.794 · logistic 0.567 · accuracy 0\.\d+ · no over-fitting", text)
     assert re.search(r"weights (\w{6})… with 2 workers = \1… with 1 worker +✔ identical", text)
 
 
