@@ -130,3 +130,29 @@ def test_links_between_files_lead_somewhere(document):
 
     for link in re.findall(r"\]\(((?!https?:|#|mailto:)[^)#]+)", text):
         assert (ROOT / link).exists(), f"{document} points to {link}"
+
+
+def test_the_pipeline_file_in_the_readme_is_a_good_one(tmp_path):
+    from flows.project import open_project
+
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (tmp_path / "pipeline.toml").write_text(
+        re.search(r"```toml\n(.*?)```", text, re.DOTALL)[1], encoding="utf-8"
+    )
+
+    project = open_project(tmp_path / "pipeline.toml")
+
+    assert list(project.pipeline.tables) == ["orders", "features"]
+
+
+def test_the_readme_names_every_step_check_layer_and_command():
+    from dlflow.nn.spec import LAYERS, LOSSES, OPTIMIZERS
+    from flows.cli import cli
+    from pipelines.spec import STEPS
+
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+
+    for name in (*STEPS, *LAYERS, *LOSSES, *OPTIMIZERS):
+        assert f"`{name}`" in text, name
+    for name in cli.commands:
+        assert f"dlflow {name}" in text, name
