@@ -47,7 +47,7 @@ class _Commands(click.Group):
 )
 @click.version_option(package_name="dlflow")
 def cli() -> None:
-    r"""From raw rows to a trained model: dirty files in, committed tables and a model out.
+    """From raw rows to a trained model: dirty files in, committed tables and a model out.
 
     \b
     First steps:
@@ -62,7 +62,7 @@ def main() -> None:
     _terminate_like_interrupt()
     warnings.showwarning = _show_warning
     try:
-        code = cli.main(standalone_mode=False)
+        code = cli.main(prog_name="dlflow", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         code = error.exit_code
@@ -128,7 +128,10 @@ def _terminate_like_interrupt() -> None:
 def demo(
     rows: int, seed: int, folder: Path, workers: int, prefect: bool, kill_worker: bool, keep: bool
 ) -> None:
-    """The whole mission on made-up dirty data: ingest, clean, integrate, warehouse, train, report."""
+    """The whole mission on made-up dirty data.
+
+    Ingest, clean, integrate, warehouse, train, report; two workers, and the proof that one gives the same weights.
+    """
     from flows.demo import demo as run_demo  # noqa: PLC0415 - a command pays only for what it uses
 
     with _failures():
@@ -178,7 +181,9 @@ def run(
     prove: bool,
     report: Path | None,
 ) -> None:
-    r"""Bring tables and models up to date with FILE (default: pipeline.toml).
+    """Bring tables and models up to date.
+
+    FILE is the pipeline file, pipeline.toml by default.
 
     \b
     Examples:
@@ -209,7 +214,10 @@ def run(
 @FILE
 @SET
 def check(file: Path, settings: tuple[str, ...]) -> None:
-    """Check FILE: everything that can be known without running it, all problems at once."""
+    """Check a pipeline file without running it.
+
+    Everything that can be known is told, all problems at once, each with its line.
+    """
     from flows.project import open_project  # noqa: PLC0415
 
     with _failures():
@@ -236,7 +244,10 @@ def plan(file: Path, settings: tuple[str, ...]) -> None:
 @click.argument("name")
 @click.option("--rows", default=20_000, show_default=True, help="Rows of example data.")
 def new(name: str, rows: int) -> None:
-    """A project in the new folder NAME that runs at once: a pipeline file to change, and example data."""
+    """A new project that runs at once.
+
+    The folder NAME gets a pipeline file to change, and example data.
+    """
     from flows.demo import new_project  # noqa: PLC0415
 
     with _failures():
@@ -271,7 +282,7 @@ def tables(warehouse: Path | None, as_json: bool) -> None:
 @WAREHOUSE
 @JSON
 def history(table: str, warehouse: Path | None, as_json: bool) -> None:
-    """The versions of TABLE: when, who, what, how many rows, why."""
+    """The versions of a table: when, who, rows, why."""
     from flows.tables import print_history  # noqa: PLC0415
 
     with _failures():
@@ -286,7 +297,7 @@ def history(table: str, warehouse: Path | None, as_json: bool) -> None:
 )
 @click.option("--limit", default=100, show_default=True, help="Rows shown as a table; csv and json give all.")
 def sql(query: str, warehouse: Path | None, form: str, limit: int) -> None:
-    r"""Ask the tables in SQL; reads only.
+    """Ask the tables in SQL; reads only.
 
     \b
     Examples:

@@ -98,6 +98,11 @@ def test_a_new_project_runs_at_once(tmp_path):
 
 def test_every_command_has_help_and_a_wrong_one_says_what_there_is(tmp_path):
     shown = projects.command(tmp_path, "--help")
+    assert shown.stdout.startswith("Usage: dlflow [OPTIONS] COMMAND")
+    assert (
+        "\n    dlflow demo                 see the whole thing" in shown.stdout
+    )  # the lines of the examples stay lines
+    assert "..." not in shown.stdout.partition("Commands:")[2]
     for name in ("demo", "run", "check", "plan", "new", "tables", "history", "sql"):
         assert f"  {name} " in shown.stdout
         assert projects.command(tmp_path, name, "--help").returncode == 0
