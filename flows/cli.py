@@ -5,7 +5,6 @@ Exit codes: 0 done (or nothing to do), 1 a bug of dlflow, 2 the pipeline file or
 """
 
 import contextlib
-import logging
 import os
 import signal
 import sys
@@ -13,7 +12,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any, TextIO
+from typing import Any
 
 # One BLAS thread, for this process and for the workers it starts: more change the bits and slow small products down.
 # It has to be said before NumPy is imported for the first time.
@@ -21,6 +20,8 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_name] = "1"
 
 import click  # noqa: E402 - see above
+
+from flows.failures import explain, show_warning  # noqa: E402
 
 __all__ = ["main"]
 
@@ -60,7 +61,7 @@ def cli() -> None:
 def main() -> None:
     """Entry point: every known failure is one sentence."""
     _terminate_like_interrupt()
-    warnings.showwarning = _show_warning
+    warnings.showwarning = show_warning
     try:
         code = cli.main(prog_name="dlflow", standalone_mode=False)
     except click.ClickException as error:
@@ -77,24 +78,6 @@ def main() -> None:
 
 class _Terminated(BaseException):
     """SIGTERM: the run ends as by Ctrl-C."""
-
-
-def _show_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,
-) -> None:
-    """Our own warnings are for the person; those of libraries go to the log of the run."""
-    del file, line
-    if category.__module__.startswith("flows."):
-        click.echo(f"note: {message}", err=True)
-    else:
-        logging.getLogger("py.warnings").warning(
-            "%s:%s: %s: %s", filename, lineno, category.__name__, message
-        )
 
 
 def _terminate_like_interrupt() -> None:
@@ -337,8 +320,6 @@ def _warehouse(given: Path | None) -> Path:
 @contextlib.contextmanager
 def _failures() -> Iterator[None]:
     """Known errors become one sentence and an exit code; unknown ones a sentence and a traceback in a file."""
-    from flows.failures import explain  # noqa: PLC0415
-
     try:
         yield
     except (KeyboardInterrupt, _Terminated, BrokenPipeError, click.ClickException):

@@ -1,13 +1,16 @@
 """What a person is told when something fails: one sentence, one fix, and where the traceback is."""
 
+import logging
+import sys
 import tempfile
 import traceback
 from pathlib import Path
+from typing import TextIO
 
 from flows.terminal import problem
 from pipelines.errors import LedgerImbalance, SpecError
 
-__all__ = ["explain", "keep_traceback"]
+__all__ = ["explain", "keep_traceback", "show_warning"]
 
 
 def explain(error: Exception) -> tuple[str, int]:
@@ -39,3 +42,21 @@ def _traceback(error: Exception) -> Path:
         path = Path(file.name)
     keep_traceback(error, path)
     return path
+
+
+def show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Our own warnings are for the person; those of libraries go to the log of the run."""
+    del file, line
+    if category.__module__.startswith("flows."):
+        sys.stderr.write(f"note: {message}\n")
+    else:
+        logging.getLogger("py.warnings").warning(
+            "%s:%s: %s: %s", filename, lineno, category.__name__, message
+        )
