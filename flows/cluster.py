@@ -27,6 +27,13 @@ __all__ = ["ClusterError", "ClusterWarning", "blas_threads", "cluster", "worker_
 _CODE = ("pipelines", "dlflow", "flows")
 _SAME = ("dask", "distributed", "cloudpickle", "numpy", "pyarrow", "dlflow")
 _SCHEDULER_SETTINGS = tuple(name for name in SETTINGS if name.startswith("distributed.scheduler."))
+_LOGGERS = (
+    "distributed",
+    "distributed.client",
+    "distributed.gc",
+    "tornado",
+    "tornado.application",
+)  # it prints by these
 _START_S = 60.0  # for a cluster of our own, on a machine that has other work too
 
 
@@ -89,16 +96,18 @@ def _configured() -> Iterator[None]:
     import dask  # noqa: PLC0415  not needed where a run has nothing to do
     import distributed  # noqa: F401, PLC0415  before the settings: it adds its defaults to them
 
-    logger = logging.getLogger("distributed")
-    before = logger.level, logger.handlers, logger.propagate
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    before = [(logger.level, logger.handlers, logger.propagate) for logger in loggers]
     with dask.config.set(dict(SETTINGS)):
-        logger.setLevel(logging.WARNING)
-        logger.handlers, logger.propagate = [], True
+        for logger in loggers:
+            logger.setLevel(max(logger.level, logging.WARNING))
+            logger.handlers, logger.propagate = [], True
         try:
             yield
         finally:
-            logger.setLevel(before[0])
-            logger.handlers, logger.propagate = before[1:]
+            for logger, (level, handlers, propagate) in zip(loggers, before, strict=True):
+                logger.setLevel(level)
+                logger.handlers, logger.propagate = handlers, propagate
 
 
 def worker_pids(client: "Client") -> dict[str, int]:

@@ -1,6 +1,7 @@
 """Clusters: what a worker is like, what is left when a driver ends, and what an outside cluster must have."""
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -19,7 +20,7 @@ from flows.local_cluster import ENVIRONMENT, SETTINGS
 
 OURS = {"DASK_CONFIG": str(Path(__file__).parents[1] / "deploy" / "dask")}
 DRIVER = """
-    import sys, time
+    import logging, sys, time
     from pathlib import Path
     from flows.cluster import cluster, worker_pids
 
@@ -28,6 +29,7 @@ DRIVER = """
         time.sleep(60)
 
     if __name__ == "__main__":
+        logging.basicConfig(filename=sys.argv[1] + ".driver")  # as a run does: what distributed has to say goes there
         with cluster(workers=2, log=Path(sys.argv[1])) as client:
             task = client.submit(work, sys.argv[2], pure=False)
             print(*worker_pids(client).values(), flush=True)
@@ -121,6 +123,15 @@ def test_what_workers_print_is_in_the_log_and_not_on_the_terminal(tmp_path, capf
         client.submit(print, "hello from a worker", pure=False).result()
 
     assert "hello from a worker" in log.read_text()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_dask_has_to_say_goes_where_the_program_logs(tmp_path, caplog, capfd):
+    with cluster(workers=1, log=tmp_path / "log"):
+        logging.getLogger("distributed.client").error("a worker is gone")
+        logging.getLogger("tornado.application").error("a callback failed")
+
+    assert [record.message for record in caplog.records] == ["a worker is gone", "a callback failed"]
     assert capfd.readouterr() == ("", "")
 
 
