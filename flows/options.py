@@ -1,0 +1,80 @@
+"""What the commands share: arguments, where the warehouse is, and how a failure is told."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from flows.failures import explain
+
+__all__ = [
+    "FILE",
+    "JSON",
+    "PIPELINE",
+    "SET",
+    "WAREHOUSE",
+    "Terminated",
+    "failures",
+    "settings_of",
+    "warehouse_of",
+]
+
+PIPELINE = "pipeline.toml"
+FILE = click.argument("file", type=click.Path(path_type=Path), default=PIPELINE)
+SET = click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Override a value of [params]; may be repeated.",
+)
+WAREHOUSE = click.option(
+    "--warehouse",
+    type=click.Path(path_type=Path),
+    help="Folder of the tables (default: that of pipeline.toml here, or ./warehouse).",
+)
+JSON = click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
+
+
+class Terminated(BaseException):
+    """SIGTERM: the run ends as by Ctrl-C."""
+
+
+def settings_of(pairs: tuple[str, ...]) -> dict[str, str]:
+    """The values of --set by name."""
+    settings = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise click.UsageError(f"--set {pair}: expected NAME=VALUE")
+        settings[name] = value
+    return settings
+
+
+def warehouse_of(given: Path | None) -> Path:
+    """The folder of --warehouse, else that of the pipeline file here, else ./warehouse."""
+    if given is not None:
+        return given
+    if Path(PIPELINE).exists():
+        from flows.project import open_project  # noqa: PLC0415
+
+        return open_project(Path(PIPELINE)).pipeline.warehouse
+    if Path("warehouse").is_dir():
+        return Path("warehouse")
+    raise click.UsageError(
+        f"there is no {PIPELINE} and no folder warehouse/ here; go to a project, or give --warehouse FOLDER"
+    )
+
+
+@contextlib.contextmanager
+def failures() -> Iterator[None]:
+    """Known errors become one sentence and an exit code; unknown ones a sentence and a traceback in a file."""
+    try:
+        yield
+    except (KeyboardInterrupt, Terminated, BrokenPipeError, click.ClickException):
+        raise
+    except Exception as error:
+        text, code = explain(error)
+        click.echo(text, err=True)
+        raise click.exceptions.Exit(code) from error
