@@ -1,7 +1,9 @@
 """Which columns a table has: computed, chosen, left out, renamed, of another type. Their metadata goes with them."""
 
+import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -9,7 +11,7 @@ import pyarrow as pa
 from pipelines.casting import cast_cells, castable
 from pipelines.errors import SpecError
 from pipelines.expression import expression
-from pipelines.fields import kind_of, replaced, require, schema_after, shown, titled
+from pipelines.fields import inherited, kind_of, replaced, require, schema_after, shown, titled
 from pipelines.literals import ARROW
 from pipelines.names import did_you_mean
 from pipelines.stage import LINE, ORIGIN, SOURCE, Map, Rows, data_columns, rejects
@@ -54,17 +56,10 @@ def derive(table: pa.Table, *, columns: dict[str, str]) -> pa.Table:
     for name, text in columns.items():
         formula = expression(text)
         values = formula.evaluate(table)
-        field = pa.field(name, values.type, metadata=_privacy(table.schema, formula.columns))
+        field = pa.field(name, values.type, metadata=inherited(table.schema, formula.columns))
         place = table.schema.get_field_index(name)
         table = table.append_column(field, values) if place < 0 else table.set_column(place, field, values)
     return table
-
-
-def _privacy(schema: pa.Schema, columns: frozenset[str]) -> dict[bytes, bytes] | None:
-    """What a new column inherits: the privacy class, and no unit, which the expression may have changed."""
-    metadata = [schema.field(name).metadata or {} for name in sorted(columns)]
-    classes = {one[b"privacy"] for one in metadata if b"privacy" in one}
-    return {b"privacy": b"+".join(sorted(classes))} if classes else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,12 +145,16 @@ def rename(table: pa.Table, *, columns: dict[str, str]) -> pa.Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Cast:
-    """Gives columns another type: { amount = "float64" }. A row with a cell that does not fit is set aside."""
+    """Gives columns another type: { amount = "float64" }. A row with cells that do not fit is set aside; all are told.
+
+    With on_error = "null" such a cell becomes missing, and is counted.
+    """
 
     do: ClassVar[str] = "cast"
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     columns: dict[str, str]
+    on_error: Literal["quarantine", "null"] = "quarantine"
 
     def build(self, schema: pa.Schema) -> pa.Schema:
         """The same columns, of other types."""
@@ -172,28 +171,46 @@ class Cast:
                 problems.append(f"cast of column {name!r}: {schema.field(name).type} cannot become {to}")
         if problems:
             raise SpecError(*problems)
-        return Map(titled(self.do, self.columns), cast, {"columns": dict(self.columns)})
+        params = {"columns": dict(self.columns), "on_error": self.on_error}
+        return Map(titled(self.do, self.columns), cast, params)
 
 
-def cast(table: pa.Table, *, columns: dict[str, str]) -> Rows:
-    """The table with columns of other types; a row is set aside for its first cell that does not fit."""
-    bad = np.zeros(table.num_rows, bool)
-    made, aside = table, []
+def cast(table: pa.Table, *, columns: dict[str, str], on_error: str) -> Rows:
+    """The table with columns of other types; rows with cells that do not fit are set aside, or the cells emptied."""
+    made, notes = table, {}
+    misfits: dict[int, list[str]] = {}  # by row: the columns of its cells that do not fit
     for name, to in columns.items():
         values, rows = cast_cells(table[name], to)
-        made = replaced(made, name, values)
-        rows = rows[~bad[rows]]
-        if len(rows):
-            bad[rows] = True
-            aside.append(_misfits(table.take(pa.array(rows)), name, to))
-    if not aside:
-        return Rows(made)
+        made = replaced(made, name, values, nullable=on_error == "null")
+        if on_error == "null":
+            notes[f"emptied {name}"] = len(rows)
+            continue
+        for row in rows.tolist():
+            misfits.setdefault(row, []).append(name)
+    if not misfits:
+        return Rows(made, notes=notes)
+    order = sorted(misfits, key=lambda row: (misfits[row][0], row))
+    aside = []
+    for first, group in itertools.groupby(order, key=lambda row: misfits[row][0]):
+        taken = list(group)
+        texts = [_told(table, row, misfits[row], columns) for row in taken]
+        rows_of = table.take(pa.array(taken))
+        aside.append(rejects(rows_of, rule="type", column=first, message=_one_by_one(texts)))
     rejected = pa.concat_tables(aside).sort_by([(SOURCE, "ascending"), (LINE, "ascending")])
-    return Rows(made.filter(pa.array(~bad)), rejected)
+    kept = np.ones(table.num_rows, bool)
+    kept[order] = False
+    return Rows(made.filter(pa.array(kept)), rejected)
 
 
-def _misfits(rows: pa.Table, name: str, to: str) -> pa.Table:
-    def message(row: dict[str, Any]) -> str:
-        return f"column {name!r}: cannot read {shown(rows.schema, name, row[name])} as {to}"
+def _told(table: pa.Table, row: int, names: list[str], columns: dict[str, str]) -> str:
+    """Every cell of a row that does not fit."""
+    cells = (
+        f"column {name!r}: cannot read {shown(table.schema, name, table[name][row].as_py())} as {columns[name]}"
+        for name in names
+    )
+    return "; ".join(cells)
 
-    return rejects(rows, rule="type", column=name, message=message)
+
+def _one_by_one(texts: list[str]) -> Callable[[Any], str]:
+    rest = iter(texts)
+    return lambda _: next(rest)

@@ -19,7 +19,9 @@ __all__ = [
     "NUMBER",
     "ORDERED",
     "combined",
+    "countable",
     "finite",
+    "inherited",
     "kind_of",
     "numbers",
     "numpy_of",
@@ -98,6 +100,13 @@ def finite(values: pa.Array) -> pa.Array:
     return pc.if_else(is_finite, values, pa.scalar(None, values.type))
 
 
+def countable(values: pa.Array) -> pa.Array:
+    """The values as those that are compared: nan and infinities are missing, -0.0 is 0.0."""
+    if kind_of(values.type) != "float":
+        return values
+    return pc.add(finite(values), pa.scalar(0.0, values.type))
+
+
 def numpy_of(values: pa.Array) -> np.ndarray:
     """Numbers or dates without nulls as a NumPy array that must not be written to; bools are copied.
 
@@ -128,6 +137,13 @@ def replaced(table: pa.Table, name: str, values: pa.Array, *, nullable: bool = F
     return table.set_column(
         place, field.with_type(values.type).with_nullable(field.nullable or nullable), values
     )
+
+
+def inherited(schema: pa.Schema, columns: Iterable[str]) -> dict[bytes, bytes] | None:
+    """Metadata of a column made of others: their privacy classes, and no unit, which may be another now."""
+    metadata = [schema.field(name).metadata or {} for name in columns]
+    classes = {one for each in metadata if b"privacy" in each for one in each[b"privacy"].split(b"+")}
+    return {b"privacy": b"+".join(sorted(classes))} if classes else None
 
 
 def schema_after(stage: Map, schema: pa.Schema) -> pa.Schema:

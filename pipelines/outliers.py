@@ -1,24 +1,29 @@
 """Values outside their limits: brought to the limit, emptied, or marked; the limits are given, or fitted over all rows."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.errors import SpecError
-from pipelines.fields import NUMBER, combined, kind_of, replaced, require, schema_after, titled
-from pipelines.sketch import Quantiles, Several
-from pipelines.stage import Fit, Map, Rows
+from pipelines.errors import InputError, SpecError
+from pipelines.fields import NUMBER, combined, kind_of, numbers, replaced, require, schema_after, titled
+from pipelines.sketch import Moments, Quantiles, Several
+from pipelines.stage import Fit, Map, Rows, Sketch
 
-__all__ = ["Clip", "clip", "clip_fitted"]
+__all__ = ["Clip", "MedianDistance", "clip", "clip_fitted"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Clip:
-    """Deals with numbers below `low` or above `high`, or outside the quartiles by more than `factor` times their distance.
+    """Deals with numbers below `low` or above `high`, or too far from the others.
+
+    method = "iqr": outside the quartiles by more than `factor` (1.5) times their distance; "zscore": further from the
+    mean than `factor` (3) standard deviations; "mad": further from the median than `factor` (3.5) times the median
+    distance from it, times 1.4826 (which makes it a standard deviation where values are normal).
 
     on_outlier = "clip" takes the limit itself (in a column of integers the nearest integer inside), "null" empties the
     cell, "flag" leaves it and adds a column `NAME_outlier` of true and false. A missing value is no outlier.
@@ -30,8 +35,8 @@ class Clip:
     columns: tuple[str, ...]
     low: float | None = None
     high: float | None = None
-    method: Literal["iqr"] | None = None
-    factor: float = 1.5
+    method: Literal["iqr", "zscore", "mad"] | None = None
+    factor: float | None = None
     on_outlier: Literal["clip", "null", "flag"] = "clip"
 
     def build(self, schema: pa.Schema) -> pa.Schema:
@@ -41,18 +46,18 @@ class Clip:
         return schema_after(Map(self.do, clip, {"limits": unlimited, "on_outlier": self.on_outlier}), schema)
 
     def stage(self, schema: pa.Schema) -> Map | Fit:
-        """A Map with given limits, a Fit with quartiles."""
+        """A Map with given limits, a Fit with fitted ones."""
         require(schema, self.columns, step=self.do, kinds=NUMBER)
         given = self.low is not None or self.high is not None
         if given == (self.method is not None):
-            raise SpecError('clip: give either low and high (one or both), or method = "iqr"')
-        if (
-            not all(math.isfinite(value) for value in (self.low or 0, self.high or 0, self.factor))
-            or self.factor < 0
-        ):
             raise SpecError(
-                f"clip: low, high and factor must be finite, factor not below 0, not {self.factor!r}"
+                'clip: give either low and high (one or both), or method = "iqr", "zscore" or "mad"'
             )
+        if self.factor is not None and self.method is None:
+            raise SpecError('clip: factor is for method = "iqr", "zscore" or "mad"')
+        factor = _FACTORS.get(self.method or "", 0.0) if self.factor is None else self.factor
+        if not all(math.isfinite(value) for value in (self.low or 0, self.high or 0, factor)) or factor < 0:
+            raise SpecError(f"clip: low, high and factor must be finite, factor not below 0, not {factor!r}")
         if self.low is not None and self.high is not None and self.low > self.high:
             raise SpecError(f"clip: low = {self.low!r} is above high = {self.high!r}")
         if self.on_outlier == "flag" and (
@@ -63,22 +68,71 @@ class Clip:
         if self.method is None:
             limits = dict.fromkeys(self.columns, (self.low, self.high))
             return Map(name, clip, {"limits": limits, "on_outlier": self.on_outlier})
-        sketch = Several({column: Quantiles(column, (0.25, 0.75)) for column in self.columns})
-        return Fit(
-            name, sketch, clip_fitted, self.columns, {"factor": self.factor, "on_outlier": self.on_outlier}
-        )
+        sketch = Several({column: _SKETCHES[self.method](column) for column in self.columns})
+        params = {"method": self.method, "factor": factor, "on_outlier": self.on_outlier}
+        return Fit(name, sketch, clip_fitted, self.columns, params)
 
 
-def clip_fitted(table: pa.Table, *, factor: float, on_outlier: str, fitted: Mapping[str, Any]) -> Rows:
-    """Outliers by the quartiles of all rows."""
+@dataclass(frozen=True)
+class MedianDistance:
+    """The median, and the median distance from it, both exact. Fitted: {"median", "distance"}, null without a value."""
+
+    column: str
+
+    def sketch(self, table: pa.Table, request: dict[str, Any] | None) -> Any:
+        """Counts of the values, later of their distances from the median."""
+        if request is None or "median" not in request:
+            return Quantiles(self.column, (0.5,)).sketch(table, None if request is None else request["inner"])
+        distances = np.abs(numbers(table[self.column]) - request["median"])
+        return Quantiles("distance", (0.5,)).sketch(pa.table({"distance": distances}), request["inner"])
+
+    def merge(self, left: Any, right: Any) -> Any:
+        """The counts of both."""
+        return Quantiles(self.column, (0.5,)).merge(left, right)
+
+    def finish(self, state: Any, request: dict[str, Any] | None) -> tuple[bool, Any]:
+        """Both medians, or what the next round counts."""
+        request = request or {"inner": None}
+        done, answer = Quantiles(self.column, (0.5,)).finish(state, request["inner"])
+        if not done:
+            return False, {**request, "inner": answer}
+        ((_, value),) = answer["quantiles"]
+        if "median" in request:
+            return True, {"median": request["median"], "distance": value}
+        if value is None:
+            return True, {"median": None, "distance": None}
+        return False, {"median": value, "inner": None}
+
+
+_FACTORS = {"iqr": 1.5, "zscore": 3.0, "mad": 3.5}
+_SKETCHES: dict[str, Callable[[str], Sketch]] = {
+    "iqr": lambda name: Quantiles(name, (0.25, 0.75)),
+    "zscore": lambda name: Moments(name, spread=True),
+    "mad": MedianDistance,
+}
+_NORMAL = 1.4826  # standard deviation of normal values by their median distance from the median
+
+
+def clip_fitted(
+    table: pa.Table, *, method: str, factor: float, on_outlier: str, fitted: Mapping[str, Any]
+) -> Rows:
+    """Outliers by what was fitted over all rows."""
     limits: dict[str, tuple[float | None, float | None]] = {}
     for name, summary in fitted.items():
-        (_, lower), (_, upper) = summary["quantiles"]
-        if lower is None:
-            limits[name] = (None, None)
+        if method == "iqr":
+            (_, lower), (_, upper) = summary["quantiles"]
+            reach = None if lower is None else factor * (upper - lower)
         else:
-            width = factor * (upper - lower)
-            limits[name] = (lower - width, upper + width)
+            place, width = ("mean", "std") if method == "zscore" else ("median", "distance")
+            lower = upper = summary[place]
+            scale = _NORMAL if method == "mad" else 1.0
+            reach = None if summary[width] is None else factor * scale * summary[width]
+            if method == "mad" and reach == 0 and factor > 0:
+                raise InputError(
+                    f"clip: more than half of the values of column {name!r} are {lower!r}, so every other one would be an "
+                    'outlier by method = "mad"; give low and high, or take "zscore"'
+                )
+        limits[name] = (None, None) if reach is None else (lower - reach, upper + reach)
     return clip(table, limits=limits, on_outlier=on_outlier)
 
 

@@ -14,7 +14,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pipelines import clean, columns, duplicates, features, integrate, outliers, quality, rows
+from pipelines import (
+    clean,
+    columns,
+    custom,
+    duplicates,
+    features,
+    fill,
+    integrate,
+    outliers,
+    quality,
+    rows,
+    units,
+)
 from pipelines.document import Document, dotted, read
 from pipelines.errors import SpecError
 from pipelines.names import did_you_mean
@@ -25,7 +37,7 @@ __all__ = ["STEPS", "Pipeline", "Table", "build", "load"]
 
 STEPS: dict[str, Any] = {
     step.do: step
-    for module in (clean, columns, rows, outliers, duplicates, integrate, features)
+    for module in (clean, fill, units, columns, custom, rows, outliers, duplicates, integrate, features)
     for step in (getattr(module, name) for name in module.__all__)
     if hasattr(step, "do")
 }
@@ -253,7 +265,14 @@ def _step(document: Document, path: tuple[str | int, ...], value: Any) -> Any:
     if do not in STEPS:
         document.problem((*path, "do"), f"{dotted(path)}: there is no step {do!r}{did_you_mean(do, STEPS)}")
         return None
-    return document.checked(STEPS[do], settings, path)
+    step = document.checked(STEPS[do], settings, path)
+    if not isinstance(step, custom.Python):
+        return step
+    try:
+        return step.located(document.file.resolve().parent)
+    except SpecError as error:
+        document.problem(path, f"{dotted(path)}: {error}")
+        return None
 
 
 def _ordered(document: Document, tables: Mapping[str, Table]) -> dict[str, Table]:

@@ -1,10 +1,10 @@
 import pandas as pd
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from pipelines.errors import SpecError
+from pipelines.errors import InputError, SpecError
 from pipelines.outliers import Clip
 from tests.strategies import SCHEMA, cuts, data, run, with_origin
 
@@ -89,3 +89,37 @@ def test_an_emptied_column_may_hold_missing_values():
 
     assert run(Clip(columns=("x",), high=9, on_outlier="null"), [table]).kept.schema.field("x").nullable
     assert not run(Clip(columns=("x",), high=9), [table]).kept.schema.field("x").nullable
+
+
+# ---- further methods
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    data_=st.data(),
+    values=st.lists(st.none() | st.floats(-1e6, 1e6), min_size=1, max_size=30),
+    method=st.sampled_from(["zscore", "mad"]),
+    factor=st.sampled_from([0.5, 1.0, 2.0]),
+)
+def test_limits_by_distance_are_those_of_pandas_on_the_whole_data(data_, values, method, factor):
+    series = pd.Series(values, dtype=float)
+    if method == "zscore":
+        middle, reach = series.mean(), factor * series.std()
+    else:
+        middle = series.median()
+        reach = factor * 1.4826 * (series - middle).abs().median()
+    assume(method == "zscore" or reach != 0)
+
+    table = with_origin(pa.table({"x": pa.array(values, pa.float64())}))
+    rows = run(Clip(columns=("x",), method=method, factor=factor), data_.draw(cuts(table)))
+
+    expected = series if pd.isna(reach) else series.clip(middle - reach, middle + reach)
+    made = pd.Series(data(rows.kept)["x"], dtype=float)
+    assert made.to_numpy() == pytest.approx(expected.to_numpy(), rel=1e-9, abs=1e-9, nan_ok=True)
+
+
+def test_where_most_values_are_equal_the_median_distance_says_nothing_and_that_is_told():
+    table = with_origin(pa.table({"x": [5.0, 5.0, 5.0, 900.0]}))
+
+    with pytest.raises(InputError, match=r"more than half of the values of column 'x' are 5\.0"):
+        run(Clip(columns=("x",), method="mad"), [table])

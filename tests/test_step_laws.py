@@ -8,13 +8,15 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from pipelines.clean import Fill, MapValues, Text, Trim
+from pipelines.clean import MapValues, Text, Trim
 from pipelines.columns import Cast, Derive, Drop, Rename, Select
 from pipelines.duplicates import Deduplicate, Resolve
 from pipelines.errors import InputError
+from pipelines.fill import Fill
 from pipelines.outliers import Clip
 from pipelines.rows import Keep, Quarantine
 from pipelines.stage import ORIGIN
+from pipelines.units import Unit, Units
 from tests.strategies import SCHEMA, cuts, in_order, outcome, run, same, tables, with_origin
 
 IDEMPOTENT = [
@@ -23,6 +25,7 @@ IDEMPOTENT = [
     Text(columns=("city", "note"), case="lower", collapse=True, unicode="NFKC"),
     Text(columns=("city",), case="upper", unicode="NFC"),
     Text(columns=("note",), collapse=True),
+    Text(columns=("city", "note"), accents="remove", case="upper"),
     MapValues(column="city", values={"a": "alpha", "b": "beta"}),
     MapValues(column="ok", values={"true": True}, other="null"),
     Fill(columns=("age",), value=7),
@@ -31,6 +34,12 @@ IDEMPOTENT = [
     Fill(columns=("city", "ok", "day", "at", "price"), with_="mode"),
     Fill(columns=("price",), with_="mean", by=("city", "id")),
     Fill(columns=("city",), with_="mode", by=("ok",)),
+    Fill(columns=("city", "price"), with_="forward", by=("id",), order_by=("at", "day")),
+    Fill(columns=("age", "ok"), with_="backward", order_by=("price",)),
+    Fill(columns=("price",), with_="interpolate", by=("id", "ok"), order_by=("day",)),
+    Units(
+        column="price", to="EUR", units={"a": 2, "u\u0308": Unit(factor=0.5, offset=3)}, unit_column="city"
+    ),
     Clip(columns=("age", "price"), low=-1.5, high=99.5),
     Clip(columns=("price",), high=1.0, on_outlier="null"),
     Keep(where="age > 3 or ok"),
@@ -53,9 +62,15 @@ ONCE = [
     Clip(columns=("price", "age"), method="iqr", factor=0.5),
     Clip(columns=("price", "age"), method="iqr", on_outlier="null"),
     Clip(columns=("price", "age"), method="iqr", on_outlier="flag"),
+    Clip(columns=("price", "age"), method="zscore", factor=1),
+    Clip(columns=("age",), method="mad", on_outlier="null"),
+    Fill(columns=("age",), with_="forward", by=("city",), order_by=("at",), limit=1),
+    Units(column="city", to="kg", units={"g": 0.001}, default="g", other="null"),
+    Units(column="note", to="a b", units={"B": 3}),
     Drop(columns=("note", "at")),
     Rename(columns={"city": "note", "note": "city"}),
     Cast(columns={"city": "float64", "price": "int64", "age": "string"}),
+    Cast(columns={"city": "float64", "price": "int8"}, on_error="null"),
     Cast(columns={"age": "int8", "at": "date", "ok": "int64"}),
 ]
 
