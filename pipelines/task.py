@@ -24,9 +24,9 @@ from pipelines.failpoints import failpoint
 from pipelines.hashing import row_hash
 from pipelines.reads import Read, SourceParts, read_rows, sketch_kept
 from pipelines.stage import REJECTS, SOURCE, Map, Rows, Sketch
-from pipelines.warehouse.file import write_file
 from pipelines.warehouse.names import quarantine_uri
 from pipelines.warehouse.quarantine import write_rejects
+from pipelines.warehouse.split import write_rows
 
 __all__ = ["COUNTS", "ExchangeTo", "Keep", "Receipt", "Task", "WriteTo", "run", "run_maps"]
 
@@ -195,20 +195,10 @@ def _keep(task: Task, tables: list[pa.Table]) -> str:
 
 def _write(task: Task, table: pa.Table, schema: pa.Schema, partition_by: tuple[str, ...]) -> list[Receipt]:
     """One file per partition value of this part."""
-    table = table.select(schema.names)
-    if not table.num_rows:
-        return []
-    if not partition_by:
-        return [dict(write_file(task.uri, table, partition={}, schema=schema, part=task.part))]
-    numbered = table.select(list(partition_by)).append_column("row", pa.array(np.arange(table.num_rows)))
-    groups = numbered.group_by(list(partition_by), use_threads=False).aggregate([("row", "list")])
-    groups = groups.sort_by([(name, "ascending") for name in partition_by])
-    receipts = []
-    for group in groups.to_pylist():
-        rows = table.take(pa.array(sorted(group["row_list"])))
-        partition = {name: group[name] for name in partition_by}
-        receipts.append(dict(write_file(task.uri, rows, partition=partition, schema=schema, part=task.part)))
-    return receipts
+    return [
+        dict(receipt)
+        for receipt in write_rows(task.uri, table, schema=schema, partition_by=partition_by, part=task.part)
+    ]
 
 
 def _write_rejects(task: Task, rejected: list[tuple[str, pa.Table]]) -> list[Receipt]:

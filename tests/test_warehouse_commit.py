@@ -7,15 +7,21 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from pipelines.engine import InProcess
 from pipelines.errors import CommitConflict, PartFailed
 from pipelines.warehouse import (
     Snapshot,
     append,
     commit,
+    compact,
     current_fingerprint_is,
+    delete,
+    delete_keys,
     log,
     replace,
     replace_partitions,
+    restore,
+    upsert,
     write_file,
 )
 from pipelines.warehouse.commit import Change
@@ -100,17 +106,42 @@ OPERATIONS = {
         schema_change=True,
         lineage=lineage(),
     ),
+    "upsert": lambda uri, i, then: upsert(
+        uri, row(i), key=f"u{i}", by=["id"], runner=InProcess(), lineage=lineage(), **COLUMNS
+    ),
+    "delete": lambda uri, i, then: delete(uri, "id < 3", key=f"d{i}", runner=InProcess(), lineage=lineage()),
+    "delete_keys": lambda uri, i, then: delete_keys(
+        uri, pa.table({"id": [1, 2]}), key=f"x{i}", runner=InProcess(), lineage=lineage()
+    ),
+    "compact": lambda uri, i, then: compact(uri, runner=InProcess(), lineage=lineage()),
+    "restore": lambda uri, i, then: restore(uri, 0, key=f"b{i}", runner=InProcess(), lineage=lineage()),
 }
 
 
-SERIAL = {"append": lambda was, i: [*was, i]}
+def row(i):
+    return rows([i]).append_column("day", pa.array(["d1"]))
+
+
+def under(limit):
+    return lambda was, i: [n for n in was if n >= limit]
+
+
+SERIAL = {
+    "append": lambda was, i: [*was, i],
+    "upsert": lambda was, i: [*was, i],
+    "delete": under(3),
+    "delete_keys": under(3),
+    "compact": lambda was, i: was,
+    "restore": lambda was, i: [1],
+}
 
 
 @pytest.mark.parametrize("second", OPERATIONS)
-@pytest.mark.parametrize("first", ["append", "replace", "replace_partitions"])
+@pytest.mark.parametrize("first", [name for name in OPERATIONS if name != "repartition"])
 def test_an_operation_planned_on_an_old_version_is_planned_again(uri, monkeypatch, first, second):
     """`first` commits between the reading and the writing of `second`: the rows are those of first, then second."""
     put(uri, [1], "before")
+    put(uri, [5], "more")
     write, raced = log.write, []
 
     def write_after_another(*args):
@@ -123,10 +154,11 @@ def test_an_operation_planned_on_an_old_version_is_planned_again(uri, monkeypatc
 
     made = OPERATIONS[second](uri, 3, None)
 
-    after_first = SERIAL.get(first, lambda was, i: [i])([1], 2)
+    after_first = SERIAL.get(first, lambda was, i: [i])([1, 5], 2)
     assert ids(uri) == sorted(SERIAL.get(second, lambda was, i: [i])(after_first, 3))
-    assert (made.version, made.already, Snapshot.open(uri).version) == (2, False, 2)
-    assert {2} == {Snapshot.open(uri).transaction(key) for key in ("a3", "r3", "p3", "q3")} - {None}
+    if second != "compact":  # which has nothing to do where one file is left
+        assert (made.version, made.already, Snapshot.open(uri).version) == (3, False, 3)
+        assert 3 in {Snapshot.open(uri).transaction(f"{letter}3") for letter in "arpqudxb"}
 
 
 def test_a_build_that_was_in_and_was_replaced_before_it_knew_is_not_done_again(uri, monkeypatch):

@@ -9,9 +9,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipelines.errors import SchemaMismatch
-from pipelines.warehouse import Snapshot, append, write_file
+from pipelines.warehouse import Snapshot, append, write_file, write_rows
 from pipelines.warehouse.partition import decode, encode
-from tests.warehouse_tables import lineage
+from tests.warehouse_tables import lineage, put
 
 KINDS = {
     pa.string(): st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=30),
@@ -112,3 +112,19 @@ def test_a_column_whose_values_have_no_one_text_cannot_partition(tmp_path, kind)
 
     with pytest.raises(SchemaMismatch, match="expected string, integer, date or bool"):
         write_file(str(tmp_path), pa.table({"id": [1]}), partition={"p": None}, schema=schema)
+
+
+def test_a_partition_explosion_is_refused_with_its_number(tmp_path, monkeypatch):
+    monkeypatch.setattr("pipelines.warehouse.split.MOST_PARTITIONS", 3)
+    uri = str(tmp_path / "t")
+    for number in range(3):
+        put(uri, [number], f"k{number}", day=f"d{number}")
+    put(uri, [9], "again", day="d2")
+
+    with pytest.raises(SchemaMismatch, match=r"4 partitions by \['day'\], expected at most 3"):
+        put(uri, [4], "k4", day="d4")
+    rows = pa.table({"id": range(5), "day": [f"d{n}" for n in range(5)]})
+    with pytest.raises(SchemaMismatch, match=r"5 partitions by \['day'\], expected at most 3"):
+        write_rows(uri, rows, schema=rows.schema, partition_by=["day"])
+
+    assert Snapshot.open(uri).version == 3

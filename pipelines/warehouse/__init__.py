@@ -14,6 +14,11 @@ deltalake is imported inside the functions that need it: a worker never pays for
     lineage      what a commit says of itself
     commit       plan, check, compare-and-swap
     operation    create, append, replace, replace partitions
+    split        rows as files, one or more per partition
+    keys         key columns, and which row has the key of which
+    ranges       rows sorted by a key over all workers
+    merge        rows changed by key: upsert, deletion (by key, by condition), compaction, restoration
+    prune        the files that a condition needs
     quarantine   the rejected rows beside a table
     catalog      tables and their history
     sql          read-only SQL over all tables
@@ -22,18 +27,25 @@ deltalake is imported inside the functions that need it: a worker never pays for
 
 from pipelines.warehouse.catalog import history, tables
 from pipelines.warehouse.commit import Committed, commit, current_fingerprint_is
+from pipelines.warehouse.compaction import compact
+from pipelines.warehouse.deletion import delete, delete_keys
 from pipelines.warehouse.file import LiveFile, Receipt, read_file, row_groups, write_file
 from pipelines.warehouse.lineage import Lineage, source_transactions
 from pipelines.warehouse.lock import lock
+from pipelines.warehouse.merge import Changed
 from pipelines.warehouse.names import quarantine_uri, table_uri
 from pipelines.warehouse.operation import append, create, replace, replace_partitions
 from pipelines.warehouse.preflight import preflight
 from pipelines.warehouse.quarantine import commit_rejects, read_quarantine, tidy, write_rejects
+from pipelines.warehouse.restoration import restore
 from pipelines.warehouse.snapshot import Snapshot
+from pipelines.warehouse.split import write_rows
 from pipelines.warehouse.sql import sql
+from pipelines.warehouse.upsert import upsert
 from pipelines.warehouse.vacuum import vacuum
 
 __all__ = [
+    "Changed",
     "Committed",
     "Lineage",
     "LiveFile",
@@ -42,8 +54,11 @@ __all__ = [
     "append",
     "commit",
     "commit_rejects",
+    "compact",
     "create",
     "current_fingerprint_is",
+    "delete",
+    "delete_keys",
     "history",
     "lock",
     "preflight",
@@ -52,13 +67,16 @@ __all__ = [
     "read_quarantine",
     "replace",
     "replace_partitions",
+    "restore",
     "row_groups",
     "source_transactions",
     "sql",
     "table_uri",
     "tables",
     "tidy",
+    "upsert",
     "vacuum",
     "write_file",
     "write_rejects",
+    "write_rows",
 ]

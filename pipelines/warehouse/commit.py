@@ -19,12 +19,13 @@ import pyarrow as pa
 
 from pipelines.errors import CommitConflict, SchemaMismatch
 from pipelines.failpoints import failpoint
-from pipelines.warehouse import columns, log
+from pipelines.warehouse import columns, log, partition
 from pipelines.warehouse import receipt as receipts
 from pipelines.warehouse.disk import refused
 from pipelines.warehouse.file import LiveFile, Receipt
 from pipelines.warehouse.lineage import Lineage
 from pipelines.warehouse.snapshot import BORN, LAST, REPLACED, Snapshot, build_id
+from pipelines.warehouse.split import check_partitions
 
 __all__ = ["Change", "Committed", "Plan", "commit", "current_fingerprint_is"]
 
@@ -43,6 +44,9 @@ class Change:
     data_change: bool = True
     rows_out: int | None = None  # by the ledger
     transactions: Mapping[str, int | None] = field(default_factory=dict)  # further ids; None: the new version
+    counts: Mapping[str, int] = field(
+        default_factory=dict
+    )  # rows inserted, updated, deleted: for the history
 
 
 @dataclass(frozen=True)
@@ -115,7 +119,7 @@ def commit(
         _check(uri, change, snapshot, whole=whole)
         version = 0 if snapshot is None else snapshot.version + 1
         given = {name: version if n is None else n for name, n in change.transactions.items()}
-        ids = {key: version} | given | _marks(lineage, version, whole=whole, born=snapshot is None)
+        ids = {key: version} | _marks(lineage, version, whole=whole, born=snapshot is None) | given
         if committed := _write(attempt, snapshot, change, ids, lineage):
             failpoint("commit.after_log")
             return committed
@@ -152,6 +156,20 @@ def _check(uri: str, change: Change, snapshot: Snapshot | None, *, whole: bool) 
         live=live,
         rows_out=change.rows_out,
     )
+    check_partitions(uri, change.partition_by, _partitions(change, snapshot, removed))
+
+
+def _partitions(change: Change, snapshot: Snapshot | None, removed: set[str]) -> int:
+    """How many partitions the table has afterwards, if this adds files to any."""
+    if not change.partition_by or not change.add:
+        return 0
+    new = {tuple(receipt["partition"].get(name) for name in change.partition_by) for receipt in change.add}
+    if snapshot is None or list(snapshot.partition_by) != list(change.partition_by):
+        return len(new)
+    kept = [file.partition for file in snapshot.files() if file.path not in removed]
+    distinct = {tuple(values.values()): values for values in kept}.values()
+    old = {tuple(partition.encode_all(snapshot.schema, values).values()) for values in distinct}
+    return len(old | new)
 
 
 def _check_columns(uri: str, change: Change, snapshot: Snapshot, *, whole: bool) -> None:
@@ -213,4 +231,7 @@ def _metadata(key: str, change: Change, lineage: Lineage) -> dict[str, Any]:
         "rows": sum(receipt["rows"] for receipt in change.add),
         "files": len(change.add),
         "bytes": sum(receipt["bytes"] for receipt in change.add),
+        "removed_rows": sum(file.rows for file in change.remove),
+        "removed_files": len(change.remove),
+        "changed": dict(change.counts),
     }

@@ -23,7 +23,18 @@ from pipelines.warehouse import columns, statistics
 from pipelines.warehouse import partition as partitions
 from pipelines.warehouse.disk import refused, write_new
 
-__all__ = ["FOLDER", "ROW_GROUP", "LiveFile", "Receipt", "digest_of", "read_file", "row_groups", "write_file"]
+__all__ = [
+    "FOLDER",
+    "ROW_GROUP",
+    "LiveFile",
+    "Receipt",
+    "digest_of",
+    "live",
+    "part_of",
+    "read_file",
+    "row_groups",
+    "write_file",
+]
 
 FOLDER = "data"
 ROW_GROUP = 1 << 16  # rows: 22.8 Mrow/s into matrices with about 24 of them per task
@@ -142,6 +153,26 @@ def digest_of(path: str) -> str | None:
     """The digest in the name of a file of ours."""
     match = _NAME.fullmatch(path.rpartition("/")[2])
     return match[1] if match else None
+
+
+def part_of(path: str) -> int:
+    """The number in front of the name of a file of ours, which orders the rows; 0 for another program's."""
+    match = _NAME.fullmatch(path.rpartition("/")[2])
+    return int(match[0].partition("-")[0]) if match else 0
+
+
+def live(root: str, receipt: Receipt, schema: pa.Schema) -> LiveFile:
+    """A file that is written and not committed yet, as workers read it."""
+    return LiveFile(
+        path=receipt["path"],
+        absolute=os.path.join(os.path.abspath(root), receipt["path"]),  # noqa: PTH100, PTH118 - uris are text here
+        rows=receipt["rows"],
+        bytes=receipt["bytes"],
+        partition={
+            name: partitions.decode(schema.field(name), text) for name, text in receipt["partition"].items()
+        },
+        modified_ms=0,
+    )
 
 
 def _fitting(root: str, table: pa.Table, schema: pa.Schema, partition: Mapping[str, Any]) -> pa.Table:

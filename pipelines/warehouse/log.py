@@ -37,6 +37,7 @@ __all__ = [
     "LostRaceError",
     "actions",
     "check_protocol",
+    "checkpoint",
     "entry_path",
     "exists",
     "handle",
@@ -111,6 +112,16 @@ def check_protocol(table: "DeltaTable", *, write: bool) -> None:
             f"rules {demands}, expected reader 1, writer 2 and no rules (they would not be enforced here); "
             "drop the rules, or build a new table"
         )
+
+
+def checkpoint(uri: str) -> int:
+    """Write the state of the newest version into one Parquet file, so that opening reads it and not every entry; the version.
+
+    Every hundredth commit does so by itself. Safe beside writers: it adds a file and changes no version.
+    """
+    table = handle(uri)
+    table.create_checkpoint()
+    return table.version()
 
 
 def write(uri: str, table: "DeltaTable | None", entry: Entry) -> None:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.errors import PipelineError
@@ -32,7 +33,7 @@ from pipelines.warehouse.file import LiveFile, read_file
 if TYPE_CHECKING:
     from deltalake import DeltaTable
 
-__all__ = ["BORN", "LAST", "REPLACED", "Snapshot", "build_id", "source_id"]
+__all__ = ["BORN", "LAST", "REPLACED", "Snapshot", "build_id", "rows_changed_since", "source_id"]
 
 BORN, LAST, REPLACED = "dlflow:born", "dlflow:last", "dlflow:replaced"
 
@@ -82,35 +83,52 @@ class Snapshot:
         return Snapshot.open, (self.uri, self.version)
 
     @cached_property
-    def _files(self) -> tuple[LiveFile, ...]:
+    def listing(self) -> pa.Table:
+        """What the log says of the files, one row each, in the order of their rows.
+
+        Columns: path, num_records, size_bytes, modification_time, partition.<column>, and min.<column>, max.<column>,
+        null_count.<column> where there are statistics.
+        """
         table = pa.table(self._handle.get_add_actions(flatten=True))
-        described = {name: table[name].to_pylist() for name in table.column_names}
-        own = {
-            "path",
-            "size_bytes",
-            "num_records",
-            "modification_time",
-            *(f"partition.{n}" for n in self.partition_by),
+        paths = pa.array([unquote(path) for path in table["path"].to_pylist()], pa.string())
+        table = table.set_column(table.schema.get_field_index("path"), "path", paths)
+        return table.take(pc.sort_indices(paths))
+
+    @cached_property
+    def _files(self) -> tuple[LiveFile, ...]:
+        listed = self.listing
+        home = os.path.abspath(self.uri)  # noqa: PTH100 - uris are text here
+        given = {
+            name: listed[name].to_pylist()
+            for name in ("path", "num_records", "size_bytes", "modification_time")
         }
-        bounds = [name for name in described if name not in own]
+        partitions = _rows_of(listed, "partition.", self.partition_by)
+        places = [os.path.join(home, path) for path in given["path"]]  # noqa: PTH118 - uris are text here
         return tuple(
-            sorted(
-                (self._file(described, i, bounds) for i in range(table.num_rows)), key=lambda file: file.path
+            LiveFile(
+                path=path,
+                absolute=place,
+                rows=_rows(place) if rows is None else rows,
+                bytes=size,
+                partition=partition,
+                modified_ms=modified,
+                stats=stats,
+            )
+            for path, place, rows, size, modified, partition, stats in zip(
+                given["path"],
+                places,
+                given["num_records"],
+                given["size_bytes"],
+                given["modification_time"],
+                partitions,
+                _bounds(listed),
+                strict=True,
             )
         )
 
-    def _file(self, described: Mapping[str, list[Any]], i: int, bounds: Sequence[str]) -> LiveFile:
-        path = unquote(described["path"][i])
-        place = os.path.join(os.path.abspath(self.uri), path)  # noqa: PTH100, PTH118 - uris are text here
-        return LiveFile(
-            path=path,
-            absolute=place,
-            rows=_rows(place) if described["num_records"][i] is None else described["num_records"][i],
-            bytes=described["size_bytes"][i],
-            partition={name: described[f"partition.{name}"][i] for name in self.partition_by},
-            modified_ms=described["modification_time"][i],
-            stats={name: described[name][i] for name in bounds if described[name][i] is not None},
-        )
+    def chosen(self, passing: pa.Array | pa.ChunkedArray) -> tuple[LiveFile, ...]:
+        """The files for which `passing`, one value for each of `listing`, is true."""
+        return tuple(file for file, passes in zip(self._files, passing.to_pylist(), strict=True) if passes)
 
     def files(self, where_partition: Mapping[str, Any] | None = None) -> tuple[LiveFile, ...]:
         """The files, in the order of their rows; only those with the given partition values."""
@@ -164,7 +182,7 @@ class Snapshot:
         last = self.transaction(LAST)
         if last is None or self.transaction(build_id(fingerprint)) != last:
             return False
-        return not any(_changes_rows(self.uri, version) for version in range(last + 1, self.version + 1))
+        return not rows_changed_since(self, last)
 
     def committed_s(self) -> float:
         """Time of this version, seconds since 1970."""
@@ -172,9 +190,30 @@ class Snapshot:
         return path.stat().st_mtime if path.exists() else time.time()
 
 
+def _rows_of(listed: pa.Table, prefix: str, names: Sequence[str]) -> list[dict[str, Any]]:
+    if not names:
+        return [{} for _ in range(listed.num_rows)]
+    columns = [listed[prefix + name].to_pylist() for name in names]
+    return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
+
+
+def _bounds(listed: pa.Table) -> list[dict[str, Any]]:
+    names = [name for name in listed.column_names if name.startswith(("min.", "max.", "null_count."))]
+    columns = [listed[name].to_pylist() for name in names]
+    return [
+        {name: value for name, value in zip(names, values, strict=True) if value is not None}
+        for values in (zip(*columns, strict=True) if columns else [()] * listed.num_rows)
+    ]
+
+
 def _rows(path: str) -> int:
     """Rows of a file of another program that has written no statistics."""
     return pq.read_metadata(path).num_rows
+
+
+def rows_changed_since(snapshot: Snapshot, version: int) -> bool:
+    """Whether a commit after `version` has changed rows or columns; a rewrite that changes none does not count."""
+    return any(_changes_rows(snapshot.uri, after) for after in range(version + 1, snapshot.version + 1))
 
 
 def _changes_rows(uri: str, version: int) -> bool:
