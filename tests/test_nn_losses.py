@@ -11,9 +11,13 @@ from dlflow.nn import (
     BinaryCrossEntropy,
     CategoricalCrossEntropy,
     Dense,
+    Huber,
+    KLDivergence,
+    MeanAbsoluteError,
     MeanSquaredError,
     Model,
     SparseCategoricalCrossEntropy,
+    gradient_check,
 )
 from dlflow.nn.params import Workspace
 
@@ -148,11 +152,10 @@ def test_a_loss_that_does_not_fit_the_last_layer_is_refused(loss, layer, message
         loss.check(model.out_shape, model.head)
 
 
-def test_losses_of_classes_need_vectors():
+def test_labels_of_rows_for_a_model_of_positions_are_told_to_flatten():
     model = Model([Dense(3)], (2, 4))
-    for loss in (SparseCategoricalCrossEntropy(), BinaryCrossEntropy()):
-        with pytest.raises(ModelError, match="add Flatten"):
-            loss.check(model.out_shape, model.head)
+    with pytest.raises(ModelError, match=r"expected class numbers of shape \(5, 2\); .*add Flatten"):
+        model.gradient(SparseCategoricalCrossEntropy(), np.ones((5, 2, 4)), np.zeros(5, int))
 
 
 @pytest.mark.parametrize("make", [BinaryCrossEntropy, CategoricalCrossEntropy, SparseCategoricalCrossEntropy])
@@ -170,3 +173,100 @@ def test_probabilities_are_exact_also_when_very_small(z):
 
     np.testing.assert_allclose(made, 1 / (1 + np.exp(-z.astype(np.float64))), rtol=1e-5)
     assert np.array_equal(made, BinaryCrossEntropy().scores(z[:, None], "sigmoid")[:, 0])
+
+
+RNG = np.random.default_rng(5)
+STEPS = RNG.standard_normal((6, 4, 3))  # 6 samples of 4 time steps
+NUMBERS = RNG.integers(0, 3, (6, 4))
+VALUES, BITS = RNG.standard_normal((6, 4, 3)), RNG.integers(0, 2, (6, 4, 3)).astype(float)
+HOLES = np.where(RNG.uniform(size=VALUES.shape) < 0.3, np.nan, 1)
+SOFT = RNG.dirichlet(np.ones(3), (6, 4))
+MASK = RNG.integers(0, 3, (6, 4)).astype(float)
+EVERY = [
+    (MeanSquaredError(half=True), VALUES),
+    (MeanSquaredError(outputs="sum", skip_missing=True), VALUES * HOLES),
+    (MeanAbsoluteError(), VALUES),
+    (MeanAbsoluteError(skip_missing=True), VALUES * HOLES),
+    (Huber(0.5), VALUES),
+    (Huber(skip_missing=True), VALUES * HOLES),
+    (BinaryCrossEntropy(label_smoothing=0.1), BITS),
+    (BinaryCrossEntropy(skip_missing=True), BITS * HOLES),
+    (CategoricalCrossEntropy(label_smoothing=0.2, class_weights=(1, 2, 0.5)), SOFT),
+    (SparseCategoricalCrossEntropy(label_smoothing=0.2, class_weights=(1, 2, 0.5)), NUMBERS),
+    (SparseCategoricalCrossEntropy(ignored=-1), np.where(MASK == 2, -1, NUMBERS)),
+    (KLDivergence(), SOFT),
+]
+
+
+@pytest.mark.parametrize(("loss", "y"), EVERY)
+@pytest.mark.parametrize("weights", [None, MASK, MASK[:, 0] + 1])
+def test_gradients_of_positions_are_finite_differences(loss, y, weights):
+    layers = [Dense(5, "tanh"), Dense(3)]
+
+    assert gradient_check(layers, (4, 3), loss, STEPS, y, weights=weights).error < 1e-7
+
+
+@pytest.mark.parametrize(
+    ("loss", "y", "head"),
+    [
+        (MeanSquaredError(), VALUES, "tanh"),
+        (BinaryCrossEntropy(from_probabilities=True), BITS, "sigmoid"),
+        (SparseCategoricalCrossEntropy(from_probabilities=True), NUMBERS, "softmax"),
+    ],
+)
+def test_a_head_is_part_of_the_gradient(loss, y, head):
+    assert gradient_check([Dense(3, head)], (4, 3), loss, STEPS, y).error < 1e-7
+
+
+@pytest.mark.parametrize(("loss", "y"), EVERY)
+def test_what_is_masked_is_as_if_it_were_not_there(loss, y):
+    Z, kept = STEPS.astype(np.float32), MASK[:, 0] > 0
+    y = loss.labels(y, Z.shape[1:], F4)
+
+    masked = loss(Z, y, kept.astype(np.float32), "linear", Workspace())
+    left = loss(Z[kept], y[kept], None, "linear", Workspace())
+
+    assert (masked.total, masked.weight) == pytest.approx((left.total, left.weight), rel=1e-6)
+    np.testing.assert_array_equal(masked.gradient[~kept], 0)
+    np.testing.assert_allclose(masked.gradient[kept], left.gradient, rtol=1e-6)
+    hits = loss.hits(Z, y, kept.astype(np.float32), "linear"), loss.hits(Z[kept], y[kept], None, "linear")
+    assert hits[0] == hits[1]
+
+
+@pytest.mark.parametrize(("loss", "y"), EVERY)
+@given(cut=st.integers(0, 6))
+def test_sums_of_shards_are_the_sum_of_the_batch(loss, y, cut):
+    Z, weights = STEPS.astype(np.float32), MASK.astype(np.float32)
+    y = loss.labels(y, Z.shape[1:], F4)
+
+    whole = loss(Z, y, weights, "linear", Workspace())
+    parts = [loss(Z[at], y[at], weights[at], "linear", Workspace()) for at in (slice(cut), slice(cut, None))]
+
+    assert sum(part.weight for part in parts) == pytest.approx(whole.weight, rel=1e-6)
+    assert sum(part.total for part in parts) == pytest.approx(whole.total, rel=1e-5, abs=1e-5)
+    np.testing.assert_allclose(np.concatenate([part.gradient for part in parts]), whole.gradient, rtol=1e-6)
+
+
+def test_only_labels_that_may_be_missing_are():
+    with pytest.raises(ModelError, match="label of row 0 is nan"):
+        MeanSquaredError().labels(np.array([np.nan, 1]), (1,), F4)
+    with pytest.raises(ModelError, match="label of row 1 is inf"):
+        MeanSquaredError(skip_missing=True).labels(np.array([np.nan, np.inf]), (1,), F4)
+    with pytest.raises(ModelError, match=r"label of row 2 is 2\.0"):
+        BinaryCrossEntropy(skip_missing=True).labels(np.array([np.nan, 1, 2]), (1,), F4)
+    with pytest.raises(ModelError, match="label of row 1 is -2"):
+        SparseCategoricalCrossEntropy(ignored=-1).labels(np.array([-1, -2]), (3,), F4)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Huber(0), "delta is 0, expected a positive number"),
+        (lambda: MeanSquaredError(outputs="max"), "outputs is 'max', expected 'mean' or 'sum'"),
+        (lambda: BinaryCrossEntropy(label_smoothing=1), "label_smoothing is 1, expected 0 <="),
+        (lambda: CategoricalCrossEntropy(label_smoothing=-0.1), "label_smoothing is -0.1"),
+    ],
+)
+def test_settings_of_losses_that_cannot_work_are_refused(make, message):
+    with pytest.raises(ModelError, match=message):
+        make()

@@ -40,7 +40,7 @@ layers = st.one_of(
         st.none() | functions,
         st.booleans(),
         st.sampled_from(sorted(INITIALIZERS)),
-        rates,
+        l2=rates,
     ),
     st.builds(Activation, functions),
     st.builds(Dropout, rates),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dlflow.errors import DlflowError, ModelError, ModelFileError, NonFinite
-from dlflow.nn import SGD, Dense, Flatten, MeanSquaredError, Model
+from dlflow.nn import SGD, Adam, Cosine, Dense, Flatten, MaxNorm, MeanSquaredError, Model, RMSprop
 from dlflow.parallel.testing import Flaky, ThreadRing, on_every_rank
 from dlflow.training import fit, train
 from dlflow.training.checkpoint import load_weights
@@ -51,6 +51,11 @@ def test_any_number_of_ranks_gives_the_weights_and_history_of_one(folder, alone,
         {"shards": 32, "batch": 20},  # more shards than rows: some are empty
         {"batch": 5000},  # one batch, larger than the data
         {"optimizer": SGD(0.1)},  # no state at all
+        {"optimizer": Adam(Cosine(0.02, updates=33), clip_global_norm=0.1, average=0.9)},
+        {
+            "optimizer": RMSprop(clip_norm=0.05),
+            "layers": (Dense(9, "relu", l1=1e-3, constraint=MaxNorm(0.5)), Dense(1)),
+        },
         {"validation": None},
         {"loss": MeanSquaredError(), "layers": (Flatten(), Dense(7, activation="tanh"), Dense(1))},
     ],

@@ -58,6 +58,23 @@ def _lecun_normal(shape: Shape, rng: Stream) -> Array:
     return rng.normal(shape, sqrt(1 / _fans(shape)[0]))  # LeCun et al. 1998, section 4.6
 
 
+def _lecun_uniform(shape: Shape, rng: Stream) -> Array:
+    limit = sqrt(3 / _fans(shape)[0])
+    return rng.uniform(shape, -limit, limit)
+
+
+def _orthogonal(shape: Shape, rng: Stream) -> Array:
+    """Orthonormal columns, or rows if there are more columns; of the matrix with all axes but the last as one.
+
+    Source: Saxe, McClelland & Ganguli 2014; the sign of the diagonal makes it uniform (Mezzadri 2007).
+    """
+    _fans(shape)  # refuses vectors
+    rows, columns = prod(shape[:-1]), shape[-1]
+    Q, R = np.linalg.qr(rng.normal((max(rows, columns), min(rows, columns))))
+    Q *= np.where(np.diag(R) < 0, -1.0, 1.0)
+    return np.ascontiguousarray(Q if rows >= columns else Q.T).reshape(shape)
+
+
 def _small_uniform(shape: Shape, rng: Stream) -> Array:
     return rng.uniform(shape, -0.05, 0.05)
 
@@ -76,7 +93,9 @@ INITIALIZERS: dict[str, Initializer] = {
     "he_normal": _he_normal,
     "he_uniform": _he_uniform,
     "lecun_normal": _lecun_normal,
+    "lecun_uniform": _lecun_uniform,
     "ones": _ones,
+    "orthogonal": _orthogonal,
     "small_uniform": _small_uniform,
     "zeros": _zeros,
 }

@@ -13,40 +13,41 @@ from dlflow.nn.params import Array, Shape
 __all__ = ["class_numbers", "distributions", "probabilities", "targets"]
 
 
-def class_numbers(y: Array, classes: int) -> Array:
-    """Whole numbers from 0 to classes - 1.
+def class_numbers(y: Array, out_shape: Shape, *, ignored: int | None = None) -> Array:
+    """Whole numbers from 0 to classes - 1, where classes is the last length of `out_shape`; or `ignored`.
 
-    Shapes: (B,), intp; from (B,) or (B, 1), of integers or of floats that are whole.
+    Shapes: (B, *out_shape[:-1]), intp; from that or with one more axis of length 1, of integers or of floats that are whole.
     Raises: ModelError with the first bad row.
     """
-    y = _numbers(y)
-    if y.ndim == 2 and y.shape[1] == 1:
-        y = y[:, 0]
-    if y.ndim != 1:
+    y, classes, positions = _numbers(y), out_shape[-1], out_shape[:-1]
+    if y.shape[1:] == (*positions, 1):
+        y = y[..., 0]
+    if y.shape[1:] != positions:
         advice = (
             "use loss 'categorical_cross_entropy' for one-hot labels"
-            if y.shape[1:] == (classes,)
+            if y.shape[1:] == out_shape
+            else "give one per position, or add Flatten before the last layer"
+            if positions
             else "give one per row"
         )
         raise ModelError(
-            f"labels have shape {y.shape!r}, expected class numbers of shape ({len(y)},); {advice}"
+            f"labels have shape {y.shape!r}, expected class numbers of shape {(len(y), *positions)!r}; {advice}"
         )
+    expected = f"a whole number from 0 to {classes - 1}"
     if y.dtype.kind == "f":
-        _refuse(
-            y,
-            y != np.floor(y),
-            f"a whole number from 0 to {classes - 1}",
-            "for measured values use 'mean_squared_error'",
-        )
-        _refuse(y, ~np.isfinite(y), f"a whole number from 0 to {classes - 1}", "drop or correct the row")
+        _refuse(y, y != np.floor(y), expected, "for measured values use 'mean_squared_error'")
+        _refuse(y, ~np.isfinite(y), expected, "drop or correct the row")
     if y.size and not (y.min() >= 0 and y.max() < classes):
         advice = f"number the classes from 0, or give the last layer more than {classes} units"
-        _refuse(y, (y < 0) | (y >= classes), f"a class from 0 to {classes - 1}", advice)
+        wrong = (y < 0) | (y >= classes)
+        if ignored is not None:
+            wrong &= y != ignored
+        _refuse(y, wrong, f"a class from 0 to {classes - 1}", advice)
     return y.astype(np.intp, copy=False)
 
 
-def probabilities(y: Array, out_shape: Shape, dtype: np.dtype) -> Array:
-    """Numbers from 0 to 1.
+def probabilities(y: Array, out_shape: Shape, dtype: np.dtype, *, missing: bool = False) -> Array:
+    """Numbers from 0 to 1; nan too if labels may be `missing`.
 
     Shapes: (B, O); from (B, O), or (B,) if O is 1.
     Raises: ModelError with the first bad row.
@@ -58,7 +59,10 @@ def probabilities(y: Array, out_shape: Shape, dtype: np.dtype) -> Array:
         advice = (
             "map -1 to 0" if y.min() == -1 else "for class numbers use 'sparse_categorical_cross_entropy'"
         )
-        _refuse(y, ~((y >= 0) & (y <= 1)), "a number from 0 to 1", advice)
+        wrong = ~((y >= 0) & (y <= 1))
+        if missing:
+            wrong &= ~np.isnan(y)
+        _refuse(y, wrong, "a number from 0 to 1", advice)
     return y
 
 
@@ -88,8 +92,8 @@ def distributions(y: Array, out_shape: Shape, dtype: np.dtype) -> Array:
     return y
 
 
-def targets(y: Array, out_shape: Shape, dtype: np.dtype) -> Array:
-    """Any finite numbers.
+def targets(y: Array, out_shape: Shape, dtype: np.dtype, *, missing: bool = False) -> Array:
+    """Any finite numbers; nan too if labels may be `missing`.
 
     Shapes: (B, *out_shape); from that, or (B,) if there is one output.
     Raises: ModelError with the first bad row.
@@ -98,7 +102,8 @@ def targets(y: Array, out_shape: Shape, dtype: np.dtype) -> Array:
         _numbers(y), out_shape, dtype, "one number for each output; change the units of the last layer"
     )
     if not np.isfinite(y).all():
-        _refuse(y, ~np.isfinite(y), "a finite number", "drop or correct the row")
+        wrong = np.isinf(y) if missing else ~np.isfinite(y)
+        _refuse(y, wrong, "a finite number", "drop or correct the row")
     return y
 
 

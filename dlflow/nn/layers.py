@@ -16,8 +16,10 @@ import numpy as np
 
 from dlflow.errors import ModelError
 from dlflow.nn.activations import activation
+from dlflow.nn.constraints import Constraint
 from dlflow.nn.initializers import initializer
 from dlflow.nn.params import Array, Shape, Views, Workspace
+from dlflow.nn.penalties import Penalized, Penalty
 from dlflow.nn.streams import Stream
 
 __all__ = ["Activation", "Backward", "Dense", "Dropout", "Flatten", "Layer"]
@@ -48,13 +50,17 @@ class Layer(ABC):
         for parameter in p.values():
             parameter.fill(0)
 
-    def penalties(self) -> dict[str, float]:
-        """L2 coefficients by parameter name: the loss gains `coefficient * sum(parameter ** 2)`."""
+    def penalties(self) -> dict[str, Penalty]:
+        """What the loss gains for the size of its parameters, by name."""
+        return {}
+
+    def constraints(self) -> dict[str, Constraint]:
+        """What its parameters must satisfy after every update, by name."""
         return {}
 
 
 @dataclass(frozen=True)
-class Dense(Layer):
+class Dense(Penalized, Layer):
     """Y = activation(X W + b), on the last axis."""
 
     kind: ClassVar[str] = "dense"
@@ -62,15 +68,13 @@ class Dense(Layer):
     activation: str | None = None
     use_bias: bool = True
     initializer: str = "glorot_uniform"
-    l2: float = 0.0
 
     def __post_init__(self) -> None:
         if self.units < 1:
             raise ModelError(
                 f"dense: units is {self.units!r}, expected at least 1; give the number of outputs"
             )
-        if not 0 <= self.l2 < float("inf"):
-            raise ModelError(f"dense: l2 is {self.l2!r}, expected 0 or a small positive number such as 1e-4")
+        self.check_penalties()
         activation(self.activation)
         initializer(self.initializer)
 
@@ -110,10 +114,6 @@ class Dense(Layer):
             return np.matmul(dZ, W.T, out=space.array("dX", rows.shape, dZ.dtype)).reshape(X.shape)
 
         return Y.reshape(*X.shape[:-1], self.units), backward
-
-    def penalties(self) -> dict[str, float]:
-        """Weight decay of W; biases are free."""
-        return {"W": self.l2} if self.l2 else {}
 
 
 @dataclass(frozen=True)

@@ -1,38 +1,38 @@
-"""Losses: sums over samples, not means, so that shards of any size, even empty ones, add up exactly.
+"""What every loss is: a sum over positions, not a mean, so that shards of any size, even empty ones, add up exactly.
 
 A loss sees Z, the output before the last activation (the *head*), so cross-entropies are taken from logits whether the
-last layer ends in sigmoid or softmax, or in nothing.
+last layer ends in sigmoid or softmax, or in nothing. The losses are in `regression` and `cross_entropy`.
 
-Letters: B samples, O outputs, Z (B, O) outputs before the head.
+A *position* is one vector along the last axis: a sample, or one time step of a sample. Each has a weight, 1 if nothing else is said;
+a weight of 0 masks it. Sum of losses and sum of weights travel together, so the mean is exact however the batch was cut.
+
+Letters: B samples, O outputs, N positions; Z (B, ..., O) outputs before the head.
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 import numpy as np
 
 from dlflow.errors import ModelError
-from dlflow.nn import labels
-from dlflow.nn.activations import activation, sigmoid
 from dlflow.nn.params import Array, Shape, Workspace
 
-__all__ = [
-    "BinaryCrossEntropy",
-    "CategoricalCrossEntropy",
-    "Loss",
-    "LossSum",
-    "MeanSquaredError",
-    "SparseCategoricalCrossEntropy",
-]
+__all__ = ["Hits", "Loss", "LossSum", "checked_weights", "position_weights", "summed"]
 
 
 class LossSum(NamedTuple):
-    """Loss summed over samples, the gradient of that sum at Z, and the sum of the sample weights (their number if equal)."""
+    """Loss summed over positions, the gradient of that sum at Z, and the sum of the weights (their number if equal)."""
 
     total: float
     gradient: Array
     weight: float
+
+
+class Hits(NamedTuple):
+    """The weight of the positions that are classified right, and of all that count."""
+
+    right: float
+    counted: float
 
 
 class Loss(ABC):
@@ -54,243 +54,58 @@ class Loss(ABC):
 
     @abstractmethod
     def __call__(self, Z: Array, y: Array, weights: Array | None, head: str, space: Workspace) -> LossSum:
-        """Loss of labels that `labels` has seen. Shapes: weights (B,) or None for ones."""
+        """Loss of labels that `labels` has seen. Shapes: weights as `checked_weights` gives them, or None for ones."""
 
     @abstractmethod
     def scores(self, Z: Array, head: str) -> Array:
         """What the model says, as a new array: probabilities, or values for a regression."""
 
-    def right(self, Z: Array, y: Array) -> Array | None:
-        """Which samples are classified right; None for a regression. Shapes: (B,), bool."""
-        del Z, y
+    def hits(self, Z: Array, y: Array, weights: Array | None, head: str) -> Hits | None:
+        """How many positions are classified right, weighted by the samples' weights alone; None for a regression."""
+        del Z, y, weights, head
         return None
 
 
-def _check_class_weights(weights: tuple[float, ...] | None, expected: int, kind: str) -> None:
-    if weights is not None and len(weights) != expected:
+def checked_weights(weights: Array, rows: int, out_shape: Shape, dtype: np.dtype) -> Array:
+    """Weights of the samples, or of each of their positions (a mask).
+
+    Shapes: (B,), or (B, *out_shape[:-1]).
+    Raises: ModelError for another shape, and for a weight that is negative or not finite.
+    """
+    made = np.asarray(weights, dtype)
+    positions = (rows, *out_shape[:-1])
+    if made.shape not in {(rows,), positions}:
+        wanted = f"({rows},)" if len(positions) == 1 else f"({rows},) or {positions!r}"
         raise ModelError(
-            f"{kind}: {len(weights)} class weights, expected {expected}; give one per class, class 0 first"
+            f"sample weights have shape {made.shape!r}, expected {wanted}; give one per row"
+            + (" or position" if len(positions) > 1 else "")
         )
-
-
-def _check_each(weights: tuple[float, ...] | None, kind: str) -> None:
-    for number, weight in enumerate(weights or ()):
-        if not 0 <= weight < float("inf"):
-            raise ModelError(f"{kind}: weight of class {number} is {weight!r}, expected 0 or more")
-
-
-def _check_head(head: str, wanted: str, kind: str) -> None:
-    if head in {wanted, "linear"}:
-        return
-    raise ModelError(
-        f"{kind}: the last activation is {head!r}, expected {wanted!r} or none; correct the last layer"
-    )
-
-
-def _check_classes(out_shape: Shape, head: str, kind: str) -> None:
-    if len(out_shape) != 1 or out_shape[0] < 2:
-        advice = (
-            "add Flatten before the last layer"
-            if len(out_shape) > 1
-            else "use 'binary_cross_entropy' for two classes"
-        )
+    bad = ~(np.isfinite(made) & (made >= 0))
+    if bad.any():
+        row = int(np.argwhere(bad)[0][0])
         raise ModelError(
-            f"{kind}: one sample gives outputs of shape {out_shape!r}, expected (classes,); {advice}"
+            f"sample weight of row {row} is {made[bad][0].item()!r}, expected 0 or more; 0 leaves the row out"
         )
-    _check_head(head, "softmax", kind)
+    return made
 
 
-def _weighted(losses: Array, dZ: Array, weights: Array | None) -> LossSum:
-    """Sums of one loss per sample; dZ is scaled in place. float64, because float32 sums of 10^6 losses drift."""
+def position_weights(weights: Array | None, shape: Shape) -> Array | None:
+    """One weight for each position of Z (B, ..., O). Shapes: (N,)."""
+    if weights is None or len(shape) == 2:
+        return weights
+    if weights.ndim == 1:
+        return np.repeat(weights, int(np.prod(shape[1:-1])))
+    return weights.reshape(-1)
+
+
+def summed(losses: Array, dZ: Array, weights: Array | None) -> LossSum:
+    """Sums of one loss per position; dZ is scaled in place. float64, because float32 sums of 10^6 losses drift.
+
+    Shapes: losses (N,), overwritten; dZ any with N * O values; weights (N,).
+    """
     if weights is None:
         return LossSum(float(losses.sum(dtype=np.float64)), dZ, float(len(losses)))
-    dZ *= weights.reshape(-1, *[1] * (dZ.ndim - 1))
-    return LossSum(
-        float(np.multiply(losses, weights).sum(dtype=np.float64)), dZ, float(weights.sum(dtype=np.float64))
-    )
-
-
-def _times(weights: Array | None, more: Array | None) -> Array | None:
-    if weights is None or more is None:
-        return weights if more is None else more
-    return weights * more
-
-
-def _log_softmax(Z: Array, space: Workspace) -> tuple[Array, Array]:
-    """Logarithm of softmax(Z) in the work array "log", softmax(Z) in "dZ"."""
-    log = np.subtract(Z, Z.max(axis=1, keepdims=True), out=space.array("log", Z.shape, Z.dtype))
-    P = np.exp(log, out=space.array("dZ", Z.shape, Z.dtype))
-    total = P.sum(axis=1, keepdims=True)
-    log -= np.log(total)
-    P /= total
-    return log, P
-
-
-def _softmax(Z: Array) -> Array:
-    return _log_softmax(Z, Workspace())[1]
-
-
-@dataclass(frozen=True)
-class MeanSquaredError(Loss):
-    """Mean over the outputs of (prediction - y)^2."""
-
-    kind: ClassVar[str] = "mean_squared_error"
-    task: ClassVar[str] = "regression"
-
-    def check(self, out_shape: Shape, head: str) -> None:
-        """Fits every model."""
-
-    def labels(self, y: Array, out_shape: Shape, dtype: np.dtype) -> Array:
-        """Finite numbers shaped like the output."""
-        return labels.targets(y, out_shape, dtype)
-
-    def __call__(self, Z: Array, y: Array, weights: Array | None, head: str, space: Workspace) -> LossSum:
-        """The gradient is 2 (A - y) / O, times the derivative of the head."""
-        A = space.array("A", Z.shape, Z.dtype)
-        np.copyto(A, Z)
-        activation(head).forward(A, space)
-        dZ = np.subtract(A, y, out=space.array("dZ", Z.shape, Z.dtype))
-        outputs = max(1, int(np.prod(Z.shape[1:])))
-        losses = np.square(dZ).reshape(len(Z), outputs).sum(axis=1) / outputs
-        dZ *= 2 / outputs
-        activation(head).backward(dZ, A, space)
-        return _weighted(losses, dZ, weights)
-
-    def scores(self, Z: Array, head: str) -> Array:
-        """The predicted values."""
-        A = Z.copy()
-        activation(head).forward(A, Workspace())
-        return A
-
-
-@dataclass(frozen=True)
-class BinaryCrossEntropy(Loss):
-    """-log of the probability given to the label; with several outputs their mean. class_weights are for label 0 and 1."""
-
-    kind: ClassVar[str] = "binary_cross_entropy"
-    task: ClassVar[str] = "binary"
-    class_weights: tuple[float, float] | None = None
-
-    def __post_init__(self) -> None:
-        _check_each(self.class_weights, self.kind)
-        _check_class_weights(self.class_weights, 2, self.kind)
-
-    def check(self, out_shape: Shape, head: str) -> None:
-        """One output, or one per label; head sigmoid or none."""
-        if len(out_shape) != 1:
-            raise ModelError(
-                f"{self.kind}: one sample gives outputs of shape {out_shape!r}, expected (1,); add Flatten"
-            )
-        if self.class_weights is not None and out_shape != (1,):
-            raise ModelError(
-                f"{self.kind}: class weights with {out_shape[0]} outputs, expected one; use sample weights"
-            )
-        _check_head(head, "sigmoid", self.kind)
-
-    def labels(self, y: Array, out_shape: Shape, dtype: np.dtype) -> Array:
-        """Numbers from 0 to 1."""
-        return labels.probabilities(y, out_shape, dtype)
-
-    def __call__(self, Z: Array, y: Array, weights: Array | None, head: str, space: Workspace) -> LossSum:
-        """From logits: log(1 + exp(-|z|)) + max(z, 0) - z y, which neither overflows nor loses small values."""
-        del head
-        outputs = Z.shape[1]
-        losses = np.log1p(np.exp(-np.abs(Z))) + np.maximum(Z, 0) - Z * y
-        dZ = np.subtract(sigmoid(Z), y, out=space.array("dZ", Z.shape, Z.dtype))
-        if outputs > 1:
-            dZ /= outputs
-        if self.class_weights is not None:
-            zero, one = self.class_weights
-            weights = _times(weights, (zero + (one - zero) * y)[:, 0])
-        return _weighted(losses.sum(axis=1) / outputs, dZ, weights)
-
-    def scores(self, Z: Array, head: str) -> Array:
-        """Probabilities of label 1."""
-        del head
-        return sigmoid(Z)
-
-    def right(self, Z: Array, y: Array) -> Array:
-        """All outputs on the right side of one half."""
-        return ((Z >= 0) == (y >= 0.5)).all(axis=1)
-
-
-@dataclass(frozen=True)
-class CategoricalCrossEntropy(Loss):
-    """-log of the probability given to the class; labels are one-hot rows or distributions."""
-
-    kind: ClassVar[str] = "categorical_cross_entropy"
-    task: ClassVar[str] = "classes"
-    class_weights: tuple[float, ...] | None = None
-
-    def __post_init__(self) -> None:
-        _check_each(self.class_weights, self.kind)
-
-    def check(self, out_shape: Shape, head: str) -> None:
-        """One output per class; head softmax or none."""
-        _check_classes(out_shape, head, self.kind)
-        _check_class_weights(self.class_weights, out_shape[0], self.kind)
-
-    def labels(self, y: Array, out_shape: Shape, dtype: np.dtype) -> Array:
-        """One-hot rows."""
-        return labels.distributions(y, out_shape, dtype)
-
-    def __call__(self, Z: Array, y: Array, weights: Array | None, head: str, space: Workspace) -> LossSum:
-        """The gradient is softmax(Z) - y."""
-        del head
-        log, dZ = _log_softmax(Z, space)
-        losses = -(log * y).sum(axis=1)
-        np.subtract(dZ, y, out=dZ)
-        if self.class_weights is not None:
-            weights = _times(weights, y @ np.array(self.class_weights, Z.dtype))
-        return _weighted(losses, dZ, weights)
-
-    def scores(self, Z: Array, head: str) -> Array:
-        """Probabilities of the classes."""
-        del head
-        return _softmax(Z)
-
-    def right(self, Z: Array, y: Array) -> Array:
-        """The largest output is the label's."""
-        return Z.argmax(axis=1) == y.argmax(axis=1)
-
-
-@dataclass(frozen=True)
-class SparseCategoricalCrossEntropy(Loss):
-    """-log of the probability given to the class; labels are class numbers."""
-
-    kind: ClassVar[str] = "sparse_categorical_cross_entropy"
-    task: ClassVar[str] = "classes"
-    class_weights: tuple[float, ...] | None = None
-
-    def __post_init__(self) -> None:
-        _check_each(self.class_weights, self.kind)
-
-    def check(self, out_shape: Shape, head: str) -> None:
-        """One output per class; head softmax or none."""
-        _check_classes(out_shape, head, self.kind)
-        _check_class_weights(self.class_weights, out_shape[0], self.kind)
-
-    def labels(self, y: Array, out_shape: Shape, dtype: np.dtype) -> Array:
-        """Class numbers."""
-        del dtype
-        return labels.class_numbers(y, out_shape[0])
-
-    def __call__(self, Z: Array, y: Array, weights: Array | None, head: str, space: Workspace) -> LossSum:
-        """The gradient is softmax(Z), minus 1 at the class."""
-        del head
-        log, dZ = _log_softmax(Z, space)
-        rows = np.arange(len(y))
-        losses = -log[rows, y]
-        dZ[rows, y] -= 1
-        if self.class_weights is not None:
-            weights = _times(weights, np.array(self.class_weights, Z.dtype)[y])
-        return _weighted(losses, dZ, weights)
-
-    def scores(self, Z: Array, head: str) -> Array:
-        """Probabilities of the classes."""
-        del head
-        return _softmax(Z)
-
-    def right(self, Z: Array, y: Array) -> Array:
-        """The largest output is the label's."""
-        return Z.argmax(axis=1) == y
+    np.multiply(losses, weights, out=losses)
+    rows = dZ.reshape(len(losses), dZ.shape[-1])
+    np.multiply(rows, weights[:, None], out=rows)
+    return LossSum(float(losses.sum(dtype=np.float64)), dZ, float(weights.sum(dtype=np.float64)))

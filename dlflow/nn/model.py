@@ -11,20 +11,24 @@ Memory: activations and gradients live in Workspaces of the model and are overwr
 `outputs` give is the caller's. One model must not be used by two threads at once; its layers may.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import isfinite, prod
+from typing import TypeVar
 
 import numpy as np
 
 from dlflow.errors import ModelError, NonFinite
 from dlflow.nn.activations import activation, sigmoid
+from dlflow.nn.choice import suggestion
 from dlflow.nn.layers import Activation, Backward, Dense, Layer
-from dlflow.nn.losses import Loss
-from dlflow.nn.params import Array, Message, Shape, Views, Workspace, aligned, slots_of, views
+from dlflow.nn.losses import Loss, checked_weights
+from dlflow.nn.params import Array, Message, Shape, Slot, Views, Workspace, aligned, slots_of, views
 from dlflow.nn.streams import Stream
 
 __all__ = ["Model", "Tape"]
+
+Thing = TypeVar("Thing")
 
 
 class Tape:
@@ -60,12 +64,9 @@ class Model:
         self._serial = 0
         # a layer's dX is needed only if a layer before it has parameters
         self._need_dX = [any(needs[:number]) for number in range(len(self.layers))]
-        self._decayed = [
-            (slot, rate)
-            for slot in self.slots
-            for name, rate in self.layers[slot.layer].penalties().items()
-            if name == slot.name
-        ]
+        self._penalties = self._named([layer.penalties() for layer in self.layers])
+        self._constraints = self._named([layer.constraints() for layer in self.layers])
+        self._penalty_space = Workspace()
 
     @property
     def g(self) -> Array:
@@ -131,7 +132,8 @@ class Model:
     ) -> None:
         """Fill a message with the sums of one shard, which may be empty: gradient, loss, weight.
 
-        Shapes: X (B, *in_shape); y as the loss wants it; weights (B,) of the samples, None for ones.
+        Shapes: X (B, *in_shape); y as the loss wants it; weights (B,) of the samples or (B, *out_shape[:-1]) of
+            their positions, None for ones.
         Raises: ModelError for rows or labels that do not fit.
         """
         X, y = self.cast(X), loss.labels(y, self.out_shape, self.dtype)
@@ -139,11 +141,7 @@ class Model:
             raise ModelError(f"X has {len(X)} rows, y has {len(y)}; give one label per row")
         message = into or self.message
         if weights is not None:
-            weights = np.asarray(weights, self.dtype)
-            if weights.shape != (len(X),):
-                raise ModelError(
-                    f"sample weights have shape {weights.shape!r}, expected ({len(X)},); give one per row"
-                )
+            weights = checked_weights(weights, len(X), self.out_shape, self.dtype)
         with np.errstate(
             over="ignore", invalid="ignore", divide="ignore"
         ):  # `finish` says it better, and where
@@ -178,7 +176,19 @@ class Model:
 
     def penalty(self) -> float:
         """What weight decay adds to the mean loss."""
-        return sum(rate * float(np.dot(w, w)) for w, rate in self._decayed_weights())
+        total = 0.0
+        for slot, (l1, l2) in self._penalties:
+            w = self.w[slot.start : slot.stop]
+            if l2:
+                total += l2 * float(np.dot(w, w))
+            if l1:
+                total += l1 * float(np.abs(w, out=self._penalty_space.array("w", w.shape, w.dtype)).sum())
+        return total
+
+    def constrain(self) -> None:
+        """Make the weights satisfy what their layers ask for, in place; called after every update, on the whole w."""
+        for slot, constraint in self._constraints:
+            constraint.apply(self.p[slot.layer][slot.name])
 
     def outputs(self, X: Array, *, batch: int = 1024) -> Array:
         """Z, the outputs before the head, as a new array. Shapes: (n, *out_shape)."""
@@ -200,13 +210,30 @@ class Model:
         """How messages call a layer: its number and kind."""
         return f"layer {layer} ({self.layers[layer].kind})"
 
-    def _decayed_weights(self) -> list[tuple[Array, float]]:
-        return [(self.w[slot.start : slot.stop], rate) for slot, rate in self._decayed]
+    def _named(self, asked: Sequence[Mapping[str, Thing]]) -> list[tuple[Slot, Thing]]:
+        """What each layer asks for its parameters by name, with their places."""
+        places = {(slot.layer, slot.name): slot for slot in self.slots}
+        for number, wishes in enumerate(asked):
+            for name in wishes:
+                if (number, name) not in places:
+                    known = [slot.name for slot in self.slots if slot.layer == number]
+                    raise ModelError(f"{self.name(number)}: no parameter {name!r}; {suggestion(name, known)}")
+        return [
+            (places[number, name], wish)
+            for number, wishes in enumerate(asked)
+            for name, wish in wishes.items()
+        ]
 
     def _decay(self, g: Array, lo: int, stop: int) -> float:
-        for slot, rate in self._decayed:
+        for slot, (l1, l2) in self._penalties:
             at = slice(max(slot.start, lo), max(min(slot.stop, stop), lo))
-            g[at] += 2 * rate * self.w[at]
+            w, part = self.w[at], g[at]
+            scratch = self._penalty_space.array("w", w.shape, w.dtype)
+            if l2:
+                np.add(part, np.multiply(w, 2 * l2, out=scratch), out=part)
+            if l1:
+                np.sign(w, out=scratch)
+                np.add(part, np.multiply(scratch, l1, out=scratch), out=part)
         return self.penalty()
 
     def _check_finite(self, mean: float, g: Array, lo: int, stop: int) -> None:

@@ -3,63 +3,138 @@
 Every operation is elementwise and correctly rounded, so a step on [lo, hi) gives the bits that a step on the whole gives there:
 ranks can each own a segment. Work goes through blocks that stay in the cache.
 
+All have these settings too: `clip_value`, `clip_norm` and `clip_global_norm` (see `clipping`), and `average`, the decay of an
+exponential moving average of the weights, which evaluation and the finished model then use in place of the last weights.
+
 Letters: P parameters, t number of the step, from 1.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import sqrt
+from math import inf, sqrt
 from typing import ClassVar
 
 import numpy as np
 
 from dlflow.errors import ModelError
 from dlflow.nn.params import Array, aligned
+from dlflow.nn.schedules import Schedule, rate_at
 
-__all__ = ["SGD", "Adam", "Optimizer"]
+__all__ = ["SGD", "Adagrad", "Adam", "AdamW", "Optimizer", "RMSprop"]
 
 BLOCK = (
     1 << 14
 )  # floats: 64 KiB of each of w, g, m, v and scratch fit the 1 MiB L2. 407k parameters: 0.38 ms per Adam step
 
 
+@dataclass(frozen=True, kw_only=True)
 class Optimizer(ABC):
-    """How a gradient changes the weights."""
+    """How a gradient changes the weights.
+
+    The state is `own_slots` values per parameter, and behind them the average of the weights if there is one.
+    """
 
     kind: ClassVar[str]
-    learning_rate: float
+    learning_rate: float | Schedule
+    clip_value: float | None = None
+    clip_norm: float | None = None
+    clip_global_norm: float | None = None
+    average: float | None = None
 
     @property
     @abstractmethod
+    def own_slots(self) -> int:
+        """State values per parameter, without the average."""
+
+    @property
     def slots(self) -> int:
         """State values per parameter."""
+        return self.own_slots + (self.average is not None)
 
-    @abstractmethod
-    def step(self, w: Array, g: Array, state: Array, t: int, *, lo: int = 0, hi: int | None = None) -> None:
-        """Update w and state in place on [lo, hi), from the mean gradient g.
+    def new_state(self, size: int, dtype: type = np.float32) -> Array:
+        """The state before the first step. Shapes: (slots * size,)."""
+        return aligned(self.slots * size, dtype)
+
+    def rate_at(self, t: int, scale: float = 1.0) -> float:
+        """The learning rate of step t, from 1."""
+        return rate_at(self.learning_rate, t - 1) * scale
+
+    def step(
+        self,
+        w: Array,
+        g: Array,
+        state: Array,
+        t: int,
+        *,
+        lo: int = 0,
+        hi: int | None = None,
+        scale: float = 1.0,
+    ) -> None:
+        """Update w and state in place on [lo, hi), from the mean gradient g; `scale` multiplies the learning rate.
 
         Shapes: w (P,); g (P,), unchanged; state (slots * P,), as `new_state` made it.
         """
+        size = len(w)
+        columns = [state[slot * size : (slot + 1) * size] for slot in range(self.slots)]
+        rate = self.rate_at(t, scale)
+        scratch = np.empty(min(size, BLOCK), w.dtype)
+        for at in _blocks(size, lo, hi):
+            parts = [column[at] for column in columns]
+            W = w[at]
+            self._block(W, g[at], parts, scratch[: len(W)], rate, t)
+            if self.average is not None:
+                self._follow(W, parts[-1], scratch[: len(W)], t)
 
-    def new_state(self, size: int, dtype: type = np.float32) -> Array:
-        """The state before the first step: zeros. Shapes: (slots * size,)."""
-        return aligned(self.slots * size, dtype)
+    def averaged(self, w: Array, state: Array, t: int) -> Array:
+        """What the model is after t steps: the average of the weights, or w if none is kept or no step was made."""
+        return w if self.average is None or t == 0 else state[self.own_slots * len(w) :]
+
+    @abstractmethod
+    def _block(self, W: Array, G: Array, state: list[Array], T: Array, rate: float, t: int) -> None:
+        """Update W and its state in place; T is scratch of the same length."""
+
+    def _follow(self, W: Array, A: Array, T: Array, t: int) -> None:
+        """A = average * A + (1 - average) * W; W itself at the first step."""
+        if t == 1 or self.average is None:
+            np.copyto(A, W)
+            return
+        np.subtract(W, A, out=T)
+        np.multiply(T, 1 - self.average, out=T)
+        np.add(A, T, out=A)
+
+    def _check(self) -> None:
+        if not isinstance(self.learning_rate, Schedule) and not 0 < self.learning_rate < inf:
+            raise ModelError(
+                f"{self.kind}: learning_rate is {self.learning_rate!r}, expected a small positive number such as 0.001"
+            )
+        for name in ("clip_value", "clip_norm", "clip_global_norm"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < inf:
+                raise ModelError(f"{self.kind}: {name} is {value!r}, expected a positive number such as 1.0")
+        if self.clip_norm is not None and self.clip_global_norm is not None:
+            raise ModelError(
+                f"{self.kind}: clip_norm and clip_global_norm are both given, expected one of them"
+            )
+        if self.average is not None:
+            self._check_share("average")
+
+    def _check_share(self, *names: str) -> None:
+        for name in names:
+            value = getattr(self, name)
+            if not 0 <= value < 1:
+                raise ModelError(f"{self.kind}: {name} is {value!r}, expected 0 <= {name} < 1")
+
+    def _check_epsilon(self, value: float) -> None:
+        if not 0 < value < inf:
+            raise ModelError(
+                f"{self.kind}: epsilon is {value!r}, expected a small positive number such as 1e-7"
+            )
 
 
 def _blocks(size: int, lo: int, hi: int | None) -> Iterator[slice]:
     stop = size if hi is None else hi
     return (slice(start, min(start + BLOCK, stop)) for start in range(lo, stop, BLOCK))
-
-
-def _check_rate(kind: str, rate: float) -> None:
-    if not 0 < rate < float("inf"):
-        raise ModelError(f"{kind}: learning_rate is {rate!r}, expected a small positive number such as 0.001")
-
-
-def _check(kind: str, name: str, value: float, low: float, high: float) -> None:
-    if not low <= value < high:
-        raise ModelError(f"{kind}: {name} is {value!r}, expected {low} <= {name} < {high}")
 
 
 @dataclass(frozen=True)
@@ -70,35 +145,30 @@ class SGD(Optimizer):
     """
 
     kind: ClassVar[str] = "sgd"
-    learning_rate: float = 0.01
+    learning_rate: float | Schedule = 0.01
     momentum: float = 0.0
     nesterov: bool = False
 
     def __post_init__(self) -> None:
-        _check_rate(self.kind, self.learning_rate)
-        _check(self.kind, "momentum", self.momentum, 0, 1)
+        self._check()
+        self._check_share("momentum")
         if self.nesterov and not self.momentum:
             raise ModelError("sgd: nesterov without momentum changes nothing; give momentum, for example 0.9")
 
     @property
-    def slots(self) -> int:
+    def own_slots(self) -> int:
         """One value of velocity, none without momentum."""
         return 1 if self.momentum else 0
 
-    def step(self, w: Array, g: Array, state: Array, t: int, *, lo: int = 0, hi: int | None = None) -> None:
-        """In place on [lo, hi)."""
+    def _block(self, W: Array, G: Array, state: list[Array], T: Array, rate: float, t: int) -> None:
         del t
-        scratch = np.empty(min(len(w), BLOCK), w.dtype)
-        for at in _blocks(len(w), lo, hi):
-            W, G = w[at], g[at]
-            T = scratch[: len(W)]
-            if self.momentum:
-                V = state[at]
-                np.multiply(V, self.momentum, out=V)
-                np.add(V, G, out=V)
-                G = np.add(np.multiply(V, self.momentum, out=T), G, out=T) if self.nesterov else V
-            np.multiply(G, self.learning_rate, out=T)
-            np.subtract(W, T, out=W)
+        if self.momentum:
+            V = state[0]
+            np.multiply(V, self.momentum, out=V)
+            np.add(V, G, out=V)
+            G = np.add(np.multiply(V, self.momentum, out=T), G, out=T) if self.nesterov else V
+        np.multiply(G, rate, out=T)
+        np.subtract(W, T, out=W)
 
 
 @dataclass(frozen=True)
@@ -111,42 +181,164 @@ class Adam(Optimizer):
     """
 
     kind: ClassVar[str] = "adam"
-    learning_rate: float = 1e-3
+    learning_rate: float | Schedule = 1e-3
     beta_1: float = 0.9
     beta_2: float = 0.999
     epsilon: float = 1e-7
 
     def __post_init__(self) -> None:
-        _check_rate(self.kind, self.learning_rate)
-        _check(self.kind, "beta_1", self.beta_1, 0, 1)
-        _check(self.kind, "beta_2", self.beta_2, 0, 1)
-        if not 0 < self.epsilon < float("inf"):
-            raise ModelError(
-                f"adam: epsilon is {self.epsilon!r}, expected a small positive number such as 1e-7"
-            )
+        self._check()
+        self._check_share("beta_1", "beta_2")
+        self._check_epsilon(self.epsilon)
 
     @property
-    def slots(self) -> int:
+    def own_slots(self) -> int:
         """M and V."""
         return 2
 
-    def step(self, w: Array, g: Array, state: Array, t: int, *, lo: int = 0, hi: int | None = None) -> None:
-        """In place on [lo, hi), ten passes per block."""
-        first, second = state[: len(w)], state[len(w) :]
-        scale = sqrt((1 - self.beta_2) / (1 - self.beta_2**t))
-        rate = self.learning_rate * (1 - self.beta_1) / (1 - self.beta_1**t) / scale
-        epsilon = self.epsilon / scale
-        scratch = np.empty(min(len(w), BLOCK), w.dtype)
-        for at in _blocks(len(w), lo, hi):
-            W, G, M, V = w[at], g[at], first[at], second[at]
-            T = scratch[: len(W)]
-            np.multiply(M, self.beta_1, out=M)
-            np.add(M, G, out=M)
-            np.multiply(V, self.beta_2, out=V)
-            np.square(G, out=T)
-            np.add(V, T, out=V)
+    def _block(self, W: Array, G: Array, state: list[Array], T: Array, rate: float, t: int) -> None:
+        _adam(self, W, G, state, T, rate, t)
+
+
+@dataclass(frozen=True)
+class AdamW(Optimizer):
+    """Adam, and w -= learning_rate * weight_decay * w of all parameters: the decay is not part of the gradient.
+
+    Source: Loshchilov & Hutter 2019, algorithm 2, in the form of PyTorch.
+    """
+
+    kind: ClassVar[str] = "adamw"
+    learning_rate: float | Schedule = 1e-3
+    weight_decay: float = 0.01
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    epsilon: float = 1e-7
+
+    def __post_init__(self) -> None:
+        self._check()
+        self._check_share("beta_1", "beta_2")
+        self._check_epsilon(self.epsilon)
+        if not 0 <= self.weight_decay < inf:
+            raise ModelError(
+                f"adamw: weight_decay is {self.weight_decay!r}, expected 0 or a small positive number"
+            )
+
+    @property
+    def own_slots(self) -> int:
+        """M and V, as in Adam."""
+        return 2
+
+    def _block(self, W: Array, G: Array, state: list[Array], T: Array, rate: float, t: int) -> None:
+        np.multiply(W, 1 - rate * self.weight_decay, out=W)
+        _adam(self, W, G, state, T, rate, t)
+
+
+@dataclass(frozen=True)
+class RMSprop(Optimizer):
+    """w -= learning_rate * g / (sqrt(v) + epsilon), with v the mean of g^2; `centered` takes the variance in its place.
+
+    Source: Tieleman & Hinton 2012, lecture 6.5; centered: Graves 2013. Momentum in the form of PyTorch.
+    """
+
+    kind: ClassVar[str] = "rmsprop"
+    learning_rate: float | Schedule = 1e-3
+    rho: float = 0.9
+    momentum: float = 0.0
+    epsilon: float = 1e-7
+    centered: bool = False
+
+    def __post_init__(self) -> None:
+        self._check()
+        self._check_share("rho", "momentum")
+        self._check_epsilon(self.epsilon)
+
+    @property
+    def own_slots(self) -> int:
+        """The mean of g^2; then, if they are used, velocity and the mean of g."""
+        return 1 + bool(self.momentum) + self.centered
+
+    def _block(self, W: Array, G: Array, state: list[Array], T: Array, rate: float, t: int) -> None:
+        del t
+        V = state[0]
+        np.multiply(V, self.rho, out=V)
+        np.square(G, out=T)
+        np.multiply(T, 1 - self.rho, out=T)
+        np.add(V, T, out=V)
+        if self.centered:
+            A = state[1 + bool(self.momentum)]
+            np.subtract(G, A, out=T)
+            np.multiply(T, 1 - self.rho, out=T)
+            np.add(A, T, out=A)
+            np.square(A, out=T)
+            np.subtract(V, T, out=T)
+            np.maximum(T, 0, out=T)  # rounding may take a variance of 0 below it
+            np.sqrt(T, out=T)
+        else:
             np.sqrt(V, out=T)
-            np.add(T, epsilon, out=T)
-            np.divide(M, T, out=T)
-            np.multiply(T, rate, out=T)
-            np.subtract(W, T, out=W)
+        np.add(T, self.epsilon, out=T)
+        np.divide(G, T, out=T)
+        if self.momentum:
+            velocity = state[1]
+            np.multiply(velocity, self.momentum, out=velocity)
+            np.copyto(T, np.add(velocity, T, out=velocity))
+        np.multiply(T, rate, out=T)
+        np.subtract(W, T, out=W)
+
+
+@dataclass(frozen=True)
+class Adagrad(Optimizer):
+    """w -= learning_rate * g / (sqrt(v) + epsilon), with v = start + the sum of all g^2.
+
+    Source: Duchi, Hazan & Singer 2011.
+    """
+
+    kind: ClassVar[str] = "adagrad"
+    learning_rate: float | Schedule = 0.01
+    start: float = 0.0
+    epsilon: float = 1e-7
+
+    def __post_init__(self) -> None:
+        self._check()
+        self._check_epsilon(self.epsilon)
+        if not 0 <= self.start < inf:
+            raise ModelError(f"adagrad: start is {self.start!r}, expected 0 or a positive number")
+
+    @property
+    def own_slots(self) -> int:
+        """The sum of g^2."""
+        return 1
+
+    def new_state(self, size: int, dtype: type = np.float32) -> Array:
+        """`start` everywhere. Shapes: (slots * size,)."""
+        state = super().new_state(size, dtype)
+        state[:size] = self.start
+        return state
+
+    def _block(self, W: Array, G: Array, state: list[Array], T: Array, rate: float, t: int) -> None:
+        del t
+        V = state[0]
+        np.square(G, out=T)
+        np.add(V, T, out=V)
+        np.sqrt(V, out=T)
+        np.add(T, self.epsilon, out=T)
+        np.divide(G, T, out=T)
+        np.multiply(T, rate, out=T)
+        np.subtract(W, T, out=W)
+
+
+def _adam(
+    settings: Adam | AdamW, W: Array, G: Array, state: list[Array], T: Array, rate: float, t: int
+) -> None:
+    """Ten passes per block."""
+    M, V = state[:2]
+    scale = sqrt((1 - settings.beta_2) / (1 - settings.beta_2**t))
+    np.multiply(M, settings.beta_1, out=M)
+    np.add(M, G, out=M)
+    np.multiply(V, settings.beta_2, out=V)
+    np.square(G, out=T)
+    np.add(V, T, out=V)
+    np.sqrt(V, out=T)
+    np.add(T, settings.epsilon / scale, out=T)
+    np.divide(M, T, out=T)
+    np.multiply(T, rate * (1 - settings.beta_1) / (1 - settings.beta_1**t) / scale, out=T)
+    np.subtract(W, T, out=W)

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from dlflow.errors import ModelError, NonFinite
+from dlflow.nn.clipping import Clipping
 from dlflow.nn.layers import Layer
-from dlflow.nn.losses import Loss
+from dlflow.nn.losses import Loss, checked_weights
 from dlflow.nn.model import Model
 from dlflow.nn.optimizers import Optimizer
 from dlflow.nn.params import Array, Shape, Workspace
@@ -46,6 +47,8 @@ class Sequential:
         self._loss: Loss | None = None
         self._optimizer: Optimizer | None = None
         self._state = np.zeros(0, np.float32)
+        self._clipping: Clipping | None = None
+        self._raw: Array | None = None  # the last weights, where the model is their average
         self._steps = 0
 
     def add(self, layer: Layer | dict[str, Any]) -> None:
@@ -110,9 +113,11 @@ class Sequential:
             raise ModelError(
                 f"{len(X)} rows in batches of {batch_size!r}, expected at least 1 each; give rows to learn from"
             )
-        weights = None if sample_weight is None else _weights(sample_weight, len(X))
+        weights = None if sample_weight is None else _weights(sample_weight, len(X), model)
         rows = np.empty((min(batch_size, len(X)), *model.in_shape), model.dtype)
         first = len(self.history)
+        if self._raw is not None:
+            model.w[...], self._raw = self._raw, None
         for epoch in range(first, first + epochs):
             order = (
                 Stream(self.seed, "shuffle", step=epoch).permutation(len(X)) if shuffle else np.arange(len(X))
@@ -130,10 +135,16 @@ class Sequential:
                 weight += batch_weight
             line: Line = {"epoch": epoch, "loss": total / weight}
             if validation_data is not None:
+                raw = model.w.copy()
+                model.w[...] = optimizer.averaged(model.w, self._state, self._steps)
                 line |= {f"val_{name}": value for name, value in self.evaluate(*validation_data).items()}
+                model.w[...] = raw
             self.history.append(line)
             if report is not None:
                 report(line)
+        if optimizer.average is not None:
+            self._raw = model.w.copy()
+            model.w[...] = optimizer.averaged(model.w, self._state, self._steps)
         return self.history[first:]
 
     def evaluate(self, X: Array, y: Array, *, sample_weight: Array | None = None) -> Line:
@@ -145,13 +156,13 @@ class Sequential:
         X, y = self._data(X, y)
         if not len(X):
             raise ModelError("no rows to evaluate, expected at least 1; give data")
-        weights = None if sample_weight is None else _weights(sample_weight, len(X))
+        weights = None if sample_weight is None else _weights(sample_weight, len(X), model)
         Z = model.outputs(X)
         made = loss(Z, y, weights, model.head, Workspace())
         line = {"loss": made.total / made.weight + model.penalty()}
-        right = loss.right(Z, y)
-        if right is not None:
-            line["accuracy"] = float(np.average(right, weights=weights))
+        hits = loss.hits(Z, y, weights, model.head)
+        if hits is not None:
+            line["accuracy"] = hits.right / hits.counted
         return line
 
     def predict(self, X: Array, *, batch_size: int = 1024) -> Array:
@@ -177,7 +188,10 @@ class Sequential:
         except NonFinite as error:
             raise NonFinite(f"epoch {epoch}, step {self._steps}: {error}") from error
         self._steps += 1
+        if self._clipping is not None:
+            self._clipping.clip(model.g[:-2])
         optimizer.step(model.w, model.g[:-2], self._state, self._steps)
+        model.constrain()
         return mean
 
     def _infer(self, X: Array) -> None:
@@ -203,6 +217,8 @@ class Sequential:
             return
         self._loss.check(model.out_shape, model.head)
         self._state, self._steps = self._optimizer.new_state(model.parameters), 0
+        self._clipping, self._raw = Clipping(model.slots, self._optimizer), None
+        model.constrain()
 
     def _data(self, X: Array, y: Array) -> tuple[Array, Array]:
         model, loss, _ = self._ready(X)
@@ -217,10 +233,8 @@ class Sequential:
         return X, y
 
 
-def _weights(weights: Array, rows: int) -> Array:
-    made = np.asarray(weights, np.float32)
-    if made.shape != (rows,) or not (np.isfinite(made) & (made >= 0)).all() or not made.any():
-        raise ModelError(
-            f"sample weights of shape {made.shape!r}, expected ({rows},) numbers of 0 or more, not all 0; correct them"
-        )
+def _weights(weights: Array, rows: int, model: Model) -> Array:
+    made = checked_weights(weights, rows, model.out_shape, model.dtype)
+    if not made.any():
+        raise ModelError(f"all {rows} sample weights are 0, expected more; correct them")
     return made

@@ -1,7 +1,7 @@
 """Layers, losses and optimizers from plain dicts and back, so that a TOML file and a model file can describe them.
 
 >>> layer_from({"layer": "dense", "units": 64, "activation": "relu"})
-Dense(units=64, activation='relu', use_bias=True, initializer='glorot_uniform', l2=0.0)
+Dense(l1=0.0, l2=0.0, penalize=(), constraint=None, units=64, activation='relu', use_bias=True, initializer='glorot_uniform')
 >>> optimizer_to(optimizer_from({"optimizer": "adam", "learning_rate": 0.01}))
 {'optimizer': 'adam', 'learning_rate': 0.01}
 """
@@ -13,20 +13,25 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from dlflow.errors import ModelError
 from dlflow.nn.choice import choose, suggestion
-from dlflow.nn.layers import Activation, Dense, Dropout, Flatten, Layer
-from dlflow.nn.losses import (
+from dlflow.nn.constraints import Constraint, MaxNorm, NonNegative, UnitNorm
+from dlflow.nn.cross_entropy import (
     BinaryCrossEntropy,
     CategoricalCrossEntropy,
-    Loss,
-    MeanSquaredError,
+    KLDivergence,
     SparseCategoricalCrossEntropy,
 )
-from dlflow.nn.optimizers import SGD, Adam, Optimizer
+from dlflow.nn.layers import Activation, Dense, Dropout, Flatten, Layer
+from dlflow.nn.losses import Loss
+from dlflow.nn.optimizers import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
+from dlflow.nn.regression import Huber, MeanAbsoluteError, MeanSquaredError
+from dlflow.nn.schedules import Constant, Cosine, Exponential, Schedule, Step, WarmUp
 
 __all__ = [
+    "CONSTRAINTS",
     "LAYERS",
     "LOSSES",
     "OPTIMIZERS",
+    "SCHEDULES",
     "layer_from",
     "layer_to",
     "loss_from",
@@ -38,9 +43,25 @@ __all__ = [
 LAYERS: dict[str, type[Layer]] = {made.kind: made for made in (Activation, Dense, Dropout, Flatten)}
 LOSSES: dict[str, type[Loss]] = {
     made.kind: made
-    for made in (BinaryCrossEntropy, CategoricalCrossEntropy, MeanSquaredError, SparseCategoricalCrossEntropy)
+    for made in (
+        BinaryCrossEntropy,
+        CategoricalCrossEntropy,
+        Huber,
+        KLDivergence,
+        MeanAbsoluteError,
+        MeanSquaredError,
+        SparseCategoricalCrossEntropy,
+    )
 }
-OPTIMIZERS: dict[str, type[Optimizer]] = {made.kind: made for made in (Adam, SGD)}
+OPTIMIZERS: dict[str, type[Optimizer]] = {made.kind: made for made in (Adagrad, Adam, AdamW, RMSprop, SGD)}
+SCHEDULES: dict[str, type[Schedule]] = {
+    made.kind: made for made in (Constant, Cosine, Exponential, Step, WarmUp)
+}
+CONSTRAINTS: dict[str, type[Constraint]] = {made.kind: made for made in (MaxNorm, NonNegative, UnitNorm)}
+_NESTED: dict[type, tuple[str, Mapping[str, type]]] = {
+    Constraint: ("constraint", CONSTRAINTS),
+    Schedule: ("schedule", SCHEDULES),
+}
 
 Thing = TypeVar("Thing")
 
@@ -109,10 +130,17 @@ def _from(spec: object, what: str, known: Mapping[str, type[Thing]]) -> Thing:
 def _typed(value: Any, wanted: Any, where: str) -> Any:
     """The value as this type: a whole number passes as float, a list as tuple, true never as a number."""
     origin = get_origin(wanted)
+    if wanted in _NESTED:
+        what, known = _NESTED[wanted]
+        return value if isinstance(value, wanted) else _from(value, what, known)
     if origin in {Union, UnionType}:
+        kinds = [kind for kind in get_args(wanted) if kind is not NoneType]
         if value is None and NoneType in get_args(wanted):
             return None
-        return _typed(value, next(kind for kind in get_args(wanted) if kind is not NoneType), where)
+        nested = next((kind for kind in kinds if kind in _NESTED), None)
+        if nested is not None and (len(kinds) == 1 or isinstance(value, (Mapping, nested))):
+            return _typed(value, nested, where)
+        return _typed(value, next(kind for kind in kinds if kind is not nested), where)
     if origin is tuple:
         if not isinstance(value, (list, tuple)):
             raise ModelError(f"{where} is {value!r}, expected a list")
@@ -140,4 +168,7 @@ def _is_default(thing: Any, field: Field) -> bool:
 
 
 def _plain(value: Any) -> Any:
+    for kind, (what, _) in _NESTED.items():
+        if isinstance(value, kind):
+            return _to(value, what, value.kind)  # type: ignore[attr-defined]
     return list(value) if isinstance(value, tuple) else value

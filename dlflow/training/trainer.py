@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dlflow.data import Batches
 from dlflow.errors import ModelError, NonFinite
 from dlflow.nn import Message, Model, Stream
+from dlflow.nn.clipping import Clipping
 from dlflow.parallel.comm import Alone, Comm, TreeSum, broadcast, shard_bounds
 from dlflow.training.checkpoint import HEADER_BYTES, Checkpoint, Checkpoints, Progress, decode, save_weights
 from dlflow.training.job import Job, Outcome
@@ -65,6 +67,7 @@ class _Training:
         self.model = Model(job.layers, job.train.shape)
         job.loss.check(self.model.out_shape, self.model.head)
         self.state = job.optimizer.new_state(self.model.parameters)
+        self.clipping = Clipping(self.model.slots, job.optimizer)
         self.batches = Batches(job.train, batch=job.batch, seed=job.seed)
         self.tree: TreeSum[Message] = TreeSum(comm, job.shards, self.model.new_message)
         self.validation = (
@@ -94,6 +97,7 @@ class _Training:
             self._take_up(decode(data, **sizes))
         else:
             self.model.init(self.job.seed)
+            self.model.constrain()
         self.report(
             {
                 "event": "start",
@@ -146,7 +150,9 @@ class _Training:
             raise NonFinite(f"epoch {at.epoch}, step {at.step} of {self.batches.steps}: {error}") from error
         at.step += 1
         at.updates += 1
+        self.clipping.clip(total.g[:-2])
         job.optimizer.step(model.w, total.g[:-2], self.state, at.updates)
+        model.constrain()
         at.loss_sum += loss * weight
         at.weight_sum += weight
         return loss
@@ -175,6 +181,7 @@ class _Training:
     def _end_epoch(self) -> None:
         at, job = self.at, self.job
         line: dict[str, Any] = {"epoch": at.epoch, "loss": at.loss_sum / at.weight_sum}
+        last = self._show_average()
         if self.validation:
             line |= self.validation.run(at.epoch, at.updates)
         at.seconds = time.monotonic() - self._since
@@ -182,6 +189,7 @@ class _Training:
         at.history.append(line)
         if job.patience is not None and (at.best_loss is None or line["val_loss"] < at.best_loss):
             at.best_loss, at.best_epoch, self.best = line["val_loss"], at.epoch, self.model.w.copy()
+        self.model.w[...] = last
         if not self._finite():
             raise NonFinite(
                 f"epoch {at.epoch}: the weights are no longer finite, expected numbers; lower the learning rate"
@@ -194,6 +202,15 @@ class _Training:
         self.report({"event": "epoch", "epochs": job.epochs, **line})
         if at.finished or time.monotonic() - self._saved >= min(EPOCH_S, job.checkpoint_s):
             self._save()
+
+    def _show_average(self) -> NDArray[np.float32]:
+        """Put the average of the weights into the model if one is kept, for evaluation; give the weights it had."""
+        w = self.model.w
+        if self.job.optimizer.average is None:
+            return w
+        last = w.copy()
+        w[...] = self.job.optimizer.averaged(w, self.state, self.at.updates)
+        return last
 
     def _finite(self) -> bool:
         return math.isfinite(float(np.dot(self.model.w, self.model.w)))
@@ -211,6 +228,8 @@ class _Training:
     def _outcome(self) -> Outcome:
         if self.best is not None:
             self.model.w[...] = self.best
+        else:
+            self._show_average()
         digest = hashlib.sha256(self.model.w.tobytes()).hexdigest()
         path = Path(self.job.folder) / WEIGHTS
         if self.comm.rank == 0:

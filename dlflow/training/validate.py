@@ -39,12 +39,12 @@ class Validation:
         """
         steps, size = self.chunks.steps, self.comm.size
         bounds = [owned(rank, size, steps)[0] for rank in range(size)] + [steps]
-        sums = np.zeros((steps, 3))  # loss, weight, rows that are classified right
+        sums = np.zeros((steps, 4))  # loss, its weight, rows that are classified right, rows that count
         for chunk in range(bounds[self.comm.rank], bounds[self.comm.rank + 1]):
             sums[chunk] = self._sums(chunk)
             self.report({"event": "validation", "epoch": epoch, "chunk": chunk + 1, "chunks": steps})
         all_gather(self.comm, sums, bounds, step)
-        total = np.zeros(3)
+        total = np.zeros(4)
         for line in sums:
             total += line
         loss = float(total[0] / total[1]) + self.model.penalty() if total[1] else math.nan
@@ -54,13 +54,13 @@ class Validation:
             )
         if math.isnan(total[2]):
             return {"val_loss": loss}
-        return {"val_loss": loss, "val_accuracy": float(total[2] / self.chunks.rows)}
+        return {"val_loss": loss, "val_accuracy": float(total[2] / total[3])}
 
-    def _sums(self, chunk: int) -> tuple[float, float, float]:
+    def _sums(self, chunk: int) -> tuple[float, float, float, float]:
         model, loss = self.model, self.job.loss
         X, y = self.chunks.take(0, chunk, 0, self.chunks.size(chunk))
         y = loss.labels(y, model.out_shape, model.dtype)
         Z = model.outputs(X)
-        right = loss.right(Z, y)
+        hits = loss.hits(Z, y, None, model.head)
         made = loss(Z, y, None, model.head, self._space)
-        return made.total, made.weight, math.nan if right is None else float(right.sum())
+        return made.total, made.weight, *((math.nan, math.nan) if hits is None else hits)
