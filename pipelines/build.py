@@ -12,7 +12,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,10 @@ import pyarrow as pa
 
 from pipelines import publish, quality, task, warehouse
 from pipelines.engine import Runner
+from pipelines.errors import InputError
 from pipelines.integrate import Join
 from pipelines.parts import file_reads, source_reads, table_reads
-from pipelines.plan import TablePlan
+from pipelines.plan import TablePlan, listed, with_load
 from pipelines.publish import Built
 from pipelines.reads import Bucket, Kept, TableFiles, read_rows, sketch_kept
 from pipelines.stage import ORIGIN, Exchange, Fit, Map, Step, data_columns
@@ -56,9 +57,10 @@ def build(
     """
     root = Path(plan.uri).parent
     with warehouse.lock(str(root), plan.name, wait_s=lock_s, run=run):
-        if warehouse.current_fingerprint_is(plan.uri, plan.fingerprint):  # another run was quicker
+        plan = _as_it_is_now(plan)
+        if plan.current:  # another run was quicker
             return publish.already(plan)
-        work = root / "_dlflow" / "work" / f"{plan.name}-{plan.fingerprint}"
+        work = root / "_dlflow" / "work" / f"{plan.name}-{plan.work}"
         for other in work.parent.glob(
             f"{plan.name}-*"
         ):  # what an interrupted build of something else has left
@@ -69,6 +71,21 @@ def build(
         built = publish.publish(plan, made.finish(), run=run)
         shutil.rmtree(work, ignore_errors=True)
         return built
+
+
+def _as_it_is_now(plan: TablePlan) -> TablePlan:
+    """The plan, made again if another run has changed the table since.
+
+    Raises: InputError if files that were loaded changed, and the policy says so.
+    """
+    if plan.load is None:
+        return replace(plan, current=warehouse.current_fingerprint_is(plan.uri, plan.fingerprint))
+    if warehouse.loaded(plan.uri)[0] != plan.load.base:
+        used = {one.name: one.source for one in plan.inputs if one.source is not None}
+        plan = with_load(plan, used, {name: listed(plan.spec, one, None) for name, one in used.items()})
+    if plan.load is not None and plan.load.problem is not None:
+        raise InputError(plan.load.problem)
+    return plan
 
 
 class _Passes:
@@ -90,6 +107,7 @@ class _Passes:
         self.rejects: list[warehouse.Receipt] = []
         self.fitted: dict[str, Any] = {}
         self.seen: Counter[int] = Counter()  # rows by number of the source file
+        self.set_aside: Counter[int] = Counter()  # of a load, the same of its rejects
         self.number = 0
         self.rows = 0
 
@@ -127,13 +145,16 @@ class _Passes:
         if self.plan.spec.checks:
             maps.append(quality.row_checks(self.plan.spec.checks))
         columns = pa.schema([schema.field(name) for name in data_columns(schema)])
-        receipts = self._pass(reads, maps, WriteTo(tuple(columns), self.plan.spec.partition_by))
+        to = WriteTo(tuple(columns), self.plan.spec.partition_by, self.plan.load is not None)
+        receipts = self._pass(reads, maps, to)
         files = [file for receipt in receipts for file in receipt["files"]]
+        origins = [origin for receipt in receipts for origin in receipt["origins"]]
         read = [
             {**one, "rows": self.seen[number]} if "sha256" in one else one for number, one in enumerate(read)
         ]
+        surplus = self._surplus(columns, files)
         return publish.Made(
-            columns, files, self.rejects, self.steps, self.fitted, read, self._surplus(columns, files)
+            columns, files, self.rejects, self.steps, self.fitted, read, surplus, origins, self.set_aside
         )
 
     # ---- passes
@@ -178,7 +199,7 @@ class _Passes:
         surplus = {}
         for keys in quality.unique_keys(self.plan.spec.checks):
             wanted = tuple(columns.field(name) for name in keys)
-            refs = publish.file_refs(self.plan.uri, files, columns)
+            refs = publish.kept_refs(self.plan) + publish.file_refs(self.plan.uri, files, columns)
             reads = file_reads(refs, wanted)
             buckets = max(1, sum(file.rows for file in refs) * ROW_BYTES // BUCKET_BYTES)
             tasks = self._tasks(reads, (), ExchangeTo(keys, buckets))
@@ -226,6 +247,7 @@ class _Passes:
         for receipt in receipts:
             self.rejects.extend(receipt["rejects"])
             self.seen.update({int(number): rows for number, rows in receipt["read"].items()})
+            self.set_aside.update({int(number): rows for number, rows in receipt["set_aside"].items()})
             for place, step in enumerate(receipt["steps"][first:], base):
                 if place == len(self.steps):
                     self.steps.append({"name": step["name"], **dict.fromkeys(COUNTS, 0), "notes": {}})

@@ -3,6 +3,7 @@
     PipelineError
     +-- SpecError           the pipeline file is wrong: correct it
     +-- InputError          the input is not what was declared: correct the file or the declaration
+    |   +-- NoInput         a source has no file: correct its path, or bring files
     |   +-- SourceChanged   a file changed while it was read: run again when it is at rest
     |   +-- TooManyRejects  more bad rows than the limit allows: look at the quarantine, raise the limit
     +-- SchemaMismatch      rows do not fit the table: cast them, or evolve the table
@@ -20,6 +21,7 @@ __all__ = [
     "CommitConflict",
     "InputError",
     "LedgerImbalance",
+    "NoInput",
     "PartFailed",
     "PipelineError",
     "SchemaMismatch",
@@ -55,6 +57,10 @@ class InputError(PipelineError):
     """The input is not what was declared. Correct the file, or the declaration."""
 
     exit_code = 2
+
+
+class NoInput(InputError):
+    """A source has no file. Correct its path, or bring files."""
 
 
 class SourceChanged(InputError):

@@ -20,6 +20,7 @@ NAMES = (
     "file.before_sync",
     "quarantine.before_commit",
     "quarantine.after_commit",
+    "load.after_manifest",
     "commit.before_log",
     "commit.before_link",
     "commit.before_sync",

@@ -29,9 +29,9 @@ def source_reads(source: sources.Source, files: Sequence[sources.InputFile], fir
     source = replace(source, part_bytes=size)
     parts = [part for number, file in enumerate(files, first) for part in sources.cut(source, file, number)]
     groups: list[list[sources.Part]] = []
-    packed = size
+    packed = 0
     for part in parts:
-        if packed + part.stop - part.start > size:
+        if not groups or packed + part.stop - part.start > size:
             groups.append([])
             packed = 0
         groups[-1].append(part)

@@ -5,44 +5,23 @@ of the steps, their settings, the library that does the work, and the content of
 tables by their own fingerprint): so a plan knows before anything runs what follows from what.
 """
 
-import functools
-import hashlib
-import json
-import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from pipelines import quality, sources
+from pipelines import fingerprint, loads, quality, sources
 from pipelines.document import Document
-from pipelines.errors import SpecError
+from pipelines.errors import NoInput, SpecError
 from pipelines.integrate import Join
 from pipelines.names import did_you_mean
 from pipelines.spec import Pipeline, Table
-from pipelines.stage import ORIGIN, Step, data_columns
+from pipelines.stage import ORIGIN, Exchange, Fit, Stage, Step, data_columns
 from pipelines.storage import TableRef
 
-__all__ = ["Checked", "Input", "Plan", "TablePlan", "check", "make", "table_uri"]
-
-NOT_ROWS = {
-    "engine",
-    "errors",
-    "failpoints",
-    "inspection",
-    "ledger",
-    "names",
-    "plan",
-    "profile",
-    "publish",
-    "quality",
-    "spec",
-    "storage",
-    "toml_lines",
-}
-"""Modules of this package that decide nothing about what a row becomes."""
+__all__ = ["Checked", "Input", "Plan", "TablePlan", "check", "listed", "make", "table_uri", "with_load"]
 
 
 @dataclass(frozen=True)
@@ -77,6 +56,14 @@ class TablePlan:
     fingerprint: str
     current: bool
     why: tuple[str, ...]
+    load: loads.Load | None = None  # of a table with load = "append"
+
+    @property
+    def work(self) -> str:
+        """What one attempt at this content is called: of a load also by what it is planned on."""
+        return (
+            self.fingerprint if self.load is None else fingerprint.digest([self.fingerprint, self.load.base])
+        )
 
 
 @dataclass(frozen=True)
@@ -95,9 +82,15 @@ class Plan:
         """The plan as people read it."""
         lines = []
         for table in self.tables.values():
-            mark = "keep " if table.current else "build"
-            lines.append(f"{mark}  {table.name}  <- {', '.join(_described(one) for one in table.inputs)}")
+            load = table.load
+            mark = "keep " if table.current else "build" if load is None or load.whole else "load "
+            lines.append(
+                f"{mark}  {table.name}  <- {', '.join(_described(one, load) for one in table.inputs)}"
+            )
             lines.extend(f"         why: {reason}" for reason in table.why)
+            if load is not None:
+                lines.extend(f"         ignored: {text}" for text in load.ignored)
+                lines.extend([f"         STOP: {load.problem}"] if load.problem else [])
             for number, group in enumerate(_passes(table)):
                 lines.append(f"         pass {number + 1}: {group}")
         return "\n".join(lines)
@@ -122,6 +115,8 @@ def check(document: Document, pipeline: Pipeline) -> dict[str, Checked]:
                 place: tuple[str | int, ...] = ("tables", name, "steps", number)
                 bound = _bound(step, schemas)
                 stage = bound.stage(schema)
+                if table.load == "append":
+                    _check_row_wise(step, stage)
                 moves.append((stage.name, type(stage).__name__.lower()))
                 schema = bound.build(schema)
             for number, one in enumerate(table.checks):
@@ -142,6 +137,21 @@ def check(document: Document, pipeline: Pipeline) -> dict[str, Checked]:
         schemas[name] = pa.schema([schema.field(column) for column in data_columns(schema)])
         checked[name] = Checked(schemas[name], tuple(moves))
     return checked
+
+
+def _check_row_wise(step: Any, stage: Stage) -> None:
+    """Raises: SpecError for a step whose result for a row depends on more than the row: rows loaded before would differ."""
+    if isinstance(step, Join):
+        why = f"rows loaded before would keep the old values of table {step.with_!r}"
+    elif isinstance(stage, Fit):
+        why = "its values come from all rows, and rows loaded before were made with those of that time"
+    elif isinstance(stage, Exchange):
+        why = "rows of several loads would have to meet"
+    else:
+        return
+    raise SpecError(
+        f'step {step.do!r} cannot be in a table with load = "append": {why}; put it into a table that reads this one'
+    )
 
 
 def _input_schema(
@@ -191,128 +201,104 @@ def make(
 
     Raises: InputError if a source has no files.
     """
-    files = {name: tuple(sources.files(source, cache=digests)) for name, source in _used(pipeline).items()}
+    files: dict[str, tuple[sources.InputFile, ...]] = {}
     tables: dict[str, TablePlan] = {}
     for name, table in pipeline.tables.items():
-        inputs = []
-        parts: dict[str, Any] = {
-            "code": _code(),
-            "settings": _digest(_plain(table)),
-            "pyarrow": pa.__version__.partition(".")[0],
-        }
-        for other in table.inputs:
-            if table.source is not None:
-                source = pipeline.sources[other]
-                parts[f"declaration of {other}"] = _digest({**_plain(source), "path": ""})
-                parts[f"source {other}"] = _relative(files[other])
-                inputs.append(Input(other, "source", files[other], source))
-        for other in table.tables:
-            parts[f"table {other}"] = tables[other].fingerprint
-            if table.source is None and other in table.inputs:
-                inputs.append(Input(other, "table"))
-        fingerprint = _digest(parts)
+        if table.source is not None:
+            for other in table.inputs:
+                if not files.get(other):
+                    files[other] = listed(table, pipeline.sources[other], digests)
         uri = table_uri(pipeline, name)
-        current, before = state(uri, fingerprint)
-        why = (
-            ()
-            if current
-            else _why(parts, before, {other for other in table.tables if not tables[other].current})
+        draft = TablePlan(
+            name=name,
+            spec=table,
+            uri=uri,
+            inputs=(),
+            schema=checked[name].schema,
+            moves=checked[name].moves,
+            parts={},
+            fingerprint="",
+            current=False,
+            why=(),
         )
-        tables[name] = TablePlan(
-            name,
-            table,
-            uri,
-            tuple(inputs),
-            checked[name].schema,
-            checked[name].moves,
-            parts,
-            fingerprint,
-            current,
-            why,
-        )
+        if table.load == "append":
+            used = {other: pipeline.sources[other] for other in table.inputs}
+            tables[name] = with_load(draft, used, files)
+        else:
+            tables[name] = _with_state(draft, pipeline, tables, files, state)
     return Plan(pipeline, tables)
 
 
-def _used(pipeline: Pipeline) -> dict[str, sources.Source]:
-    names = {name for table in pipeline.tables.values() if table.source is not None for name in table.inputs}
-    return {name: source for name, source in pipeline.sources.items() if name in names}
+def listed(table: Table, source: sources.Source, digests: Path | None) -> tuple[sources.InputFile, ...]:
+    """The files of a source now; of one that a table was loaded from and that may lose files, there may be none.
+
+    Raises: InputError.
+    """
+    try:
+        return tuple(sources.files(source, cache=digests))
+    except NoInput:
+        if table.load == "append" and source.on_change != "error":
+            return ()
+        raise
 
 
-@functools.cache
-def _code() -> str:
-    """Digest of the modules that decide what rows become. One for all tables: coarse, but never stale."""
-    package = Path(__file__).parent
-    modules = [path for path in package.glob("*.py") if path.stem not in NOT_ROWS]
-    modules += [*package.glob("sources/*.py"), package / "warehouse" / "file.py"]
-    digest = hashlib.sha256()
-    for module in sorted(modules):
-        digest.update(module.read_bytes())
-    return digest.hexdigest()[:32]
+def with_load(
+    plan: TablePlan, used: Mapping[str, sources.Source], files: Mapping[str, tuple[sources.InputFile, ...]]
+) -> TablePlan:
+    """The plan of a table that is loaded file by file, for the manifest that it has now."""
+    load = loads.decide(plan.name, plan.spec, plan.uri, used, files)
+    parts = load.parts
+    return replace(
+        plan,
+        inputs=tuple(Input(name, "source", load.new.get(name, ()), source) for name, source in used.items()),
+        parts=parts,
+        fingerprint=fingerprint.digest(parts),
+        current=load.nothing_to_do,
+        why=() if load.nothing_to_do else load.why,
+        load=load,
+    )
 
 
-def _why(parts: Mapping[str, Any], before: Mapping[str, Any] | None, rebuilt: set[str]) -> tuple[str, ...]:
-    if before is None:
-        return ("it is not there yet",)
-    reasons = []
-    for name, value in parts.items():
-        old = before.get(name)
-        if old == value:
-            continue
-        match name.split(" ", 1):
-            case ["code"]:
-                reasons.append("the code of dlflow changed")
-            case ["settings"]:
-                reasons.append("its steps or settings in the pipeline file changed")
-            case ["pyarrow"]:
-                reasons.append(f"pyarrow {old} became {value}")
-            case ["source", other] if isinstance(old, dict):
-                reasons.extend(_changed_files(other, old, value))
-            case ["table", other]:
-                reasons.append(f"table {other} {'is built again' if other in rebuilt else 'has new content'}")
-            case _:
-                reasons.append(f"{name} changed")
-    return tuple(reasons) or ("its content was replaced by another build",)
-
-
-def _changed_files(source: str, old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
-    kinds = {
-        "new": sorted(new.keys() - old.keys()),
-        "gone": sorted(old.keys() - new.keys()),
-        "changed": sorted(name for name in new.keys() & old.keys() if new[name] != old[name]),
+def _with_state(
+    plan: TablePlan,
+    pipeline: Pipeline,
+    tables: Mapping[str, TablePlan],
+    files: Mapping[str, tuple[sources.InputFile, ...]],
+    state: Callable[[str, str], tuple[bool, Mapping[str, Any] | None]],
+) -> TablePlan:
+    """The plan of a table that is built as a whole."""
+    table, inputs = plan.spec, []
+    parts: dict[str, Any] = {
+        "code": fingerprint.code(),
+        "settings": fingerprint.digest(fingerprint.plain(table)),
+        "pyarrow": pa.__version__.partition(".")[0],
     }
-    return [
-        f"source {source}: {kind}: {', '.join(names[:3])}{' ...' if len(names) > 3 else ''}"
-        for kind, names in kinds.items()
-        if names
-    ]
+    for other in table.inputs:
+        if table.source is not None:
+            source = pipeline.sources[other]
+            declared = {**fingerprint.plain(source), "path": "", "on_change": ""}
+            parts[f"declaration of {other}"] = fingerprint.digest(declared)
+            parts[f"source {other}"] = fingerprint.files_below(files[other])
+            inputs.append(Input(other, "source", files[other], source))
+    for other in table.tables:
+        parts[f"table {other}"] = tables[other].fingerprint
+        if table.source is None and other in table.inputs:
+            inputs.append(Input(other, "table"))
+    found = fingerprint.digest(parts)
+    current, before = state(plan.uri, found)
+    rebuilt = {other for other in table.tables if not tables[other].current}
+    why = () if current else fingerprint.why(parts, before, rebuilt)
+    return replace(plan, inputs=tuple(inputs), parts=parts, fingerprint=found, current=current, why=why)
 
 
-def _plain(value: Any) -> Any:
-    """Settings as JSON-able values, with the kind of every step."""
-    if isinstance(value, Table):
-        return {
-            **{key: item for key, item in asdict(value).items() if key not in {"steps", "checks"}},
-            "steps": [[type(step).__name__, _plain(step)] for step in value.steps],
-            "checks": [_plain(one) for one in value.checks],
-        }
-    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:32]
-
-
-def _described(one: Input) -> str:
+def _described(one: Input, load: loads.Load | None) -> str:
     if one.kind == "table":
         return f"table {one.name}"
+    if load is not None and not load.whole:
+        there = sum(kept.source == one.name for kept in load.keep)
+        return f"source {one.name} ({there:,} loaded, {len(one.files):,} to load)"
     size = sum(file.size for file in one.files)
     return f"source {one.name} ({len(one.files)} {'file' if len(one.files) == 1 else 'files'}, {size / 1e6:,.1f} MB)"
-
-
-def _relative(files: tuple[sources.InputFile, ...]) -> dict[str, str]:
-    """Digests by path below the common folder: moving the whole input elsewhere changes nothing."""
-    root = os.path.commonpath([Path(file.path).parent for file in files]) if files else ""
-    return {os.path.relpath(file.path, root): file.sha256 for file in files}
 
 
 def _passes(table: TablePlan) -> list[str]:

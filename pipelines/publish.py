@@ -5,7 +5,7 @@ their lineage, ledger and check results in one log entry, then the tables that a
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,9 @@ from pipelines.storage import FileRef
 from pipelines.task import COUNTS
 from pipelines.warehouse.partition import decode
 
-__all__ = ["Built", "Made", "already", "batch_key", "file_refs", "publish", "totals"]
+__all__ = ["Built", "Made", "already", "batch_key", "file_refs", "kept_refs", "publish", "totals"]
+
+UNLOAD = "unload"  # the ledger's entry for rows that are taken out
 
 Steps = Sequence[Mapping[str, Any]]
 
@@ -35,6 +37,10 @@ class Made:
     fitted: Mapping[str, Any]
     read: Sequence[Mapping[str, Any]]  # input files
     surplus: Mapping[tuple[str, ...], int]  # rows beyond the first of each key that is declared unique
+    origins: Sequence[int] = ()  # of a load: the number of the source file of each file
+    set_aside: Mapping[int, int] = field(
+        default_factory=dict
+    )  # of a load: rejects by number of the source file
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,7 @@ class Built:
 
 def batch_key(plan: TablePlan) -> str:
     """The transaction id of a build: the same for every attempt at the same content."""
-    return f"table:{plan.name}:{plan.fingerprint}"
+    return f"table:{plan.name}:{plan.work}"
 
 
 def already(plan: TablePlan) -> Built:
@@ -64,6 +70,7 @@ def already(plan: TablePlan) -> Built:
     steps = [
         {"name": entry["step"], "notes": {}, **{name: entry[name] for name in COUNTS}}
         for entry in said.get("ledger", [])
+        if entry["step"] != UNLOAD
     ]
     return Built(
         snapshot.version,
@@ -89,9 +96,13 @@ def publish(plan: TablePlan, made: Made, *, run: str) -> Built:
     ]
     ledger.balance(entries)
     notes = {key: value for step in made.steps for key, value in step["notes"].items()}
-    checks = quality.verdicts(plan.spec.checks, notes, rows=counts["rows_out"], surplus=made.surplus)
+    there = sum(file.rows for file in _kept(plan))
+    checks = quality.verdicts(
+        plan.spec.checks, notes, rows=counts["rows_out"], surplus=made.surplus, there=there
+    )
     quality.refuse_failed(plan.name, checks)
     inputs = _inputs(made.read)
+    unloaded = () if plan.load is None else plan.load.remove
     lineage = warehouse.Lineage(
         run=run,
         fingerprint=plan.fingerprint,
@@ -99,26 +110,12 @@ def publish(plan: TablePlan, made: Made, *, run: str) -> Built:
         sources=inputs,
         code=version("dlflow"),
         why=plan.why,
-        ledger=[entry.record() for entry in entries],
+        ledger=[entry.record() for entry in [*entries, *_unloaded(plan.name, unloaded)]],
         checks=checks,
         counts=counts,
         fitted=made.fitted,
     )
-    key = batch_key(plan)
-    warehouse.commit_rejects(plan.uri, made.rejects, key=key, lineage=lineage)
-    committed = warehouse.replace(
-        plan.uri,
-        made.files,
-        key=key,
-        schema=made.schema,
-        partition_by=plan.spec.partition_by,
-        lineage=lineage,
-        transactions=warehouse.source_transactions(
-            (one["path"], one["sha256"]) for one in made.read if "sha256" in one
-        ),
-        rows_out=counts["rows_out"],
-        schema_change=True,  # the pipeline file is what the table should be
-    )
+    committed = _commit_load(plan, made, lineage) if plan.load else _commit_whole(plan, made, lineage)
     warehouse.tidy(plan.uri, lineage=lineage)
     ledger.record(str(Path(plan.uri).parent), plan.name, run=run)
     return Built(
@@ -130,6 +127,127 @@ def publish(plan: TablePlan, made: Made, *, run: str) -> Built:
         checks,
         inputs,
     )
+
+
+def _commit_whole(plan: TablePlan, made: Made, lineage: warehouse.Lineage) -> warehouse.Committed:
+    key = batch_key(plan)
+    warehouse.commit_rejects(plan.uri, made.rejects, key=key, lineage=lineage)
+    return warehouse.replace(
+        plan.uri,
+        made.files,
+        key=key,
+        schema=made.schema,
+        partition_by=plan.spec.partition_by,
+        lineage=lineage,
+        transactions=_source_ids(made),
+        rows_out=lineage.counts["rows_out"],
+        schema_change=True,  # the pipeline file is what the table should be
+    )
+
+
+def _commit_load(plan: TablePlan, made: Made, lineage: warehouse.Lineage) -> warehouse.Committed:
+    load, key = plan.load, batch_key(plan)
+    if load is None:
+        raise AssertionError(plan.name)
+    batches: dict[str, dict[str, str | None]] = {}  # whose rejects are taken over, without those of `remove`
+    for one in load.remove:
+        batches.setdefault(one.batch, {})[one.noted] = None
+    keep = []
+    for one in load.keep:
+        if one.batch in batches:
+            batches[one.batch][one.noted] = one.path
+            one = replace(one, batch=key, noted=one.path)  # noqa: PLW2901
+        keep.append(one)
+    carried = warehouse.carry_rejects(plan.uri, batches, key=key) if batches else []
+    warehouse.commit_rejects(plan.uri, [*made.rejects, *carried], key=key, lineage=lineage)
+    added = _loaded_files(plan, made, key)
+    manifest = warehouse.Manifest(
+        number=1 + (load.before.number if load.before else 0),
+        settings=load.settings,
+        replays=load.before.replays if load.before and not load.whole else 0,
+        files=(*keep, *added),
+    )
+    committed = warehouse.load(
+        plan.uri,
+        made.files,
+        manifest,
+        key=key,
+        base=load.base,
+        whole=load.whole,
+        schema=made.schema,
+        partition_by=plan.spec.partition_by,
+        lineage=lineage,
+        remove=[path for one in load.remove for path in one.files],
+        release=[*batches, *_ids_of(load.remove)],
+        transactions=_source_ids(made),
+        rows_out=lineage.counts["rows_out"],
+    )
+    warehouse.prune_manifests(plan.uri)
+    return committed
+
+
+def _loaded_files(plan: TablePlan, made: Made, key: str) -> list[warehouse.LoadedFile]:
+    """Entries of the manifest for the files that this load has read, in their order."""
+    by_number: dict[int, list[warehouse.Receipt]] = {}
+    for origin, receipt in zip(made.origins, made.files, strict=True):
+        by_number.setdefault(origin, []).append(receipt)
+    numbered = enumerate((one.name, file) for one in plan.inputs for file in one.files)
+    return [
+        warehouse.LoadedFile(
+            source=name,
+            path=file.path,
+            noted=file.path,
+            sha256=file.sha256,
+            size=file.size,
+            mtime_ns=file.mtime_ns,
+            batch=key,
+            rows=made.read[number]["rows"],
+            kept=sum(receipt["rows"] for receipt in by_number.get(number, [])),
+            quarantined=made.set_aside.get(number, 0),
+            files=tuple(receipt["path"] for receipt in by_number.get(number, [])),
+        )
+        for number, (name, file) in numbered
+    ]
+
+
+def _unloaded(table: str, files: Sequence[warehouse.LoadedFile]) -> list[ledger.Entry]:
+    """What leaves the books with source files whose rows are taken out: the same, with a minus."""
+    if not files:
+        return []
+    rows, kept = sum(one.rows for one in files), sum(one.kept for one in files)
+    quarantined = sum(one.quarantined for one in files)
+    entry = ledger.Entry(
+        table=table,
+        step=UNLOAD,
+        rows_in=-rows,
+        rows_out=-kept,
+        quarantined=-quarantined,
+        filtered=-(rows - kept - quarantined),
+    )
+    return [entry]
+
+
+def _source_ids(made: Made) -> list[str]:
+    return warehouse.source_transactions((one["path"], one["sha256"]) for one in made.read if "sha256" in one)
+
+
+def _ids_of(files: Sequence[warehouse.LoadedFile]) -> list[str]:
+    return warehouse.source_transactions(
+        (path, one.sha256) for one in files for path in {one.path, one.noted}
+    )
+
+
+def kept_refs(plan: TablePlan) -> list[FileRef]:
+    """The files of the table that stay beside those of a load, as workers read them."""
+    files = _kept(plan)
+    return [FileRef(replace(file, stats={}), warehouse.row_groups(file)) for file in files]
+
+
+def _kept(plan: TablePlan) -> tuple[warehouse.LiveFile, ...]:
+    if plan.load is None or plan.load.whole:
+        return ()
+    gone = {path for one in plan.load.remove for path in one.files}
+    return tuple(file for file in warehouse.Snapshot.open(plan.uri).files() if file.path not in gone)
 
 
 def totals(steps: Steps) -> dict[str, int]:

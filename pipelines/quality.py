@@ -8,6 +8,7 @@ severity = "block" (nothing is committed), "warn" (it is only said), or "quarant
 missing value breaks only not_null. Rows are counted where they are; only counts come to the driver.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -187,9 +188,14 @@ def surplus(table: pa.Table, keys: tuple[str, ...]) -> int:
 
 
 def verdicts(
-    checks: Sequence[Check], notes: Mapping[str, int], *, rows: int, surplus: Mapping[tuple[str, ...], int]
+    checks: Sequence[Check],
+    notes: Mapping[str, int],
+    *,
+    rows: int,
+    surplus: Mapping[tuple[str, ...], int],
+    there: int = 0,
 ) -> list[dict[str, Any]]:
-    """What was found of every check; `notes` are those of all parts added, `rows` those to be committed.
+    """What was found of every check; `notes` are those of all parts added, `rows` those to be committed, beside those that are `there`.
 
     Raises: PipelineError if a check was not run on all rows: silence is no proof.
     """
@@ -198,8 +204,10 @@ def verdicts(
     for check in checks:
         for name, column in check.measures:
             if check.check == "row_count":
-                passed = (check.min is None or rows >= check.min) and (check.max is None or rows <= check.max)  # type: ignore[operator]
-                text = f"{rows:,} rows"
+                total = there + rows
+                least, most = check.min or 0, math.inf if check.max is None else check.max
+                passed = least <= total <= most  # type: ignore[operator]
+                text = f"{total:,} rows"
             elif (check.check == "unique" and check.targets not in surplus) or (
                 check.check != "unique" and seen < rows
             ):
@@ -209,7 +217,7 @@ def verdicts(
             else:
                 count = surplus[check.targets] if check.check == "unique" else notes.get(name, 0)
                 passed = count == 0
-                of = rows if check.check == "unique" else seen
+                of = there + rows if check.check == "unique" else seen
                 text = f"{count:,} of {of:,} rows {_WORDS[check.check]}"
             found.append(
                 {

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pipelines import (
     clean,
@@ -59,6 +59,7 @@ class Table:
     steps: tuple[Any, ...] = ()  # Step: checked one by one, by its own class
     checks: tuple[Any, ...] = ()  # quality.Check
     partition_by: tuple[str, ...] = ()
+    load: Literal["replace", "append"] = "replace"  # append: files that are not in the table yet
     reject_limit: float | None = None  # below 1: share of the rows read; from 1: rows
 
     @property
@@ -225,6 +226,11 @@ def _tables(document: Document, sources: Mapping[str, Source]) -> dict[str, Tabl
                 path, f'{dotted(path)}: needs either source = "..." or table = "...", and not both'
             )
             continue
+        if table.load == "append" and table.source is None:
+            document.problem(
+                (*path, "load"), f'{dotted(path)}: load = "append" is for a table that reads a source'
+            )
+            continue
         known: Sequence[str] = names if table.source is None else list(document.values["sources"])
         for other in table.inputs:
             if other not in known:
@@ -247,10 +253,22 @@ def _tables(document: Document, sources: Mapping[str, Source]) -> dict[str, Tabl
             steps=kept,
             checks=tuple(check for check in checks if check is not None),
             partition_by=table.partition_by,
+            load=table.load,
             reject_limit=table.reject_limit,
         )
-    del sources
+    _check_policies(document, sources, tables)
     return tables
+
+
+def _check_policies(document: Document, sources: Mapping[str, Source], tables: Mapping[str, Table]) -> None:
+    """Note settings of sources that only a table which is loaded file by file would read."""
+    read = {name for table in tables.values() if table.load == "append" for name in table.inputs}
+    for name, source in sources.items():
+        if source.on_change != "error" and name not in read:
+            place = ("sources", name, "on_change")
+            document.problem(
+                place, f'{dotted(place)} has no effect: no table with load = "append" reads {name!r}'
+            )
 
 
 def _step(document: Document, path: tuple[str | int, ...], value: Any) -> Any:

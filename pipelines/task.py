@@ -57,6 +57,7 @@ class WriteTo:
 
     columns: tuple[pa.Field, ...]
     partition_by: tuple[str, ...]
+    by_source: bool = False  # a file holds rows of one source file, so that they can be taken out again
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,8 @@ def run(task: Task) -> tuple[Receipt, Any]:
         "steps": steps,
         "read": seen,
         "files": [],
+        "origins": [],  # of the files, the source file of each
+        "set_aside": {},  # rows, by source file
         "kept": None,
         "rejects": [],
         "rows": table.num_rows,
@@ -113,8 +116,12 @@ def run(task: Task) -> tuple[Receipt, Any]:
             state = sketch.sketch(table.select(list(columns)), None)
         case ExchangeTo(by, buckets):
             made["kept"] = _keep(task, _buckets(table, by, buckets))
-        case WriteTo(columns, partition_by):
-            made["files"] = _write(task, table, pa.schema(columns), partition_by)
+        case WriteTo(columns, partition_by, by_source):
+            for origin, rows_of in _by_source(table) if by_source else [(-1, table)]:
+                files = _write(task, rows_of, pa.schema(columns), partition_by)
+                made["files"] += files
+                made["origins"] += [origin] * len(files)
+            made["set_aside"] = _numbers([one[SOURCE] for _, one in rejected])
     made["rejects"] = _write_rejects(task, rejected)
     failpoint("part.after_write")
     made["seconds"] = round(time.perf_counter() - started, 4)
@@ -148,10 +155,23 @@ def run_maps(
 def _rows_by_input(rows: Rows) -> dict[str, int]:
     """Rows of each input file (by number, as JSON has it), good and bad."""
     tables = [rows.kept] if rows.rejected is None else [rows.kept, rows.rejected]
+    return _numbers([table[SOURCE] for table in tables])
+
+
+def _numbers(columns: Sequence[pa.ChunkedArray]) -> dict[str, int]:
+    """How often each number is there."""
     counts = pc.value_counts(
-        pa.chunked_array([chunk for table in tables for chunk in table[SOURCE].chunks], pa.int32())
+        pa.chunked_array([one for column in columns for one in column.chunks], pa.int32())
     )
     return {str(one["values"]): one["counts"] for one in counts.to_pylist()}
+
+
+def _by_source(table: pa.Table) -> list[tuple[int, pa.Table]]:
+    """The rows of each source file."""
+    numbers = sorted(pc.unique(table[SOURCE]).to_pylist())
+    if len(numbers) == 1:
+        return [(numbers[0], table)]
+    return [(number, table.filter(pc.equal(table[SOURCE], number))) for number in numbers]
 
 
 def _counted(name: str, rows_in: int, rows: Rows) -> dict[str, Any]:

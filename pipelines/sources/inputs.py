@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.errors import InputError, SourceChanged
+from pipelines.errors import InputError, NoInput, SourceChanged
 from pipelines.sources.source import Source
 
 __all__ = ["InputFile", "Part", "at_rest", "files", "whole"]
@@ -161,7 +161,7 @@ def _paths(source: Source) -> list[Path]:
         ]
         wanted = "a file of this name"
     if not found:
-        raise InputError(f"{source.path}: no input; expected {wanted}; {_there(path)}")
+        raise NoInput(f"{source.path}: no input; expected {wanted}; {_there(path)}")
     for one in found:
         if not stat.S_ISREG(one.stat().st_mode):
             raise InputError(f"{one}: is no regular file; expected a file that can be read twice")

@@ -11,10 +11,11 @@ from pipelines.names import did_you_mean
 from pipelines.schema import Field, Schema
 from pipelines.stage import ORIGIN
 
-__all__ = ["Extra", "Kind", "Source"]
+__all__ = ["Extra", "Kind", "OnChange", "Source"]
 
 Kind = Literal["csv", "jsonl", "sqlite"]
 Extra = Literal["error", "ignore"]
+OnChange = Literal["error", "ignore", "reload"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,9 @@ class Source:
     )
     ignore: tuple[str, ...] = ()  # names in the file that are not read
     extra: Extra = "error"  # what other names that are not declared are
+    on_change: OnChange = (
+        "error"  # what a loaded file is that changed or is gone; of tables with load = "append"
+    )
     part_bytes: int = (
         16 << 20
     )  # 8-16 MiB of text keep a task above its overhead and below a core's cache misses

@@ -19,6 +19,7 @@ deltalake is imported inside the functions that need it: a worker never pays for
     ranges       rows sorted by a key over all workers
     merge        rows changed by key: upsert, deletion (by key, by condition), compaction, restoration
     prune        the files that a condition needs
+    loads        which source files a table's rows are from
     quarantine   the rejected rows beside a table
     catalog      tables and their history
     sql          read-only SQL over all tables
@@ -31,12 +32,13 @@ from pipelines.warehouse.compaction import compact
 from pipelines.warehouse.deletion import delete, delete_keys
 from pipelines.warehouse.file import LiveFile, Receipt, read_file, row_groups, write_file
 from pipelines.warehouse.lineage import Lineage, source_transactions
+from pipelines.warehouse.loads import LoadedFile, Manifest, load, loaded, prune_manifests
 from pipelines.warehouse.lock import lock
 from pipelines.warehouse.merge import Changed
 from pipelines.warehouse.names import quarantine_uri, table_uri
 from pipelines.warehouse.operation import append, create, replace, replace_partitions
 from pipelines.warehouse.preflight import preflight
-from pipelines.warehouse.quarantine import commit_rejects, read_quarantine, tidy, write_rejects
+from pipelines.warehouse.quarantine import carry_rejects, commit_rejects, read_quarantine, tidy, write_rejects
 from pipelines.warehouse.restoration import restore
 from pipelines.warehouse.snapshot import Snapshot
 from pipelines.warehouse.split import write_rows
@@ -49,9 +51,12 @@ __all__ = [
     "Committed",
     "Lineage",
     "LiveFile",
+    "LoadedFile",
+    "Manifest",
     "Receipt",
     "Snapshot",
     "append",
+    "carry_rejects",
     "commit",
     "commit_rejects",
     "compact",
@@ -60,8 +65,11 @@ __all__ = [
     "delete",
     "delete_keys",
     "history",
+    "load",
+    "loaded",
     "lock",
     "preflight",
+    "prune_manifests",
     "quarantine_uri",
     "read_file",
     "read_quarantine",

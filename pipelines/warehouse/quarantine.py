@@ -27,9 +27,18 @@ from pipelines.warehouse.commit import Change, Committed, commit
 from pipelines.warehouse.file import LiveFile, Receipt, read_file, write_file
 from pipelines.warehouse.lineage import Lineage
 from pipelines.warehouse.names import quarantine_uri
-from pipelines.warehouse.snapshot import Snapshot
+from pipelines.warehouse.snapshot import RELEASED, Snapshot
 
-__all__ = ["BATCH", "SCHEMA", "commit_rejects", "live_rejects", "read_quarantine", "tidy", "write_rejects"]
+__all__ = [
+    "BATCH",
+    "SCHEMA",
+    "carry_rejects",
+    "commit_rejects",
+    "live_rejects",
+    "read_quarantine",
+    "tidy",
+    "write_rejects",
+]
 
 BATCH = "batch"
 SCHEMA = pa.schema(
@@ -99,6 +108,30 @@ def commit_rejects(uri: str, receipts: Sequence[Receipt], *, key: str, lineage: 
     return committed
 
 
+def carry_rejects(uri: str, batches: Mapping[str, Mapping[str, str | None]], *, key: str) -> list[Receipt]:
+    """Write the rejects of other batches again as part of batch `key`, which takes their place in its commit.
+
+    `batches`: by batch, the sources whose rejects are no longer meant (None), or have another path now.
+    """
+    place = quarantine_uri(uri)
+    if not log.exists(place):
+        return []
+    snapshot = Snapshot.open(place)
+    rows = [SCHEMA.empty_table()]
+    for batch, sources in batches.items():
+        for file in snapshot.files({BATCH: batch}):
+            table = read_file(file, SCHEMA)
+            gone = [source for source, path in sources.items() if path is None]
+            table = table.filter(pc.invert(pc.is_in(table["source"], value_set=pa.array(gone, pa.string()))))
+            names = [sources.get(name) or name for name in table["source"].to_pylist()]
+            rows.append(_with(table, "source", pa.array(names, pa.string())))
+    found = pa.concat_tables(rows)
+    if not found.num_rows:
+        return []
+    found = _with(found, BATCH, pa.repeat(pa.scalar(key), found.num_rows))
+    return [write_file(place, found, partition={BATCH: key}, schema=SCHEMA)]
+
+
 def read_quarantine(uri: str, version: int | None = None, columns: Sequence[str] | None = None) -> pa.Table:
     """The rejects that belong to the table's content at a version (newest by default)."""
     wanted = SCHEMA.names if columns is None else list(columns)
@@ -160,10 +193,14 @@ def _dead(uri: str, quarantine: Snapshot) -> list[LiveFile]:
     for file in quarantine.files():
         key = file.partition[BATCH]
         committed = table.transaction(key)
-        waiting = committed is None or committed < (quarantine.transaction(_meant(key)) or 0)
+        waiting = committed is None or RELEASED < committed < (quarantine.transaction(_meant(key)) or 0)
         if not table.holds(key) and (not waiting or file.modified_ms < oldest_ms):
             dead.append(file)
     return dead
+
+
+def _with(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
+    return table.set_column(SCHEMA.get_field_index(name), SCHEMA.field(name), values)
 
 
 def _flat(column: pa.ChunkedArray) -> pa.Array:

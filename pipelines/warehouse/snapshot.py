@@ -9,7 +9,8 @@ Beside the files it knows the transaction ids of the log. Ours have the version 
     dlflow:replaced       the newest commit that threw all earlier content away
     dlflow:born           a random number, given at creation: tells a table from its successor of the same name
 
-so "in the table now" is: the id is there, and its number is not below that of `dlflow:replaced`.
+so "in the table now" is: the id is there, and its number is not below that of `dlflow:replaced`. What was taken out
+alone has RELEASED as its number. Two ids belong to `loads`, which tells how.
 """
 
 import os
@@ -33,9 +34,19 @@ from pipelines.warehouse.file import LiveFile, read_file
 if TYPE_CHECKING:
     from deltalake import DeltaTable
 
-__all__ = ["BORN", "LAST", "REPLACED", "Snapshot", "build_id", "rows_changed_since", "source_id"]
+__all__ = [
+    "BORN",
+    "LAST",
+    "RELEASED",
+    "REPLACED",
+    "Snapshot",
+    "build_id",
+    "rows_changed_since",
+    "source_id",
+]
 
 BORN, LAST, REPLACED = "dlflow:born", "dlflow:last", "dlflow:replaced"
+RELEASED = -1
 
 
 def build_id(fingerprint: str) -> str:

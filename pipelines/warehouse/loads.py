@@ -1,0 +1,182 @@
+"""Which source files a table's rows are from: the manifest of a table that is loaded file by file.
+
+A manifest is a JSON file that nobody changes, named by its digest. The commit that brings the rows names it, in the
+transaction id `dlflow:loads`, whose number is the beginning of the digest: rows and bookkeeping are one log entry. Every
+version has its own manifest, so what is loaded can be asked of any version, and a crash leaves at most a file that no
+commit names.
+
+    root/_dlflow/loads/<table>-<number in hex>.json
+
+A file or a batch that leaves the table gets RELEASED as the number of its transaction id: `Snapshot.holds` is then false.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from pipelines.errors import CommitConflict, PartFailed
+from pipelines.failpoints import failpoint
+from pipelines.warehouse import log
+from pipelines.warehouse.commit import Change, Committed, commit
+from pipelines.warehouse.disk import write_new
+from pipelines.warehouse.file import Receipt
+from pipelines.warehouse.lineage import Lineage
+from pipelines.warehouse.names import SYSTEM
+from pipelines.warehouse.snapshot import RELEASED, REPLACED, Snapshot
+
+__all__ = ["LoadedFile", "Manifest", "load", "loaded", "prune_manifests"]
+
+LOADS, LOADED = "dlflow:loads", "dlflow:loaded"
+_KEPT_S = 90 * 24 * 3600.0  # as long as a version can be restored
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedFile:
+    """A source file whose rows are in the table."""
+
+    source: str  # its name in the pipeline file
+    path: str
+    noted: str  # the path that its quarantine records have
+    sha256: str
+    size: int
+    mtime_ns: int
+    batch: str  # that its rejects are in
+    rows: int  # read
+    kept: int  # in the table
+    quarantined: int
+    files: tuple[str, ...]  # of the table, relative to it; they hold rows of this source file alone
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What a version of a table was loaded from."""
+
+    number: int  # of the load
+    settings: Mapping[str, str]  # digests of what the rows were made by
+    replays: int = 0  # how often rows came back from the quarantine
+    files: tuple[LoadedFile, ...] = ()
+    cursors: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by source
+
+
+def loaded(uri: str) -> tuple[int | None, Manifest | None]:
+    """The manifest of the newest version and its number; (None, None) if the content was not loaded file by file.
+
+    Raises: PartFailed if the manifest is gone.
+    """
+    return _of(Snapshot.open(uri)) if log.exists(uri) else (None, None)
+
+
+def load(
+    uri: str,
+    receipts: Sequence[Receipt],
+    manifest: Manifest,
+    *,
+    key: str,
+    base: int | None,
+    whole: bool,
+    schema: pa.Schema,
+    partition_by: Sequence[str] = (),
+    lineage: Lineage,
+    remove: Collection[str] = (),
+    release: Iterable[str] = (),
+    transactions: Iterable[str] = (),
+    rows_out: int | None = None,
+    operation: str = "load",
+) -> Committed:
+    """Add files to the table, take others out (`remove`, or all: `whole`), and name the manifest, in one log entry.
+
+    `base` is the number of the manifest that this load was planned on.
+
+    Raises: CommitConflict if another load came between; as `commit`.
+    """
+    number = _write(uri, manifest)
+    failpoint("load.after_manifest")
+    gone = set(remove)
+    ids: dict[str, int | None] = dict.fromkeys(release, RELEASED)
+    ids |= {LOADS: number, LOADED: None, **dict.fromkeys(transactions)}
+
+    def plan(snapshot: Snapshot | None) -> Change:
+        if snapshot is not None and _number(snapshot) != base:
+            raise CommitConflict(f"{uri}: another run has loaded into this table meanwhile; run again")
+        live = () if snapshot is None else snapshot.files()
+        return Change(
+            operation=operation,
+            add=receipts,
+            remove=[file for file in live if whole or file.path in gone],
+            schema=schema,
+            partition_by=partition_by,
+            rows_out=rows_out,
+            transactions=ids,
+        )
+
+    return commit(uri, key=key, plan=plan, lineage=lineage, whole=whole, once=False)
+
+
+def prune_manifests(uri: str) -> int:
+    """Remove manifests that are older than 90 days and not that of the newest version; how many."""
+    current = _number(Snapshot.open(uri))
+    oldest = time.time() - _KEPT_S
+    name = Path(uri).name
+    gone = [
+        path
+        for path in _folder(uri).glob(f"{name}-*.json")
+        if path != _path(uri, current or 0) and path.stat().st_mtime < oldest
+    ]
+    for path in gone:
+        path.unlink(missing_ok=True)
+    return len(gone)
+
+
+def _number(snapshot: Snapshot) -> int | None:
+    named = snapshot.transaction(LOADED)
+    if named is None or named < (snapshot.transaction(REPLACED) or 0):
+        return None
+    return snapshot.transaction(LOADS)
+
+
+def _of(snapshot: Snapshot) -> tuple[int | None, Manifest | None]:
+    number = _number(snapshot)
+    if number is None:
+        return None, None
+    path = _path(snapshot.uri, number)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise PartFailed(
+            f"{path}: the list of what was loaded into the table cannot be read ({error}); restore it from a copy, or "
+            f"remove the folder {snapshot.uri} to load everything again"
+        ) from error
+    if _named(content) != number:
+        raise PartFailed(f"{path}: the list of what was loaded is damaged; restore it from a copy")
+    said = json.loads(content)
+    files = tuple(LoadedFile(**{**one, "files": tuple(one["files"])}) for one in said.pop("files"))
+    return number, Manifest(**said, files=files)
+
+
+def _write(uri: str, manifest: Manifest) -> int:
+    content = json.dumps(asdict(manifest), ensure_ascii=False).encode()
+    number = _named(content)
+    path = _path(uri, number)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not (path.exists() and path.read_bytes() == content):
+        path.unlink(missing_ok=True)  # half of it, left by a crash
+        write_new(str(path), memoryview(content))
+    return number
+
+
+def _named(content: bytes) -> int:
+    return int.from_bytes(hashlib.sha256(content).digest()[:8]) >> 2  # 62 bits: a positive number of the log
+
+
+def _path(uri: str, number: int) -> Path:
+    return _folder(uri) / f"{Path(uri).name}-{number:016x}.json"
+
+
+def _folder(uri: str) -> Path:
+    return Path(uri).parent / SYSTEM / "loads"
