@@ -18,7 +18,7 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 import click  # noqa: E402 - see above
 
 from flows.commands.run import check, demo, new, plan, run  # noqa: E402
-from flows.commands.tables import history, sql, tables  # noqa: E402
+from flows.commands.tables import checks, history, sql, tables  # noqa: E402
 from flows.failures import show_warning  # noqa: E402
 from flows.options import Terminated  # noqa: E402
 
@@ -47,7 +47,17 @@ def cli() -> None:
     """
 
 
-for _command in (demo, new, check, plan, run, tables, history, sql):  # in the order in which people need them
+for _command in (
+    demo,
+    new,
+    check,
+    plan,
+    run,
+    tables,
+    history,
+    checks,
+    sql,
+):  # in the order in which people need them
     cli.add_command(_command)
 
 

@@ -10,7 +10,9 @@ from flows.session import Options, open_session, plan_of
 from flows.terminal import Terminal, summary
 from flows.training import current_model
 from pipelines import ledger
+from pipelines.inspection import last_checks
 from pipelines.plan import Plan
+from pipelines.verdicts import aged, refuse_failed
 
 __all__ = ["plan_text", "run_file", "run_project", "up_to_date"]
 
@@ -24,6 +26,7 @@ def run_file(
     plan = plan_of(project)
     terminal = Terminal()
     if up_to_date(project, plan) and not options.prove:
+        _tell_age(plan, terminal)
         names = ", ".join([*plan.tables, *project.models])
         terminal.say(f"dlflow {project.pipeline.name}: nothing to do, all up to date: {names}")
         return None
@@ -31,6 +34,23 @@ def run_file(
         if chosen.why:
             terminal.say(f"driver: {chosen.why}")
         return run_project(project, plan, options, terminal, chosen)
+
+
+def _tell_age(plan: Plan, terminal: Terminal) -> None:
+    """What was fresh when it was built may have become old: that no new data came is what the check is for.
+
+    Raises: CheckFailed.
+    """
+    for table in plan.tables.values():
+        if not any(check.check == "freshness" for check in table.spec.checks):
+            continue
+        found = aged(last_checks(table.uri))
+        refuse_failed(table.name, found)
+        for one in found:
+            if "newest" in one and not one["passed"]:
+                terminal.say(
+                    f"warning: table {table.name}: {one['name']}: {one['found']}, expected {one['expected']}"
+                )
 
 
 def run_project(

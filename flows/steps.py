@@ -16,6 +16,7 @@ from flows import report, training
 from flows.session import Session
 from pipelines import build, inspection, publish
 from pipelines.task import COUNTS
+from pipelines.verdicts import aged, refuse_failed
 
 __all__ = ["RunStep", "finish", "steps_of"]
 
@@ -42,6 +43,8 @@ def _table(name: str, session: Session) -> dict[str, Any]:
     if plan.current:
         made = _remembered(session, name)
         if made is not None:
+            made["checks"] = aged(made["checks"])
+            refuse_failed(name, made["checks"])
             session.record.setdefault("tables", []).append({**made, "status": "unchanged", "why": []})
             return made
     session.terminal.step_started(name)

@@ -14,7 +14,10 @@ import click
 from flows.figures import size
 from pipelines import warehouse
 
-__all__ = ["print_history", "print_query", "print_tables"]
+__all__ = ["print_checks", "print_history", "print_query", "print_tables"]
+
+
+_CHECK = ("passed", "severity", "name", "found", "expected")
 
 
 def print_tables(root: Path, *, as_json: bool) -> None:
@@ -39,6 +42,25 @@ def print_history(root: Path, table: str, *, as_json: bool) -> None:
         _print_json(found)
     else:
         _print_rows(list(found[0]), [list(version.values()) for version in found])
+
+
+def print_checks(root: Path, table: str | None, *, every: bool, as_json: bool) -> None:
+    """What was found of the checks of one table or of all: of the newest version, or of every one."""
+    names = [one.name for one in warehouse.tables(str(root))] if table is None else [table]
+    found = []
+    for name in names:
+        events = warehouse.history(str(warehouse.Snapshot.open(str(root / name)).uri))
+        checked = [event for event in events if event.record.get("checks")]
+        for event in checked if every else checked[:1]:
+            head = {"table": name, "version": event.version, "time": event.time}
+            found += [{**head, **{key: one.get(key) for key in _CHECK}} for one in event.record["checks"]]
+    if as_json:
+        _print_json(found)
+    elif not found:
+        where = f"table {table!r}" if table else str(root)
+        click.echo(f"{where}: no checks yet; write checks = [...] in the pipeline file", err=True)
+    else:
+        _print_rows(list(found[0]), [list(one.values()) for one in found])
 
 
 def print_query(root: Path, query: str, *, form: str, limit: int) -> None:

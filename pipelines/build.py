@@ -18,7 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipelines import publish, quality, task, warehouse
+from pipelines import measures, publish, quality, task, warehouse
 from pipelines.engine import Runner
 from pipelines.errors import InputError
 from pipelines.integrate import Join
@@ -27,7 +27,8 @@ from pipelines.plan import TablePlan, listed, with_load
 from pipelines.publish import Built
 from pipelines.reads import Bucket, Kept, TableFiles, read_rows, sketch_kept
 from pipelines.stage import ORIGIN, Exchange, Fit, Map, Step, data_columns
-from pipelines.storage import TableRef
+from pipelines.storage import FileRef, TableRef
+from pipelines.storage import reference as reference_of
 from pipelines.task import COUNTS, ExchangeTo, Keep, Receipt, Task, WriteTo
 
 __all__ = ["build"]
@@ -114,7 +115,7 @@ class _Passes:
     def finish(self) -> publish.Made:
         """All passes; what there is to publish."""
         reads, schema, read = self._first_reads()
-        for name in self.plan.spec.joined:
+        for name in self.plan.spec.beside:
             other = self.reference(name)
             read.append(
                 {
@@ -143,7 +144,7 @@ class _Passes:
                     maps = [stage.mapped()]
                     schema = bound.build(schema)
         if self.plan.spec.checks:
-            maps.append(quality.row_checks(self.plan.spec.checks))
+            maps.append(quality.row_checks(self.plan.spec.checks, self.reference))
         columns = pa.schema([schema.field(name) for name in data_columns(schema)])
         to = WriteTo(tuple(columns), self.plan.spec.partition_by, self.plan.load is not None)
         receipts = self._pass(reads, maps, to)
@@ -152,9 +153,9 @@ class _Passes:
         read = [
             {**one, "rows": self.seen[number]} if "sha256" in one else one for number, one in enumerate(read)
         ]
-        surplus = self._surplus(columns, files)
+        measured = self._measured(columns, files)
         return publish.Made(
-            columns, files, self.rejects, self.steps, self.fitted, read, surplus, origins, self.set_aside
+            columns, files, self.rejects, self.steps, self.fitted, read, measured, origins, self.set_aside
         )
 
     # ---- passes
@@ -194,25 +195,35 @@ class _Passes:
         paths = tuple(receipt["kept"] for receipt in receipts)
         return [Bucket(paths, bucket) for bucket in range(buckets)]
 
-    def _surplus(self, columns: pa.Schema, files: Sequence[warehouse.Receipt]) -> dict[tuple[str, ...], int]:
-        """Rows beyond the first of each key that a check declares unique: the keys of the new files meet by hash."""
-        surplus = {}
-        for keys in quality.unique_keys(self.plan.spec.checks):
-            wanted = tuple(columns.field(name) for name in keys)
-            refs = publish.kept_refs(self.plan) + publish.file_refs(self.plan.uri, files, columns)
-            reads = file_reads(refs, wanted)
-            buckets = max(1, sum(file.rows for file in refs) * ROW_BYTES // BUCKET_BYTES)
-            tasks = self._tasks(reads, (), ExchangeTo(keys, buckets))
-            name, self.number = self._name, self.number + 1
-            kept = [
-                receipt["kept"]
-                for receipt in self.runner.run(_receipt, tasks, name=name, progress=self._told)
-            ]
-            items = [_Keys(Bucket(tuple(kept), bucket), keys) for bucket in range(buckets)] if kept else []
-            surplus[keys] = sum(
-                self.runner.run(_count_surplus, items, name=f"{name}-unique", progress=self._told)
-            )
-        return surplus
+    def _measured(self, columns: pa.Schema, files: Sequence[warehouse.Receipt]) -> dict[str, Any]:
+        """What checks ask of the new version as a whole, by the name of the check."""
+        refs = publish.kept_refs(self.plan) + publish.file_refs(self.plan.uri, files, columns)
+        checks = self.plan.spec.checks
+        measured = measures.measure(
+            checks, refs, columns, self.runner, before=self._before, reference=self.reference
+        )
+        for check in checks:
+            if names := measures.key_columns(check):
+                ((name, _),) = check.measures
+                measured[name] = self._torn(check, refs, tuple(columns.field(one) for one in names))
+        return measured
+
+    def _torn(self, check: Any, refs: Sequence[FileRef], columns: tuple[pa.Field, ...]) -> int:
+        """What breaks a check of keys: all keys of the new version meet by hash."""
+        buckets = max(1, sum(file.rows for file in refs) * ROW_BYTES // BUCKET_BYTES)
+        tasks = self._tasks(file_reads(refs, columns), (), ExchangeTo(check.targets, buckets))
+        name, self.number = self._name, self.number + 1
+        kept = [
+            receipt["kept"] for receipt in self.runner.run(_receipt, tasks, name=name, progress=self._told)
+        ]
+        items = [_Keys(Bucket(tuple(kept), bucket), check) for bucket in range(buckets)] if kept else []
+        return sum(self.runner.run(_count_torn, items, name=f"{name}-keys", progress=self._told))
+
+    def _before(self) -> TableRef | None:
+        """The version that readers see now."""
+        if not warehouse.log.exists(self.plan.uri):
+            return None
+        return reference_of(self.plan.name, warehouse.Snapshot.open(self.plan.uri))
 
     @property
     def _name(self) -> str:
@@ -308,7 +319,7 @@ class _Keys:
     """The keys of one bucket."""
 
     read: Bucket
-    keys: tuple[str, ...]
+    check: Any
 
 
 def _receipt(one: Task) -> Receipt:
@@ -330,5 +341,5 @@ def _sketch_again(one: _Again) -> Any:
     return sketch_kept(one.kept, one.sketch, one.columns, one.request)
 
 
-def _count_surplus(one: _Keys) -> int:
-    return quality.surplus(read_rows(one.read).kept, one.keys)
+def _count_torn(one: _Keys) -> int:
+    return measures.torn(read_rows(one.read).kept, one.check)

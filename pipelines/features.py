@@ -19,11 +19,11 @@ from pipelines.expression import Expression
 from pipelines.hashing import row_hash, unit_interval
 from pipelines.names import did_you_mean
 from pipelines.sketch import Moments, Several, Values, plain
-from pipelines.stage import Fit, Map, Rows, Sketch, Stage, reject
+from pipelines.stage import SPLIT, Fit, Map, Rows, Sketch, Stage, reject
 
 __all__ = ["SPLIT", "TEST", "TRAIN", "VALIDATION", "Features", "Split"]
 
-SPLIT, TRAIN, VALIDATION, TEST = "split", "train", "validation", "test"
+TRAIN, VALIDATION, TEST = "train", "validation", "test"
 X, Y = "x", "y"
 MOST_CATEGORIES = 1_000  # of one column: beyond, the rest share no number of their own
 CLIP = 8.0  # standard deviations: a wild value in new data must not outshout all others

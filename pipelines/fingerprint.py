@@ -26,10 +26,13 @@ NOT_ROWS = {
     "plan",
     "profile",
     "publish",
+    "drift",
+    "measures",
     "quality",
     "spec",
     "storage",
     "toml_lines",
+    "verdicts",
 }
 """Modules of this package that decide nothing about what a row becomes."""
 

@@ -1,7 +1,6 @@
 """A committed table looked at: what it was built from, what is in its quarantine, the profile of its columns."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -10,12 +9,10 @@ import pyarrow.parquet as pq
 
 from pipelines import profile, warehouse
 from pipelines.engine import Runner
-from pipelines.parts import file_reads
-from pipelines.reads import TableFiles, read_rows
-from pipelines.stage import Sketch
+from pipelines.measures import summarise_files
 from pipelines.storage import TableRef
 
-__all__ = ["build_state", "profile_table", "reject_summary", "rejects_by_rule"]
+__all__ = ["build_state", "last_checks", "profile_table", "reject_summary", "rejects_by_rule"]
 
 SAMPLES = 3  # rows shown of each kind of reject
 
@@ -32,32 +29,22 @@ def build_state(uri: str, fingerprint: str) -> tuple[bool, Mapping[str, Any] | N
     return False, {}
 
 
+def last_checks(uri: str) -> list[dict[str, Any]]:
+    """What the checks of the newest build of a table have found."""
+    for event in warehouse.history(uri):
+        if (found := event.record.get("checks")) is not None:
+            return [dict(one) for one in found]
+    return []
+
+
 def profile_table(ref: TableRef, runner: Runner) -> dict[str, Any]:
     """The profile of every column; vectors are left out, they have a column each where they were made from."""
     columns = tuple(field for field in ref.columns if not pa.types.is_fixed_size_binary(field.type))
     sketch = profile.sketch_of(pa.schema(columns))
-    reads = file_reads(ref.files, columns)
-    request: Any = None
-    while reads:
-        looks = [_Look(read, sketch, request) for read in reads]
-        state = runner.fold(_look, looks, sketch.merge, name=f"profile-{ref.name}", progress=lambda *_: None)
-        done, request = sketch.finish(state, request)
-        if done:
-            return dict(request)
-    return {}
-
-
-@dataclass(frozen=True)
-class _Look:
-    """One round of a sketch over some files."""
-
-    read: TableFiles
-    sketch: Sketch
-    request: Any
-
-
-def _look(look: _Look) -> Any:
-    return look.sketch.sketch(read_rows(look.read).kept, look.request)
+    found = summarise_files(
+        sketch, files=ref.files, columns=columns, runner=runner, name=f"profile-{ref.name}"
+    )
+    return dict(found) if ref.rows else {}
 
 
 def reject_summary(uri: str) -> list[dict[str, Any]]:

@@ -121,7 +121,7 @@ def check(document: Document, pipeline: Pipeline) -> dict[str, Checked]:
                 schema = bound.build(schema)
             for number, one in enumerate(table.checks):
                 place = ("tables", name, "checks", number)
-                one.build(schema)
+                one.build(schema, schemas)
             quality.row_checks(table.checks)  # names that are there twice
         except SpecError as error:
             for text in error.problems:

@@ -12,11 +12,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipelines import inspection, ledger, quality, warehouse
+from pipelines import inspection, ledger, warehouse
 from pipelines.errors import TooManyRejects
 from pipelines.plan import TablePlan
 from pipelines.storage import FileRef
 from pipelines.task import COUNTS
+from pipelines.verdicts import refuse_failed, verdicts
 from pipelines.warehouse.partition import decode
 
 __all__ = ["Built", "Made", "already", "batch_key", "file_refs", "kept_refs", "publish", "totals"]
@@ -36,7 +37,7 @@ class Made:
     steps: Steps
     fitted: Mapping[str, Any]
     read: Sequence[Mapping[str, Any]]  # input files
-    surplus: Mapping[tuple[str, ...], int]  # rows beyond the first of each key that is declared unique
+    measured: Mapping[str, Any]  # what checks ask of the table as a whole, by the name of the check
     origins: Sequence[int] = ()  # of a load: the number of the source file of each file
     set_aside: Mapping[int, int] = field(
         default_factory=dict
@@ -97,10 +98,8 @@ def publish(plan: TablePlan, made: Made, *, run: str) -> Built:
     ledger.balance(entries)
     notes = {key: value for step in made.steps for key, value in step["notes"].items()}
     there = sum(file.rows for file in _kept(plan))
-    checks = quality.verdicts(
-        plan.spec.checks, notes, rows=counts["rows_out"], surplus=made.surplus, there=there
-    )
-    quality.refuse_failed(plan.name, checks)
+    checks = verdicts(plan.spec.checks, notes, rows=counts["rows_out"], measured=made.measured, there=there)
+    refuse_failed(plan.name, checks)
     inputs = _inputs(made.read)
     unloaded = () if plan.load is None else plan.load.remove
     lineage = warehouse.Lineage(

@@ -3,12 +3,16 @@
     { check = "not_null", columns = ["id", "age"] }            { check = "unique", columns = ["id"] }
     { check = "range", column = "age", min = 0, max = 120 }    { check = "row_count", min = 1 }
     { check = "values", column = "sex", values = ["f", "m"] }  { check = "pattern", column = "zip", pattern = "[0-9]{5}" }
+    { check = "foreign_key", columns = ["customer"], table = "customers", to = ["id"] }
+    { check = "freshness", column = "at", max_hours = 36 }     { check = "apart", columns = ["customer"] }
+    { check = "distribution", column = "price", max_psi = 0.2 }            # against the version before, or `table`
 
 severity = "block" (nothing is committed), "warn" (it is only said), or "quarantine" (the rows are set aside). A
-missing value breaks only not_null. Rows are counted where they are; only counts come to the driver.
+missing value breaks only not_null. Rows are counted where they are; only counts come to the driver. What has to be
+asked of the finished files as a whole (unique, apart, freshness, distribution) is in measures.py, the verdicts in
+verdicts.py.
 """
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -17,54 +21,83 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.casting import literal
-from pipelines.errors import CheckFailed, PipelineError, SpecError
+from pipelines.errors import SpecError
 from pipelines.fields import ORDERED, combined, require, shown
-from pipelines.stage import Map, Rows, reject
+from pipelines.keys import strangers
+from pipelines.names import did_you_mean
+from pipelines.stage import SPLIT, Map, Rows, reject
+from pipelines.storage import TableRef
 
-__all__ = ["Check", "count_broken", "refuse_failed", "row_checks", "surplus", "unique_keys", "verdicts"]
+__all__ = ["ROWS", "SEEN", "WHOLE", "Check", "count_broken", "row_checks"]
 
 Scalar = str | int | float | bool
 _ALL = ("string", "bool", *ORDERED)
 SEEN = "rows checked"
+ROWS = ("not_null", "range", "values", "pattern", "foreign_key")
+"""Checks of each row by itself."""
+WHOLE = ("unique", "apart", "row_count", "freshness", "distribution")
+"""Checks of the table as a whole."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One check. `column` or `columns` say of what; several columns are checked one by one, for unique together."""
+    """One check. `column` or `columns` say of what; several columns are checked one by one, as a key together.
+
+    foreign_key: the key is in the columns `to` (default: of the same names) of `table`. apart: no key is in more than
+    one part of the split. freshness: the newest time is at most `max_hours` old. distribution: values are spread as in
+    `table`, or in the version before: by population stability index and Kolmogorov-Smirnov distance (drift.py).
+    """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
-    check: Literal["not_null", "range", "values", "pattern", "row_count", "unique"]
+    check: Literal[
+        "not_null",
+        "range",
+        "values",
+        "pattern",
+        "row_count",
+        "unique",
+        "foreign_key",
+        "apart",
+        "freshness",
+        "distribution",
+    ]
     column: str | None = None
     columns: tuple[str, ...] = ()
     min: str | int | float | None = None
     max: str | int | float | None = None
     values: tuple[Scalar, ...] | None = None
     pattern: str | None = None  # RE2; the whole text must match
+    table: str | None = None
+    to: tuple[str, ...] | None = None
+    max_hours: float | None = None
+    max_psi: float | None = None
+    max_ks: float | None = None
     severity: Literal["block", "warn", "quarantine"] = "block"
     name: str | None = None
 
     def __post_init__(self) -> None:
-        needed, allowed = _SETTINGS[self.check]
-        given = {key for key in ("min", "max", "values", "pattern") if getattr(self, key) is not None}
+        needed, others = _SETTINGS[self.check]
+        allowed = (*needed, *others)
+        given = {key for key in _KEYS if getattr(self, key) is not None}
         if unknown := sorted(given - set(allowed)):
             raise SpecError(
                 f"check {self.check}: {unknown[0]} has no meaning here; it takes {', '.join(allowed) or 'columns only'}"
             )
-        if needed and not given:
-            raise SpecError(f"check {self.check}: {' or '.join(allowed)} is missing")
+        if needed and not given & set(needed):
+            raise SpecError(f"check {self.check}: {' or '.join(needed)} is missing")
+        for key in ("max_hours", "max_psi", "max_ks"):
+            limit = getattr(self, key)
+            if limit is not None and not limit > 0:
+                raise SpecError(f"check {self.check}: {key} = {limit!r}: expected a number above 0")
         if self.check == "row_count" and self.targets:
             raise SpecError("check row_count: it is of the whole table, leave column out")
         if self.check != "row_count" and (self.column is None) == (not self.columns):
             raise SpecError(
                 f'check {self.check}: say of which column: column = "name", or columns = ["a", "b"]'
             )
-        if self.check in {"row_count", "unique"} and self.severity == "quarantine":
-            what = (
-                "a count has no rows to set aside"
-                if self.check == "row_count"
-                else "use the step deduplicate or resolve"
-            )
+        if self.check in WHOLE and self.severity == "quarantine":
+            what = _INSTEAD.get(self.check, "it has no rows to set aside")
             raise SpecError(f'check {self.check}: severity = "quarantine" is for rows by themselves; {what}')
 
     @property
@@ -72,13 +105,34 @@ class Check:
         """The columns it is of."""
         return self.columns or (() if self.column is None else (self.column,))
 
-    def build(self, schema: pa.Schema) -> pa.Schema:
-        """The same columns.
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Other tables that it looks at."""
+        return () if self.table is None else (self.table,)
+
+    @property
+    def is_of_key(self) -> bool:
+        """Whether its columns are one key, and not checked one by one."""
+        return self.check in {"unique", "apart", "foreign_key"}
+
+    @property
+    def referenced(self) -> tuple[str, ...]:
+        """Columns of the other table that hold the keys."""
+        return self.to or self.targets
+
+    def build(self, schema: pa.Schema, others: Mapping[str, pa.Schema] | None = None) -> pa.Schema:
+        """The same columns; `others` are those of other tables, where they are known.
 
         Raises: SpecError if the table has no such column, or a setting does not fit its type.
         """
-        kinds = {"range": ORDERED, "pattern": ("string",), "values": _ALL, "unique": _ALL}.get(self.check, ())
-        require(schema, self.targets, step=f"check {self.check}", kinds=kinds)
+        where = f"check {self.check}"
+        require(schema, self.targets, step=where, kinds=_TYPES.get(self.check, ()))
+        if self.check == "distribution" and self.max_ks is not None:
+            require(schema, self.targets, step=f"{where} by max_ks", kinds=ORDERED)
+        if self.check == "apart" and SPLIT not in schema.names:
+            raise SpecError(f"{where}: no column {SPLIT!r}; it is for tables with a split step")
+        if self.table is not None and others is not None and self.table in others:
+            self._build_beside(schema, others[self.table], where)
         if self.check == "row_count":
             for value in (self.min, self.max):
                 if value is not None and (not isinstance(value, int) or value < 0):
@@ -92,6 +146,22 @@ class Check:
                 self.broken(empty, column)
         return schema
 
+    def _build_beside(self, schema: pa.Schema, other: pa.Schema, where: str) -> None:
+        if len(self.referenced) != len(self.targets):
+            raise SpecError(
+                f"{where}: {len(self.targets)} columns here, {len(self.referenced)} in to; name one for each"
+            )
+        names = self.targets if self.check == "distribution" else self.referenced
+        for here, there in zip(self.targets, names, strict=True):
+            if there not in other.names:
+                raise SpecError(
+                    f"{where}: table {self.table!r} has no column {there!r}{did_you_mean(there, other.names)}"
+                )
+            if schema.field(here).type != other.field(there).type:
+                raise SpecError(
+                    f"{where}: {here!r} is {schema.field(here).type}, {self.table}.{there} is {other.field(there).type}; cast one of them"
+                )
+
     def broken(self, table: pa.Table, column: str) -> pa.Array:
         """Where a column of these rows breaks the check."""
         return pc.fill_null(_BROKEN[self.check](self, combined(table[column])), fill_value=False)
@@ -99,7 +169,7 @@ class Check:
     @property
     def measures(self) -> Iterator[tuple[str, str | None]]:
         """Name of each thing that is counted, and its column."""
-        if self.check in {"row_count", "unique"}:
+        if self.check == "row_count" or self.is_of_key:
             label = self.name or " ".join([self.check, ", ".join(self.targets)]).strip()
             yield label, ", ".join(self.targets) or None
             return
@@ -112,15 +182,26 @@ class Check:
     @property
     def expected(self) -> str:
         """What should be."""
-        if self.check == "pattern":
-            return f"the whole text matches {self.pattern!r}"
-        if self.check == "values":
-            known = self.values or ()
-            return (
-                f"one of {', '.join(repr(value) for value in known[:8])}{', ...' if len(known) > 8 else ''}"
-            )
-        if self.check in {"not_null", "unique"}:
-            return "a value in every row" if self.check == "not_null" else "every key once"
+        match self.check:
+            case "pattern":
+                return f"the whole text matches {self.pattern!r}"
+            case "values":
+                known = self.values or ()
+                more = ", ..." if len(known) > 8 else ""
+                return f"one of {', '.join(repr(value) for value in known[:8])}{more}"
+            case "not_null":
+                return "a value in every row"
+            case "unique":
+                return "every key once"
+            case "apart":
+                return "every key in one part of the split"
+            case "foreign_key":
+                return f"a key of {self.table}.{', '.join(self.referenced)}"
+            case "freshness":
+                return f"at most {self.max_hours:g} hours old"
+            case "distribution":
+                limits = (("psi", self.max_psi), ("ks", self.max_ks))
+                return ", ".join(f"{name} at most {limit:g}" for name, limit in limits if limit is not None)
         unit = " rows" if self.check == "row_count" else ""
         if self.max is None:
             return f"at least {_said(self.min)}{unit}"
@@ -131,121 +212,72 @@ class Check:
         )
 
 
-_SETTINGS: dict[str, tuple[bool, tuple[str, ...]]] = {
-    "not_null": (False, ()),
-    "unique": (False, ()),
-    "range": (True, ("min", "max")),
-    "row_count": (True, ("min", "max")),
-    "values": (True, ("values",)),
-    "pattern": (True, ("pattern",)),
+_KEYS = ("min", "max", "values", "pattern", "table", "to", "max_hours", "max_psi", "max_ks")
+_SETTINGS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # at least one of these; others
+    "not_null": ((), ()),
+    "unique": ((), ()),
+    "apart": ((), ()),
+    "range": (("min", "max"), ()),
+    "row_count": (("min", "max"), ()),
+    "values": (("values",), ()),
+    "pattern": (("pattern",), ()),
+    "foreign_key": (("table",), ("to",)),
+    "freshness": (("max_hours",), ()),
+    "distribution": (("max_psi", "max_ks"), ("table",)),
 }
-_WORDS = {
-    "not_null": "have no value",
-    "range": "are outside",
-    "values": "have another value",
-    "pattern": "do not match",
-    "unique": "repeat the key of another",
+_TYPES: dict[str, tuple[str, ...]] = {
+    "range": ORDERED,
+    "pattern": ("string",),
+    "values": _ALL,
+    "unique": _ALL,
+    "apart": _ALL,
+    "foreign_key": _ALL,
+    "freshness": ("date", "timestamp"),
+    "distribution": _ALL,
+}
+_INSTEAD = {
+    "row_count": "a count has no rows to set aside",
+    "unique": "use the step deduplicate or resolve",
+    "apart": "correct the split",
 }
 
 
-def row_checks(checks: Sequence[Check]) -> Map:
+def row_checks(checks: Sequence[Check], reference: Callable[[str], TableRef] | None = None) -> Map:
     """The Map that counts what breaks each check of rows, and sets rows aside where the severity says so.
+
+    `reference` gives the version of another table that foreign keys are looked up in; None: they are not run.
 
     Raises: SpecError if two checks have one name.
     """
     names = [name for check in checks for name, _ in check.measures]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise SpecError(f"checks: two are called {twice[0]!r}; give one of them another name = ...")
-    return Map("checks", count_broken, {"checks": tuple(check for check in checks if check.check in _BROKEN)})
+    bound = tuple(
+        (check, None if reference is None or check.table is None else reference(check.table))
+        for check in checks
+        if check.check in ROWS
+    )
+    return Map("checks", count_broken, {"checks": bound})
 
 
-def count_broken(table: pa.Table, *, checks: tuple[Check, ...]) -> Rows:
+def count_broken(table: pa.Table, *, checks: tuple[tuple[Check, TableRef | None], ...]) -> Rows:
     """Counts in the notes; rows of checks with severity quarantine set aside first, so that they are counted once."""
     notes = {SEEN: table.num_rows}
     rejected = []
-    for check in sorted(checks, key=lambda one: one.severity != "quarantine"):
+    for check, other in sorted(checks, key=lambda one: one[0].severity != "quarantine"):
         for name, column in check.measures:
-            broken = check.broken(table, str(column))
+            if check.check == "foreign_key":
+                broken = strangers(table, check.targets, other, check.referenced)
+            else:
+                broken = check.broken(table, str(column))
             notes[name] = pc.sum(broken).as_py() or 0
             if check.severity == "quarantine" and notes[name]:
                 aside = reject(
-                    table, broken, rule=name, column=column, message=_teller(check, table.schema, str(column))
+                    table, broken, rule=name, column=column, message=_teller(check, table.schema, column)
                 )
                 table = aside.kept
                 rejected.append(aside.rejected)
     return Rows(table, pa.concat_tables(rejected) if rejected else None, notes=notes)
-
-
-def unique_keys(checks: Sequence[Check]) -> list[tuple[str, ...]]:
-    """The keys that checks declare unique: each has to be counted by `surplus`, all rows of a key together."""
-    return list(dict.fromkeys(check.targets for check in checks if check.check == "unique"))
-
-
-def surplus(table: pa.Table, keys: tuple[str, ...]) -> int:
-    """Rows beyond the first of each key, among rows of which all of one key are here; a missing value repeats nothing."""
-    keyed = table.select(list(keys)).drop_null()
-    return keyed.num_rows - keyed.group_by(list(keys), use_threads=False).aggregate([]).num_rows
-
-
-def verdicts(
-    checks: Sequence[Check],
-    notes: Mapping[str, int],
-    *,
-    rows: int,
-    surplus: Mapping[tuple[str, ...], int],
-    there: int = 0,
-) -> list[dict[str, Any]]:
-    """What was found of every check; `notes` are those of all parts added, `rows` those to be committed, beside those that are `there`.
-
-    Raises: PipelineError if a check was not run on all rows: silence is no proof.
-    """
-    found = []
-    seen = notes.get(SEEN, 0)
-    for check in checks:
-        for name, column in check.measures:
-            if check.check == "row_count":
-                total = there + rows
-                least, most = check.min or 0, math.inf if check.max is None else check.max
-                passed = least <= total <= most  # type: ignore[operator]
-                text = f"{total:,} rows"
-            elif (check.check == "unique" and check.targets not in surplus) or (
-                check.check != "unique" and seen < rows
-            ):
-                raise PipelineError(
-                    f"check {name!r} was not run on all of the {rows:,} rows; nothing was committed"
-                )
-            else:
-                count = surplus[check.targets] if check.check == "unique" else notes.get(name, 0)
-                passed = count == 0
-                of = there + rows if check.check == "unique" else seen
-                text = f"{count:,} of {of:,} rows {_WORDS[check.check]}"
-            found.append(
-                {
-                    "name": name,
-                    "column": column,
-                    "severity": check.severity,
-                    "passed": passed,
-                    "found": text,
-                    "expected": check.expected,
-                }
-            )
-    return found
-
-
-def refuse_failed(table: str, found: Sequence[Mapping[str, Any]]) -> None:
-    """Stop a commit.
-
-    Raises: CheckFailed with every failed check of severity block.
-    """
-    failed = [one for one in found if one["severity"] == "block" and not one["passed"]]
-    if not failed:
-        return
-    lines = [f"  {one['name']}: found {one['found']}, expected {one['expected']}" for one in failed]
-    many = "a check" if len(failed) == 1 else f"{len(failed)} checks"
-    raise CheckFailed(
-        f"table {table!r}: {many} failed, nothing was committed:\n" + "\n".join(lines) + "\n"
-        'correct the data or the check; with severity = "quarantine" such rows are set aside, with "warn" the table is committed'
-    )
 
 
 # ---- what breaks a check
@@ -289,10 +321,13 @@ _BROKEN: dict[str, Callable[[Check, pa.Array], pa.Array]] = {
 }
 
 
-def _teller(check: Check, schema: pa.Schema, column: str) -> Callable[[dict[str, Any]], str]:
-    return lambda row: (
-        f"column {column!r}: {shown(schema, column, row[column])} found, {check.expected} expected"
-    )
+def _teller(check: Check, schema: pa.Schema, column: str | None) -> Callable[[dict[str, Any]], str]:
+    def told(row: dict[str, Any]) -> str:
+        cells = (f"column {name!r}: {shown(schema, name, row[name])}" for name in names)
+        return f"{', '.join(cells)} found, {check.expected} expected"
+
+    names = check.targets if check.is_of_key or column is None else (column,)
+    return told
 
 
 def _said(value: Any) -> str:

@@ -74,9 +74,14 @@ class Table:
         return tuple(dict.fromkeys(step.with_ for step in self.steps if isinstance(step, integrate.Join)))
 
     @property
+    def beside(self) -> tuple[str, ...]:
+        """Tables that are looked at beside the inputs: the other sides of joins, and what checks compare with."""
+        return tuple(dict.fromkeys([*self.joined, *(name for check in self.checks for name in check.needs)]))
+
+    @property
     def tables(self) -> tuple[str, ...]:
-        """Tables that must be there before this one: inputs and the other sides of joins."""
-        return tuple(dict.fromkeys([*(self.inputs if self.source is None else ()), *self.joined]))
+        """Tables that must be there before this one."""
+        return tuple(dict.fromkeys([*(self.inputs if self.source is None else ()), *self.beside]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,6 +252,13 @@ def _tables(document: Document, sources: Mapping[str, Source]) -> dict[str, Tabl
                     place,
                     f"{dotted(place)}: there is no table {step.with_!r}{did_you_mean(step.with_, names)}",
                 )
+        for number, check in enumerate(checks):
+            for other in check.needs if check is not None else ():
+                if other not in names:
+                    place = (*path, "checks", number)
+                    document.problem(
+                        place, f"{dotted(place)}: there is no table {other!r}{did_you_mean(other, names)}"
+                    )
         tables[name] = Table(
             source=table.source,
             table=table.table,

@@ -22,6 +22,7 @@ __all__ = [
     "ORIGIN",
     "REJECTS",
     "SOURCE",
+    "SPLIT",
     "Exchange",
     "Fit",
     "Map",
@@ -36,6 +37,9 @@ SOURCE, LINE, OFFSET = "_source", "_line", "_offset"
 ORIGIN = pa.schema([(SOURCE, pa.int32()), (LINE, pa.int64()), (OFFSET, pa.int64())])
 """Columns that travel with every row until it is written: number of its input file, line (from 1; of a table: row
 ordinal), byte offset (-1 where there is none). `(_source, _line)` orders all rows of a run, however they were cut."""
+
+SPLIT = "split"
+"""Column that says which rows train, validate and test a model."""
 
 REJECTS = pa.schema(
     [

@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from pipelines.errors import CheckFailed, PipelineError, SpecError
-from pipelines.quality import Check, refuse_failed, row_checks, surplus, unique_keys, verdicts
+from pipelines.measures import key_columns, torn
+from pipelines.quality import Check, row_checks
 from pipelines.stage import Rows
+from pipelines.verdicts import refuse_failed, verdicts
 from tests.strategies import SCHEMA, cuts, data, same, tables, with_origin
 
 FULL = with_origin(SCHEMA.empty_table()).schema
@@ -27,9 +29,9 @@ def checked(checks, parts):
         for name, count in rows.notes.items():
             notes[name] = notes.get(name, 0) + count
     kept = pa.concat_tables([rows.kept for rows in made])
-    keys = {names: surplus(kept, names) for names in unique_keys(checks)}
+    keys = {name: torn(kept, check) for check in checks if key_columns(check) for name, _ in check.measures}
     return made, verdicts(
-        checks, {name: count for name, count in notes.items() if count}, rows=kept.num_rows, surplus=keys
+        checks, {name: count for name, count in notes.items() if count}, rows=kept.num_rows, measured=keys
     )
 
 
@@ -157,7 +159,7 @@ def test_the_cut_changes_no_verdict_and_no_row_is_lost(data_):
 def test_surplus_rows_are_those_beyond_the_first_of_a_key(table):
     keys = [(row["id"], row["ok"]) for row in table.to_pylist() if None not in {row["id"], row["ok"]}]
 
-    assert surplus(table, ("id", "ok")) == len(keys) - len(set(keys))
+    assert torn(table, Check(check="unique", columns=("id", "ok"))) == len(keys) - len(set(keys))
 
 
 # ---- the end of a run
@@ -184,9 +186,9 @@ def test_a_failed_check_stops_the_commit_with_everything_that_failed():
 
 def test_a_check_that_did_not_run_is_not_passed():
     with pytest.raises(PipelineError, match="'not_null id' was not run on all of the 4 rows"):
-        verdicts([Check(check="not_null", column="id")], {"rows checked": 3}, rows=4, surplus={})
+        verdicts([Check(check="not_null", column="id")], {"rows checked": 3}, rows=4, measured={})
     with pytest.raises(PipelineError, match="'unique id' was not run"):
-        verdicts([Check(check="unique", column="id")], {"rows checked": 4}, rows=4, surplus={})
+        verdicts([Check(check="unique", column="id")], {"rows checked": 4}, rows=4, measured={})
 
 
 def test_private_values_are_not_told():

@@ -1,4 +1,4 @@
-"""The commands that read the warehouse: `dlflow tables`, `history`, `sql`."""
+"""The commands that read the warehouse: `dlflow tables`, `history`, `checks`, `sql`."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import click
 
 from flows.options import JSON, WAREHOUSE, failures, warehouse_of
 
-__all__ = ["history", "sql", "tables"]
+__all__ = ["checks", "history", "sql", "tables"]
 
 
 @click.command()
@@ -30,6 +30,19 @@ def history(table: str, warehouse: Path | None, as_json: bool) -> None:
 
     with failures():
         print_history(warehouse_of(warehouse), table, as_json=as_json)
+
+
+@click.command()
+@click.argument("table", required=False)
+@WAREHOUSE
+@click.option("--all", "every", is_flag=True, help="Of every version, not only of the newest.")
+@JSON
+def checks(table: str | None, warehouse: Path | None, every: bool, as_json: bool) -> None:
+    """What the quality checks of a table have found; of all tables without TABLE."""
+    from flows.tables import print_checks  # noqa: PLC0415
+
+    with failures():
+        print_checks(warehouse_of(warehouse), table, every=every, as_json=as_json)
 
 
 @click.command()
