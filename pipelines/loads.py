@@ -22,7 +22,15 @@ from pipelines.spec import Table
 
 __all__ = ["NO_PART", "Load", "decide", "settings_of"]
 
-NO_PART = {"path": "", "on_change": "", "part_bytes": 0, "busy_s": 0}
+NO_PART = {
+    "path": "",
+    "url": None,
+    "on_change": "",
+    "part_bytes": 0,
+    "busy_s": 0,
+    "connect_s": 0,
+    "query_s": 0,
+}
 """Settings of a source that do not change what its rows become."""
 
 

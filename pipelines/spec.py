@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
+from urllib.parse import quote
 
 from pipelines import (
     clean,
@@ -45,6 +46,7 @@ STEPS: dict[str, Any] = {
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 SECTIONS = ("name", "warehouse", "params", "sources", "tables", "models")
 _ENVIRONMENT = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+_REFERENCE = re.compile(r"\$\{[^}]*\}|\{[^}]*\}")
 _PARAM = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
@@ -185,12 +187,28 @@ def _sources(document: Document, params: Mapping[str, str], folder: Path) -> dic
         value = dict(given)
         if isinstance(value.get("path"), str):
             value["path"] = str(folder / _text(document, (*path, "path"), value["path"], params))
+        if isinstance(value.get("url"), str):
+            value["url"] = _url(document, (*path, "url"), value["url"], params, folder)
         if isinstance(value.get("columns"), dict):
             value["columns"] = _columns(document, path, value["columns"])
         source = document.checked(Source, value, path)
         if source is not None:
             sources[name] = source
     return sources
+
+
+def _url(
+    document: Document, path: tuple[str, ...], value: str, params: Mapping[str, str], folder: Path
+) -> str:
+    """A URL with what its references mean: quoted where a user or a password stands, so that these may have any sign."""
+    scheme, colon, rest = value.partition("://")
+    if scheme == "sqlite" and rest.startswith("/"):
+        return f"sqlite:///{folder / _text(document, path, rest[1:], params)}"
+    before, at, behind = rest.rpartition("@")
+    user = _REFERENCE.sub(lambda one: quote(_text(document, path, one[0], params), safe=""), before)
+    return "".join(
+        [_text(document, path, scheme, params), colon, user, at, _text(document, path, behind, params)]
+    )
 
 
 def _columns(document: Document, path: tuple[str, ...], columns: dict[str, Any]) -> dict[str, Any]:

@@ -160,3 +160,23 @@ def data_dir() -> Path:
 def repository() -> Path:
     """The root of the source."""
     return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    """A PostgreSQL server of this session."""
+    from tests.postgres import bin_folder, postgres_server
+
+    programs = bin_folder()
+    if programs is None:
+        pytest.skip("no PostgreSQL server here; apt-get install postgresql")
+    with postgres_server(programs) as server:
+        yield server
+
+
+@pytest.fixture
+def database(postgres):
+    """The name of a new, empty database."""
+    name = f"d{os.urandom(6).hex()}"
+    postgres.run(f"CREATE DATABASE {name} TEMPLATE template0")
+    return name

@@ -171,3 +171,28 @@ def test_a_file_that_is_no_toml_or_not_there_is_one_sentence(tmp_path):
         open_project(tmp_path / "nothing.toml")
     with pytest.raises(SpecError, match="Cannot overwrite a value"):
         opened(tmp_path, 'name = "a"\nname = "b"\n')
+
+
+def test_what_a_url_refers_to_may_have_any_sign_where_a_user_or_password_stands(tmp_path, monkeypatch):
+    monkeypatch.setenv("SECRET", "a@b:/?%")
+    monkeypatch.setenv("SERVER", "db:5432")
+    monkeypatch.setenv("WHOLE", "postgresql://u:p@h/d")
+    urls = {}
+    for url in (
+        "postgresql://me:${SECRET}@${SERVER}/{name}",
+        "${WHOLE}",
+        "sqlite:///data/{name}.db",
+        "sqlite:////a.db",
+    ):
+        (tmp_path / "pipeline.toml").write_text(
+            f'[params]\nname = "shop"\n[sources.s]\nkind = "sql"\nurl = "{url}"\ntable = "t"\n[sources.s.columns]\nid = "int8"\n'
+        )
+        source = open_project(tmp_path / "pipeline.toml").pipeline.sources["s"]
+        urls[url] = (source.url, source.path)
+
+    assert list(urls.values()) == [
+        ("postgresql://me:a%40b%3A%2F%3F%25@db:5432/shop", "postgresql://db:5432/shop#t"),
+        ("postgresql://u:p@h/d", "postgresql://h/d#t"),
+        (f"sqlite:///{tmp_path}/data/shop.db", f"{tmp_path}/data/shop.db"),
+        ("sqlite:////a.db", "/a.db"),
+    ]

@@ -4,13 +4,15 @@
     read(source, part) -> Rows             in a worker: rows of the declared types, rows set aside, origin of each
 
 A row's fate and its values never depend on the cut. Another kind is one more module with these two functions, its name
-in KINDS and in source.Kind.
+in KINDS and in source.Kind. A source without files has a third, files(source), which says what there is to read.
 """
 
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 
-from pipelines.sources.inputs import InputFile, Part, at_rest, files
+from pipelines.sources import inputs
+from pipelines.sources.inputs import InputFile, Part, at_rest
 from pipelines.sources.source import Source
 from pipelines.stage import Rows
 
@@ -19,8 +21,20 @@ __all__ = ["KINDS", "InputFile", "Part", "Source", "cut", "files", "read"]
 KINDS = {
     "csv": "pipelines.sources.csv",
     "jsonl": "pipelines.sources.jsonl",
+    "postgresql": "pipelines.sources.postgresql",
     "sqlite": "pipelines.sources.sqlite",
 }
+
+
+def files(source: Source, cache: Path | str | None = None) -> list[InputFile]:
+    """What a source is read from, sorted by path; `cache` is a JSON file that keeps digests of files from run to run.
+
+    Raises: InputError if there is nothing or it cannot be read; SourceChanged if it changes meanwhile.
+    """
+    if source.reader == "postgresql":
+        found: list[InputFile] = _kind(source).files(source)
+        return found
+    return inputs.files(source, cache)
 
 
 def cut(source: Source, file: InputFile, number: int) -> list[Part]:
@@ -28,7 +42,7 @@ def cut(source: Source, file: InputFile, number: int) -> list[Part]:
 
     Raises: InputError if the file is not what was declared; SourceChanged if it is no longer the one of `files`.
     """
-    with at_rest(file.path, source.kind, file.size, file.mtime_ns):
+    with at_rest(file, source.reader):
         parts: list[Part] = _kind(source).cut(source, file, number)
     return parts
 
@@ -38,10 +52,10 @@ def read(source: Source, part: Part) -> Rows:
 
     Raises: SourceChanged if the file is not the planned one before or after; InputError if it cannot be read as declared.
     """
-    with at_rest(part.path, source.kind, part.size, part.mtime_ns):
+    with at_rest(part, source.reader):
         rows: Rows = _kind(source).read(source, part)
     return rows
 
 
 def _kind(source: Source) -> ModuleType:
-    return import_module(KINDS[source.kind])
+    return import_module(KINDS[source.reader])

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
+from pipelines import postgres
 from pipelines.errors import SpecError
 from pipelines.names import did_you_mean
 from pipelines.schema import Field, Schema
@@ -13,9 +14,12 @@ from pipelines.stage import ORIGIN
 
 __all__ = ["Extra", "Kind", "OnChange", "Source"]
 
-Kind = Literal["csv", "jsonl", "sqlite"]
+Kind = Literal["csv", "jsonl", "sqlite", "sql"]
 Extra = Literal["error", "ignore"]
 OnChange = Literal["error", "ignore", "reload"]
+
+_ROWS = {"table", "query", "key", "busy_s", "max_field_bytes"}
+_URLS = ("sqlite", *postgres.SCHEMES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +32,7 @@ class Source:
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     kind: Kind
-    path: str  # a file, a folder or a glob
+    path: str = ""  # a file, a folder or a glob; of a sql source it follows from url
     columns: Mapping[str, Field]
     null: tuple[str, ...] | None = (
         None  # texts read as missing; None: ("",) in a csv, where "" is all there can be; else none
@@ -49,16 +53,33 @@ class Source:
     quote: str = '"'  # csv: "" if no field is quoted
     decimal: Literal[".", ","] = "."
     flatten: Mapping[str, str] = dataclasses.field(default_factory=dict)  # jsonl: column -> "dotted.path"
-    table: str | None = None  # sqlite: a table or a view
-    key: str | None = None  # sqlite: unique integer column to cut by, where there is no rowid
-    busy_s: float = 30.0  # sqlite: how long to wait for another program's lock
+    url: str | None = dataclasses.field(
+        default=None, repr=False
+    )  # sql: with a password, so it is never shown
+    table: str | None = None  # sqlite, sql: a table or a view
+    query: str | None = None  # sqlite, sql: in place of a table
+    key: str | None = (
+        None  # sqlite, sql: unique integer column to cut by, where there is no rowid or primary key
+    )
+    busy_s: float = 30.0  # sqlite, sql: how long to wait for another program's lock
+    connect_s: float = 10.0  # sql: how long a server may take to answer at all
+    query_s: float = 3600.0  # sql: and a query, all its rows read
 
     def __post_init__(self) -> None:
         problems = self._wrong()
+        if self.kind == "sql" and not problems:
+            object.__setattr__(self, "path", self._path())
         if self.kind in get_args(Kind):
             problems += [*self._without_effect(), *self._wrong_names()]
         if problems:
             raise SpecError(*problems)
+
+    @property
+    def reader(self) -> str:
+        """What reads it: the kind, or of a sql source the database that its URL names."""
+        if self.kind != "sql":
+            return self.kind
+        return "sqlite" if _scheme(self.url) == "sqlite" else "postgresql"
 
     @property
     def schema(self) -> Schema:
@@ -81,7 +102,9 @@ class Source:
         problems = []
         if self.kind not in get_args(Kind):
             return [f"kind {self.kind!r} is not known{did_you_mean(str(self.kind), get_args(Kind))}"]
-        if not self.path:
+        if self.kind == "sql":
+            problems += self._wrong_url()
+        elif not self.path:
             problems.append("path is empty; expected a file, a folder or a glob such as 'data/*.csv'")
         if not self.columns:
             problems.append('columns is empty; declare every column, { name = "type" }')
@@ -93,11 +116,19 @@ class Source:
             problems.append(f"delimiter and quote are both {self.quote!r}")
         if self.decimal not in {".", ","}:
             problems.append(f"decimal = {self.decimal!r}: expected '.' or ','")
-        for key, least in (("part_bytes", 1), ("max_field_bytes", 1), ("busy_s", 0)):
+        for key, least in (
+            ("part_bytes", 1),
+            ("max_field_bytes", 1),
+            ("busy_s", 0),
+            ("connect_s", 1),
+            ("query_s", 1),
+        ):
             if not least <= getattr(self, key) <= 1 << 30:
                 problems.append(f"{key} = {getattr(self, key)!r}: expected {least} to {1 << 30}")
-        if self.kind == "sqlite" and not self.table:
-            problems.append('table is missing; a sqlite source needs table = "name"')
+        if self.kind in {"sqlite", "sql"} and (self.table is None) == (self.query is None):
+            problems.append(
+                f'a {self.kind} source needs either table = "name" or query = "select ...", and not both'
+            )
         try:
             "".encode(codecs.lookup(self.encoding).name)
         except (LookupError, ValueError):
@@ -106,12 +137,31 @@ class Source:
             )
         return problems
 
+    def _wrong_url(self) -> list[str]:
+        scheme = _scheme(self.url)
+        if self.url is None:
+            return ['url is missing; a sql source needs url = "postgresql://..." or "sqlite:///file"']
+        if scheme not in _URLS:
+            known = did_you_mean(scheme, _URLS) or f"; known: {', '.join(_URLS)}"
+            return [f"url begins with {scheme!r}, which is no database that can be read{known}"]
+        if scheme == "sqlite" and not self.url.startswith("sqlite:///"):
+            return ['url of SQLite is "sqlite:///file.db", or "sqlite:////folder/file.db" from the root']
+        if self.path not in {"", self._path()}:
+            return ["path has no effect on a sql source; leave it out"]
+        return []
+
+    def _path(self) -> str:
+        if self.reader == "sqlite":
+            return (self.url or "").removeprefix("sqlite:///")
+        return f"{postgres.place(self.url or '')}#{self.table or 'query'}"
+
     def _without_effect(self) -> list[str]:
         text = {"encoding", "max_field_bytes", "allow_empty"}
         of = {
             "csv": text | {"header", "delimiter", "quote", "decimal"},
             "jsonl": text | {"flatten"},
-            "sqlite": {"table", "key", "busy_s", "max_field_bytes"},
+            "sqlite": _ROWS,
+            "sql": _ROWS | {"url", "connect_s", "query_s"},
         }
         others = set().union(*of.values()) - of[self.kind]
         defaults = {one.name: one.default for one in dataclasses.fields(self)} | {"flatten": {}}
@@ -154,3 +204,7 @@ class Source:
                 f"columns {column!r} and {other!r}: one is read from inside the other" for other in inside
             ]
         return problems
+
+
+def _scheme(url: str | None) -> str:
+    return (url or "").partition(":")[0]

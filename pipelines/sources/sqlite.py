@@ -1,4 +1,4 @@
-"""SQLite: a table or view, read-only, each part in one transaction; a value of another type than declared sets its row aside.
+"""SQLite: a table, view or query, read-only, each part in one transaction; a value of another type than declared sets its row aside.
 
 SQLite keeps values of any type in any column, so every cell is checked: an integer column takes integers, a float column
 integers and reals, a bool 0 and 1, a string, date or timestamp text. NULL is null. Rows are cut by rowid or by `key`,
@@ -71,7 +71,7 @@ def read(source: Source, part: Part) -> Rows:
 
     Raises: InputError for a value that does not fit a column with on_error = "fail"; PartFailed if another program locks it.
     """
-    table, columns = _quoted(source.table or ""), ", ".join(_quoted(name) for name in source.names.values())
+    table, columns = _rows_of(source), ", ".join(_quoted(name) for name in source.names.values())
     made = []
     with _transaction(source, part.path) as database:
         database.text_factory = functools.partial(str, encoding="utf-8", errors="surrogateescape")
@@ -115,7 +115,12 @@ def _transaction(source: Source, path: str) -> Iterator[sqlite3.Connection]:
 
 
 def _check_table(source: Source, path: str, database: sqlite3.Connection) -> list[str]:
-    """Column names of the table."""
+    """Column names of the table or query."""
+    if source.query is not None:
+        cursor = database.execute(f"SELECT * FROM {_rows_of(source)} LIMIT 0")  # noqa: S608 - it is the user's own
+        names = [str(column[0]) for column in cursor.description]
+        check_names(source, path, "query", names)
+        return names
     known = [
         name for (name,) in database.execute("SELECT name FROM sqlite_schema WHERE type IN ('table', 'view')")
     ]
@@ -130,7 +135,9 @@ def _check_table(source: Source, path: str, database: sqlite3.Connection) -> lis
 
 def _key(source: Source, path: str, database: sqlite3.Connection, names: list[str]) -> str | None:
     """What rows are cut by: `key`, else the rowid, else None."""
-    table = _quoted(source.table or "")
+    table = _rows_of(source)
+    if source.key is None and source.query is not None:
+        return None
     if source.key is None:
         taken = {name.lower() for name in names}
         for name in _ROWID:
@@ -144,21 +151,21 @@ def _key(source: Source, path: str, database: sqlite3.Connection, names: list[st
         return None
     if source.key not in names:
         raise InputError(
-            f"{path}: table {source.table!r} has no column {source.key!r}{did_you_mean(source.key, names)}; correct key"
+            f"{path}: {_what_of(source)} has no column {source.key!r}{did_you_mean(source.key, names)}; correct key"
         )
     key = _quoted(source.key)
     counts = f"SELECT count(*), count(DISTINCT {key}), count(*) FILTER (WHERE typeof({key}) = 'integer') FROM {table}"  # noqa: S608
     rows, distinct, integers = database.execute(counts).fetchone()
     if not rows == distinct == integers:
         raise InputError(
-            f"{path}: key {source.key!r} of table {source.table!r} has {distinct:,} values and {integers:,} integers in {rows:,} rows, "
+            f"{path}: key {source.key!r} of {_what_of(source)} has {distinct:,} values and {integers:,} integers in {rows:,} rows, "
             "expected a unique integer in each; take another key, or none"
         )
     return source.key if rows else None
 
 
 def _ranges(database: sqlite3.Connection, source: Source, part: Part) -> list[Part]:
-    table, key = _quoted(source.table or ""), _key_name(part.names[0])
+    table, key = _rows_of(source), _key_name(part.names[0])
     sizes = " + ".join(
         f"ifnull(length(CAST({_quoted(name)} AS BLOB)), 0) + 2" for name in source.names.values()
     )
@@ -287,6 +294,15 @@ def _raw(value: Any) -> Any:
         if isinstance(value, str)
         else value
     )
+
+
+def _what_of(source: Source) -> str:
+    return f"table {source.table!r}" if source.query is None else "query"
+
+
+def _rows_of(source: Source) -> str:
+    """What stands after FROM."""
+    return _quoted(source.table or "") if source.query is None else f"({source.query.rstrip().rstrip(';')}\n)"
 
 
 def _key_name(name: str) -> str:
