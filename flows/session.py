@@ -22,7 +22,7 @@ from flows.project import Project
 from flows.terminal import Terminal
 from pipelines import warehouse
 from pipelines.engine import InProcess, OnDask, Runner
-from pipelines.inspection import build_state
+from pipelines.inspection import build_state, outline
 from pipelines.plan import Plan, make
 from pipelines.storage import TableRef, reference
 
@@ -92,7 +92,13 @@ class Session:
 
 def plan_of(project: Project) -> Plan:
     """What the warehouse lacks."""
-    return make(project.pipeline, project.checked, state=build_state, digests=project.state / "digests.json")
+    return make(
+        project.pipeline,
+        project.checked,
+        state=build_state,
+        digests=project.state / "digests.json",
+        outline=outline,
+    )
 
 
 @contextlib.contextmanager

@@ -1,43 +1,25 @@
 """One table from its plan to its commit: passes over the parts, the ledger, the checks, then one atomic commit.
 
-    read -> Map -> Map -> [sketch] -> Map ... -> [exchange] -> Map ... -> write files      on the workers
-    receipts -> ledger balances -> checks pass -> quarantine commit -> data commit         in the driver
+    passes (on the workers)  ->  receipts  ->  ledger balances  ->  checks pass  ->  quarantine commit  ->  data commit
 
 Only receipts come back. A crash at any moment leaves either the old version or the new one; running again reuses
 every receipt of the same fingerprint whose files are whole.
 """
 
-import functools
-import json
 import shutil
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
-
-from pipelines import measures, publish, quality, task, warehouse
+from pipelines import publish, warehouse
 from pipelines.engine import Runner
 from pipelines.errors import InputError
-from pipelines.integrate import Join
-from pipelines.parts import file_reads, source_reads, table_reads
+from pipelines.passes import Passes, Told
 from pipelines.plan import TablePlan, listed, with_load
 from pipelines.publish import Built
-from pipelines.reads import Bucket, Kept, TableFiles, read_rows, sketch_kept
-from pipelines.stage import ORIGIN, Exchange, Fit, Map, Step, data_columns
-from pipelines.storage import FileRef, TableRef
-from pipelines.storage import reference as reference_of
-from pipelines.task import COUNTS, ExchangeTo, Keep, Receipt, Task, WriteTo
+from pipelines.storage import TableRef
 
 __all__ = ["build"]
-
-ROW_BYTES = 100  # a guess, to choose the number of buckets from rows
-BUCKET_BYTES = 1 << 25  # of an exchange's input that meet in one task
-
-Told = Callable[[str, int, int, int], None]
-"""Progress: table, parts done, parts in all, rows so far."""
 
 
 def build(
@@ -68,7 +50,7 @@ def build(
             if other != work:
                 shutil.rmtree(other, ignore_errors=True)
         work.mkdir(parents=True, exist_ok=True)
-        made = _Passes(plan, runner, work, reference, progress, run)
+        made = Passes(plan, runner, work, reference, progress, run)
         built = publish.publish(plan, made.finish(), run=run)
         shutil.rmtree(work, ignore_errors=True)
         return built
@@ -87,259 +69,3 @@ def _as_it_is_now(plan: TablePlan) -> TablePlan:
     if plan.load is not None and plan.load.problem is not None:
         raise InputError(plan.load.problem)
     return plan
-
-
-class _Passes:
-    """The passes of one build; holds what was counted and fitted on the way."""
-
-    def __init__(
-        self,
-        plan: TablePlan,
-        runner: Runner,
-        work: Path,
-        reference: Callable[[str], TableRef],
-        progress: Told,
-        run: str,
-    ) -> None:
-        self.plan, self.runner, self.work = plan, runner, work
-        self.reference, self.progress, self.run = reference, progress, run
-        self.inputs = work / "inputs.json"
-        self.steps: list[dict[str, Any]] = []
-        self.rejects: list[warehouse.Receipt] = []
-        self.fitted: dict[str, Any] = {}
-        self.seen: Counter[int] = Counter()  # rows by number of the source file
-        self.set_aside: Counter[int] = Counter()  # of a load, the same of its rejects
-        self.number = 0
-        self.rows = 0
-
-    def finish(self) -> publish.Made:
-        """All passes; what there is to publish."""
-        reads, schema, read = self._first_reads()
-        for name in self.plan.spec.beside:
-            other = self.reference(name)
-            read.append(
-                {
-                    "name": name,
-                    "path": str(Path(self.plan.uri).parent / name),
-                    "rows": other.rows,
-                    "version": other.version,
-                }
-            )
-        self.inputs.write_text(json.dumps([one["path"] for one in read]), "utf-8")
-        maps: list[Map] = []
-        for step in self.plan.spec.steps:
-            bound = self._bound(step)
-            match stage := bound.stage(schema):
-                case Map():
-                    maps.append(stage)
-                    schema = bound.build(schema)
-                case Fit():
-                    reads, fitted = self._fit(reads, maps, stage)
-                    maps = [stage.mapped(fitted)]
-                    schema = maps[0](
-                        schema.empty_table()
-                    ).kept.schema  # what is fitted may decide the columns
-                case Exchange():
-                    reads = self._exchange(reads, maps, stage)
-                    maps = [stage.mapped()]
-                    schema = bound.build(schema)
-        if self.plan.spec.checks:
-            maps.append(quality.row_checks(self.plan.spec.checks, self.reference))
-        columns = pa.schema([schema.field(name) for name in data_columns(schema)])
-        to = WriteTo(tuple(columns), self.plan.spec.partition_by, self.plan.load is not None)
-        receipts = self._pass(reads, maps, to)
-        files = [file for receipt in receipts for file in receipt["files"]]
-        origins = [origin for receipt in receipts for origin in receipt["origins"]]
-        read = [
-            {**one, "rows": self.seen[number]} if "sha256" in one else one for number, one in enumerate(read)
-        ]
-        measured = self._measured(columns, files)
-        return publish.Made(
-            columns, files, self.rejects, self.steps, self.fitted, read, measured, origins, self.set_aside
-        )
-
-    # ---- passes
-
-    def _pass(self, reads: Sequence[Any], maps: Iterable[Map], then: ExchangeTo | WriteTo) -> list[Receipt]:
-        receipts = self.runner.run(
-            _receipt, self._tasks(reads, maps, then), name=self._name, progress=self._told
-        )
-        self._count(receipts)
-        return receipts
-
-    def _fit(self, reads: Sequence[Any], maps: Iterable[Map], fit: Fit) -> tuple[list[Kept], Any]:
-        tasks, name = self._tasks(reads, maps, Keep(fit.sketch, fit.columns)), self._name
-        merge = functools.partial(_merge_leaves, fit.sketch)
-        receipts, state = self.runner.fold(_leaf, tasks, merge, name=name, progress=self._told)
-        self._count(receipts)
-        done, answer = fit.sketch.finish(state, None)
-        while not done:
-            items = [_Again(receipt["kept"], fit.sketch, fit.columns, answer) for receipt in receipts]
-            state = self.runner.fold(
-                _sketch_again, items, fit.sketch.merge, name=f"{name}-more", progress=self._told
-            )
-            done, answer = fit.sketch.finish(state, answer)
-        twice = sum(name.partition(" #")[0] == fit.name for name in self.fitted)
-        self.fitted[f"{fit.name} #{twice + 1}" if twice else fit.name] = answer
-        return [Kept(receipt["kept"]) for receipt in receipts], answer
-
-    def _exchange(self, reads: Sequence[Any], maps: Iterable[Map], exchange: Exchange) -> list[Bucket]:
-        size = sum(
-            sum(file.size for file in one.files)
-            if one.kind == "source"
-            else self.reference(one.name).rows * ROW_BYTES
-            for one in self.plan.inputs
-        )
-        buckets = max(2, -(-size // BUCKET_BYTES))
-        receipts = self._pass(reads, maps, ExchangeTo(exchange.by, buckets))
-        paths = tuple(receipt["kept"] for receipt in receipts)
-        return [Bucket(paths, bucket) for bucket in range(buckets)]
-
-    def _measured(self, columns: pa.Schema, files: Sequence[warehouse.Receipt]) -> dict[str, Any]:
-        """What checks ask of the new version as a whole, by the name of the check."""
-        refs = publish.kept_refs(self.plan) + publish.file_refs(self.plan.uri, files, columns)
-        checks = self.plan.spec.checks
-        measured = measures.measure(
-            checks, refs, columns, self.runner, before=self._before, reference=self.reference
-        )
-        for check in checks:
-            if names := measures.key_columns(check):
-                ((name, _),) = check.measures
-                measured[name] = self._torn(check, refs, tuple(columns.field(one) for one in names))
-        return measured
-
-    def _torn(self, check: Any, refs: Sequence[FileRef], columns: tuple[pa.Field, ...]) -> int:
-        """What breaks a check of keys: all keys of the new version meet by hash."""
-        buckets = max(1, sum(file.rows for file in refs) * ROW_BYTES // BUCKET_BYTES)
-        tasks = self._tasks(file_reads(refs, columns), (), ExchangeTo(check.targets, buckets))
-        name, self.number = self._name, self.number + 1
-        kept = [
-            receipt["kept"] for receipt in self.runner.run(_receipt, tasks, name=name, progress=self._told)
-        ]
-        items = [_Keys(Bucket(tuple(kept), bucket), check) for bucket in range(buckets)] if kept else []
-        return sum(self.runner.run(_count_torn, items, name=f"{name}-keys", progress=self._told))
-
-    def _before(self) -> TableRef | None:
-        """The version that readers see now."""
-        if not warehouse.log.exists(self.plan.uri):
-            return None
-        return reference_of(self.plan.name, warehouse.Snapshot.open(self.plan.uri))
-
-    @property
-    def _name(self) -> str:
-        return f"{self.plan.name}-{self.number}"
-
-    def _tasks(self, reads: Sequence[Any], maps: Iterable[Map], then: Any) -> list[Task]:
-        chain = tuple(maps)
-        return [
-            Task(
-                name=f"{self.plan.name}/{self.number}/{part:06d}",
-                read=read,
-                maps=chain,
-                then=then,
-                uri=self.plan.uri,
-                work=str(self.work),
-                inputs=str(self.inputs),
-                key=publish.batch_key(self.plan),
-                run=self.run,
-            )
-            for part, read in enumerate(reads)
-        ]
-
-    def _told(self, done: int, total: int, answer: Any) -> None:
-        if isinstance(answer, dict) and "task" in answer:  # a receipt, not a state
-            self.rows += answer["rows"]
-        self.progress(self.plan.name, done, total, self.rows)
-
-    def _count(self, receipts: Sequence[Receipt]) -> None:
-        """Add up the steps of a pass; reading what the pass before has kept is not a step."""
-        self.number += 1
-        base, first = len(self.steps), 1 if self.steps else 0
-        for receipt in receipts:
-            self.rejects.extend(receipt["rejects"])
-            self.seen.update({int(number): rows for number, rows in receipt["read"].items()})
-            self.set_aside.update({int(number): rows for number, rows in receipt["set_aside"].items()})
-            for place, step in enumerate(receipt["steps"][first:], base):
-                if place == len(self.steps):
-                    self.steps.append({"name": step["name"], **dict.fromkeys(COUNTS, 0), "notes": {}})
-                total = self.steps[place]
-                for name in COUNTS:
-                    total[name] += step[name]
-                for note, value in step["notes"].items():
-                    total["notes"][note] = total["notes"].get(note, 0) + value
-
-    # ---- input
-
-    def _bound(self, step: Any) -> Step:
-        return step.beside(self.reference(step.with_)) if isinstance(step, Join) else step
-
-    def _first_reads(self) -> tuple[list[Any], pa.Schema, list[dict[str, Any]]]:
-        """What each task of the first pass reads, the columns, and the input files by number."""
-        reads: list[Any] = []
-        read: list[dict[str, Any]] = []
-        schema = pa.schema([])
-        for one in self.plan.inputs:
-            if one.kind == "table":
-                ref = self.reference(one.name)
-                schema = pa.schema([*ref.schema, *ORIGIN])
-                reads += table_reads(ref, len(read))
-                read += [
-                    {"name": one.name, "path": file.path, "rows": file.rows, "version": ref.version}
-                    for file in ref.files
-                ]
-                continue
-            if one.source is None:
-                raise AssertionError(one.name)
-            schema = one.source.schema.with_origin()
-            reads += source_reads(one.source, one.files, len(read))
-            read += [
-                {"name": one.name, "path": file.path, "bytes": file.size, "sha256": file.sha256}
-                for file in one.files
-            ]
-        if not reads:  # no rows: one task all the same, so that every step sees its columns
-            reads = [TableFiles(tuple(schema.field(name) for name in data_columns(schema)), ())]
-        return reads, schema, read
-
-
-# ---- what runs on workers
-
-
-@dataclass(frozen=True)
-class _Again:
-    """A later round of a sketch over rows that a task has kept."""
-
-    kept: str
-    sketch: Any
-    columns: tuple[str, ...]
-    request: Any
-
-
-@dataclass(frozen=True)
-class _Keys:
-    """The keys of one bucket."""
-
-    read: Bucket
-    check: Any
-
-
-def _receipt(one: Task) -> Receipt:
-    return task.run(one)[0]
-
-
-def _leaf(one: Task) -> tuple[list[Receipt], Any]:
-    receipt, state = task.run(one)
-    return [receipt], state
-
-
-def _merge_leaves(
-    sketch: Any, left: tuple[list[Receipt], Any], right: tuple[list[Receipt], Any]
-) -> tuple[list[Receipt], Any]:
-    return left[0] + right[0], sketch.merge(left[1], right[1])
-
-
-def _sketch_again(one: _Again) -> Any:
-    return sketch_kept(one.kept, one.sketch, one.columns, one.request)
-
-
-def _count_torn(one: _Keys) -> int:
-    return measures.torn(read_rows(one.read).kept, one.check)

@@ -51,7 +51,9 @@ class Deduplicate:
         require(schema, self.order_by, step=self.do, kinds=_ANY)
         _require_order(self.do, "keep", self.keep, self.order_by)
         params = {"by": by, "whole": not self.by, "keep": self.keep, "order_by": self.order_by}
-        return Exchange(titled(self.do, self.by or ("all columns",)), by, deduplicate, params)
+        return Exchange(
+            titled(self.do, self.by or ("all columns",)), by, deduplicate, params, alone=bool(self.by)
+        )
 
 
 def deduplicate(
@@ -111,7 +113,7 @@ class Resolve:
             )
         _require_order(self.do, "policy", self.policy, self.order_by)
         params = {"by": self.by, "columns": columns, "policy": self.policy, "order_by": self.order_by}
-        return Exchange(titled(self.do, self.by), self.by, resolve, params)
+        return Exchange(titled(self.do, self.by), self.by, resolve, params, alone=True)
 
 
 def resolve(

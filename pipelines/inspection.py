@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 from pipelines import profile, warehouse
 from pipelines.engine import Runner
 from pipelines.measures import summarise_files
-from pipelines.storage import TableRef
+from pipelines.storage import FileRef, TableRef
 
-__all__ = ["build_state", "last_checks", "profile_table", "reject_summary", "rejects_by_rule"]
+__all__ = ["build_state", "last_checks", "outline", "profile_table", "reject_summary", "rejects_by_rule"]
 
 SAMPLES = 3  # rows shown of each kind of reject
 
@@ -35,6 +35,15 @@ def last_checks(uri: str) -> list[dict[str, Any]]:
         if (found := event.record.get("checks")) is not None:
             return [dict(one) for one in found]
     return []
+
+
+def outline(name: str, uri: str) -> TableRef | None:
+    """The newest version of a table as its log describes it, no file of it opened; None: there is none."""
+    if not warehouse.log.exists(uri):
+        return None
+    snapshot = warehouse.Snapshot.open(uri)
+    files = tuple(FileRef(file, (file.rows,)) for file in snapshot.files())
+    return TableRef(name, uri, snapshot.version, files, tuple(snapshot.schema))
 
 
 def profile_table(ref: TableRef, runner: Runner) -> dict[str, Any]:

@@ -1,28 +1,41 @@
 """Bringing tables together: joins whose cardinality is declared and enforced, whose unmatched rows are counted.
 
-The other side is a committed snapshot that every worker reads once and keeps (a broadcast). Its keys become integers:
-each key column is coded by its place among the distinct values, the codes of one row form one number, and a sorted
-array of these numbers answers every look-up. A declared uniqueness of this side's keys needs all rows of a key in one
-place: then the join is an Exchange, otherwise a Map.
+A small other side is a committed snapshot that every worker reads once and keeps (a broadcast): the join is a Map. A
+large one moves, as this side does: the rows of a key meet in one part (an Exchange). So they do too where one row
+decides about others: a key that must be there once, rows of the other side that nobody has asked for.
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipelines.errors import InputError, SpecError
+from pipelines.matching import Index, first_twice, index_of, partners_taken, shown_keys, spread
 from pipelines.names import did_you_mean
-from pipelines.stage import Exchange, Map, Rows, Stage, data_columns, reject
-from pipelines.storage import TableRef, read_table
+from pipelines.stage import (
+    LINE,
+    OFFSET,
+    ORIGIN,
+    SOURCE,
+    Beside,
+    Exchange,
+    Map,
+    Rows,
+    Side,
+    Stage,
+    data_columns,
+    reject,
+)
+from pipelines.storage import TableRef, read_table, row_bytes
 
 __all__ = ["Join", "Joined"]
 
-LIMIT_BYTES = 1 << 29  # of a broadcast side, decoded, in each worker
+BROADCAST_BYTES = 1 << 27  # of an other side, estimated: up to here every worker holds it
+LIMIT_BYTES = 1 << 29  # of a broadcast that was asked for, decoded, in each worker
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,9 +43,10 @@ class Join:
     """Adds columns of another table of the warehouse to the rows that have the same key; a null key matches nothing.
 
     `on` names the key columns, or maps this table's names to the other's. `cardinality` is a promise that is checked:
-    m:1 and 1:1 refuse a key that the other table has twice, 1:1 and 1:m a key that this table has twice. What has no
-    partner is kept with nulls (how = "left"), left out and counted ("inner", "semi"), or set aside
-    (unmatched = "quarantine").
+    m:1 and 1:1 refuse a key that the other table has twice, 1:1 and 1:m a key that this table has twice. A row without
+    partner is kept with nulls (how = "left", "outer"), left out and counted ("inner", "right", "semi"), or set aside
+    (unmatched = "quarantine"). "right" and "outer" add the rows of the other table that have no partner here. How the
+    rows meet is chosen from the sizes (move = "auto"), or is "broadcast" or "exchange".
     """
 
     do: ClassVar[str] = "join"
@@ -41,19 +55,42 @@ class Join:
     with_: str
     on: tuple[str, ...] | dict[str, str]
     cardinality: Literal["m:1", "1:1", "1:m", "m:m"]
-    how: Literal["left", "inner", "semi", "anti"] = "left"
+    how: Literal["left", "inner", "right", "outer", "semi", "anti"] = "left"
     columns: tuple[str, ...] | None = None
     prefix: str = ""
     unmatched: Literal["keep", "quarantine"] = "keep"
+    move: Literal["auto", "broadcast", "exchange"] = "auto"
 
     def __post_init__(self) -> None:
         if self.unmatched == "quarantine" and self.how in {"semi", "anti"}:
             raise SpecError(f'join: unmatched = "quarantine" has no meaning with how = {self.how!r}')
+        if self.unmatched == "quarantine" and self.how == "outer":
+            raise SpecError(
+                'join: how = "outer" keeps the rows without partner; for unmatched = "quarantine" use how = "right"'
+            )
+        if not self.keys:
+            raise SpecError('join: on is empty; name the key columns: on = ["customer_id"]')
+        if self.move == "broadcast" and self.must_move is not None:
+            raise SpecError(f'join: move = "broadcast" cannot be: {self.must_move}; use move = "auto"')
 
     @property
     def keys(self) -> dict[str, str]:
         """This table's key columns and the other's."""
         return dict(self.on) if isinstance(self.on, Mapping) else {name: name for name in self.on}
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """The other table."""
+        return (self.with_,)
+
+    @property
+    def must_move(self) -> str | None:
+        """Why the rows of a key must meet, whatever the sizes."""
+        if self.how in {"right", "outer"}:
+            return f'how = "{self.how}" must know all keys to find rows of {self.with_!r} without partner'
+        if self.cardinality.startswith("1"):
+            return f"{self.cardinality} must see all rows of a key to find one that is there twice"
+        return None
 
     def beside(self, other: TableRef) -> "Joined":
         """The join with a version of the other table, or before a run with its coming columns."""
@@ -66,6 +103,11 @@ class Joined:
 
     join: Join
     other: TableRef
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """The other table."""
+        return self.join.tables
 
     def taken(self) -> dict[str, str]:
         """The other table's columns that are taken over, and their names here."""
@@ -105,38 +147,94 @@ class Joined:
             raise SpecError(
                 f'join: both tables have {clash}; set prefix = "{name}_" or list the columns to take'
             )
+        if self.join.how in {"right", "outer"}:  # rows of the other table have none of this one's columns
+            schema = pa.schema(
+                [one if one.name in ORIGIN.names else one.with_nullable(True) for one in schema]
+            )
         return pa.schema(
             [*schema, *(other.field(one).with_name(new).with_nullable(True) for one, new in taken.items())]
         )
 
     def stage(self, schema: pa.Schema) -> Stage:
-        """A Map, or an Exchange where this table's keys must be unique."""
+        """A Map with a broadcast, else an Exchange of both tables."""
         del schema
-        params = {"joined": self}
-        if self.join.cardinality in {"1:1", "1:m"}:
-            return Exchange(f"join {self.join.with_}", tuple(self.join.keys), join_unique, params)
-        return Map(f"join {self.join.with_}", join_part, params)
+        moves, _ = self.way()
+        keys, params = tuple(self.join.keys), {"joined": self}
+        if not moves:
+            return Map(f"join {self.join.with_}", join_part, params)
+        whole = self.join.how in {"right", "outer"} or self.join.cardinality.startswith("1")
+        beside = Beside(self.other, tuple(self.join.keys.values()), self._columns(), whole)
+        return Exchange(f"join {self.join.with_}", keys, join_bucket, params, alone=True, beside=beside)
 
+    def _columns(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((*self.join.keys.values(), *self.taken())))
 
-def join_unique(table: pa.Table, *, joined: Joined) -> Rows:
-    """Join after all rows of a key have met; refuses a key that occurs twice."""
-    join = joined.join
-    keys = list(join.keys)
-    counts = table.select(keys).drop_null().group_by(keys).aggregate([([], "count_all")])
-    twice = counts.filter(pc.greater(counts["count_all"], 1))
-    if twice.num_rows:
-        raise InputError(
-            f"join with {join.with_!r}: declared {join.cardinality}, but this table has {twice.num_rows:,} keys more than once, "
-            f"e.g. {_first(twice, keys)}; deduplicate by {keys} first, or declare m:{join.cardinality[-1]}"
-        )
-    return join_part(table, joined=joined)
+    def way(self) -> tuple[bool, str]:
+        """Whether both tables move, and why."""
+        join = self.join
+        if join.must_move is not None:
+            return True, join.must_move
+        if join.move != "auto":
+            return join.move == "exchange", f'move = "{join.move}"'
+        if self.other.version < 0:
+            return False, f"{join.with_!r} is not built yet: if it is large, both will move"
+        wanted = pa.schema([self.other.schema.field(name) for name in self._columns()])
+        size = self.other.rows * row_bytes(wanted)
+        text = f"{join.with_!r} takes about {size / 2**20:,.1f} MiB, a broadcast may have {BROADCAST_BYTES >> 20}"
+        return size > BROADCAST_BYTES, text
 
 
 def join_part(table: pa.Table, *, joined: Joined) -> Rows:
-    """One part of this table with the partners of its rows."""
-    join, taken = joined.join, joined.taken()
-    index = _index(joined.other, tuple(join.keys.values()), tuple(taken), join.cardinality)
-    first, count = index.partners([table[name] for name in join.keys])
+    """One part of this table with the partners of its rows, from the broadcast."""
+    keys = joined.join.keys
+    index, other = _broadcast(
+        joined.other, tuple(keys.values()), tuple(joined.taken()), joined.join.cardinality
+    )
+    return _joined(table, joined, index, other, index.partners([table[name] for name in keys]))
+
+
+def join_bucket(table: pa.Table, *, joined: Joined, side: Side) -> Rows:
+    """The rows of one bucket of both tables; where the task answers for the bucket, what is true of all its rows too."""
+    join, keys = joined.join, list(joined.join.keys)
+    theirs = list(join.keys.values())
+    index = index_of([side.rows[name] for name in theirs])
+    _refuse_twice(join.with_, join.cardinality, theirs, index, side.rows)
+    found = index.partners([table[name] for name in keys])
+    looks = [found]
+    if side.answers and side.elsewhere is not None:
+        looks.append(index.partners([side.elsewhere[name] for name in keys]))
+    if side.answers and join.cardinality.startswith("1"):
+        mine = [table.select(keys)] + ([] if side.elsewhere is None else [side.elsewhere])
+        _refuse_twice_here(join, pa.concat_tables(mine))
+    made = _joined(table, joined, index, side.rows, found)
+    if join.how not in {"right", "outer"}:
+        return made
+    schema = joined.build(table.schema)
+    kept = pa.Table.from_arrays(made.kept.columns, schema=schema)
+    if not side.answers:
+        return Rows(kept, made.rejected, filtered=made.filtered, added=made.added, notes=made.notes)
+    alone = np.ones(side.rows.num_rows, bool)
+    alone[index.order] = ~partners_taken(index, looks)
+    rest = _without_partner(side.rows.take(pa.array(np.flatnonzero(alone))), joined, schema)
+    notes = {**made.notes, f"unmatched of {join.with_}": rest.num_rows}
+    return Rows(
+        pa.concat_tables([kept, rest]),
+        made.rejected,
+        filtered=made.filtered,
+        added=made.added + rest.num_rows,
+        notes=notes,
+    )
+
+
+def _joined(
+    table: pa.Table,
+    joined: Joined,
+    index: Index,
+    other: pa.Table,
+    found: tuple[np.ndarray, np.ndarray],
+) -> Rows:
+    """The rows with their partners; `found` says who they are."""
+    join, (first, count) = joined.join, found
     matched = count > 0
     unmatched = int(len(matched) - matched.sum())
     notes = {"unmatched": unmatched} if unmatched else {}
@@ -155,90 +253,69 @@ def join_part(table: pa.Table, *, joined: Joined) -> Rows:
         )
         table, rejected, count, first = aside.kept, aside.rejected, count[matched], first[matched]
     filtered = 0
-    if join.how == "inner" and join.unmatched == "keep":
+    if join.how in {"inner", "right"} and join.unmatched == "keep":
         table, filtered = table.filter(pa.array(matched)), unmatched
         count, first = count[matched], first[matched]
     rows_before = table.num_rows
-    pick, partner = _spread(first, count)
+    pick, partner = spread(first, count)
     if pick is not None:
         table = table.take(pa.array(pick))
-    indices = pa.array(partner, mask=partner < 0)
-    for name, new in taken.items():
-        values = (
-            index.payload[name].take(indices)
-            if index.payload.num_rows
-            else pa.nulls(len(partner), index.payload[name].type)
-        )
-        table = table.append_column(
-            index.payload.schema.field(name).with_name(new).with_nullable(True), values
-        )
+    rows = np.zeros(len(partner), np.int64)
+    there = partner >= 0
+    rows[there] = index.order[partner[there]]
+    indices = pa.array(rows, mask=~there)
+    for name, new in joined.taken().items():
+        field = other.schema.field(name).with_name(new).with_nullable(True)
+        values = other[name].take(indices) if other.num_rows else pa.nulls(len(rows), field.type)
+        table = table.append_column(field, values)
     return Rows(table, rejected, filtered=filtered, added=table.num_rows - rows_before, notes=notes)
 
 
-def _spread(first: np.ndarray, count: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
-    """Rows to repeat (None: each once) and the partner of each, -1 where there is none."""
-    if count.size == 0 or count.max() <= 1:
-        return None, np.where(count > 0, first, -1)
-    times = np.maximum(count, 1)
-    pick = np.repeat(np.arange(len(count)), times)
-    within = np.arange(len(pick)) - np.repeat(np.cumsum(times) - times, times)
-    return pick, np.where(count[pick] > 0, first[pick] + within, -1)
-
-
-@dataclass(frozen=True)
-class _Index:
-    """Sorted keys of a broadcast side: `payload` is in the order of `codes`."""
-
-    values: tuple[pa.Array, ...]  # distinct values of each key column
-    codes: np.ndarray
-    payload: pa.Table
-
-    def partners(self, keys: list[pa.ChunkedArray]) -> tuple[np.ndarray, np.ndarray]:
-        """Place of the first partner of each row in `payload`, and how many there are."""
-        codes, known = _codes(keys, self.values)
-        first = np.searchsorted(self.codes, codes, "left")
-        count = np.searchsorted(self.codes, codes, "right") - first
-        return first, np.where(known, count, 0)
-
-
-def _codes(keys: list[pa.ChunkedArray], values: tuple[pa.Array, ...]) -> tuple[np.ndarray, np.ndarray]:
-    total = np.zeros(len(keys[0]), np.int64)
-    known = np.ones(len(keys[0]), bool)
-    for column, distinct in zip(keys, values, strict=True):
-        place = pc.index_in(column, value_set=distinct, skip_nulls=True)
-        known &= place.is_valid().to_numpy()
-        total = total * len(distinct) + pc.fill_null(place, 0).to_numpy()
-    return total, known
+def _without_partner(rows: pa.Table, joined: Joined, schema: pa.Schema) -> pa.Table:
+    """Rows of the other table as rows of this one: keys, origin and what is taken over; the rest is missing."""
+    theirs = joined.join.keys | {new: name for name, new in joined.taken().items()}
+    theirs |= {name: name for name in (SOURCE, LINE, OFFSET)}
+    columns = [
+        rows[theirs[field.name]] if field.name in theirs else pa.nulls(rows.num_rows, field.type)
+        for field in schema
+    ]
+    return pa.Table.from_arrays(columns, schema=schema)
 
 
 @functools.lru_cache(maxsize=8)
-def _index(other: TableRef, keys: tuple[str, ...], columns: tuple[str, ...], cardinality: str) -> _Index:
+def _broadcast(
+    other: TableRef, keys: tuple[str, ...], columns: tuple[str, ...], cardinality: str
+) -> tuple[Index, pa.Table]:
     """The other side, read once per worker."""
-    name = other.name
-    table = read_table(other, columns=tuple(dict.fromkeys((*keys, *columns))))
+    table = read_table(other, columns=tuple(dict.fromkeys((*keys, *columns)))).combine_chunks()
     if table.nbytes > LIMIT_BYTES:
         raise InputError(
-            f"join with {name!r}: its columns take {table.nbytes:,} bytes in memory, the limit of a broadcast side is "
-            f"{LIMIT_BYTES:,}; take fewer columns, or make the larger table the left side"
+            f"join with {other.name!r}: its columns take {table.nbytes:,} bytes in memory, the limit of a broadcast side is "
+            f'{LIMIT_BYTES:,}; take fewer columns, or let both tables move: move = "exchange"'
         )
-    table = table.filter(functools.reduce(pc.and_, [table[key].is_valid() for key in keys]))
-    values = tuple(pc.unique(table[key]) for key in keys)
-    if np.prod([float(len(distinct)) for distinct in values]) > 2.0**62:
-        raise InputError(
-            f"join with {name!r}: the keys {list(keys)} have too many combinations; derive one key column from them"
-        )
-    codes, _ = _codes([table[key] for key in keys], values)
-    order = np.argsort(codes, kind="stable")
-    codes = codes[order]
-    twice = int((codes[1:] == codes[:-1]).sum()) if len(codes) else 0
-    if twice and cardinality in {"m:1", "1:1"}:
-        example = table.take(pa.array(order[1:][codes[1:] == codes[:-1]][:1]))
+    index = index_of([table[key] for key in keys])
+    _refuse_twice(other.name, cardinality, keys, index, table)
+    return index, table.select(list(columns))
+
+
+def _refuse_twice(name: str, cardinality: str, keys: Sequence[str], index: Index, other: pa.Table) -> None:
+    if cardinality.endswith("m"):
+        return
+    twice, place = first_twice(index.codes)
+    if twice:
         raise InputError(
             f"join with {name!r}: declared {cardinality}, but it has {twice:,} surplus rows of equal keys, e.g. "
-            f"{_first(example, list(keys))}; deduplicate table {name!r} by {list(keys)}, or declare {cardinality[0]}:m"
+            f"{shown_keys(other, keys, int(index.order[place]))}; deduplicate table {name!r} by {list(keys)}, "
+            f"or declare {cardinality[0]}:m"
         )
-    return _Index(values, codes, table.take(pa.array(order)).select(list(columns)).combine_chunks())
 
 
-def _first(table: pa.Table, keys: list[str]) -> dict[str, Any]:
-    return {key: table[key][0].as_py() for key in keys}
+def _refuse_twice_here(join: Join, table: pa.Table) -> None:
+    keys = list(join.keys)
+    index = index_of([table[name] for name in keys])
+    twice, place = first_twice(index.codes)
+    if twice:
+        raise InputError(
+            f"join with {join.with_!r}: declared {join.cardinality}, but this table has {twice:,} keys more than once, "
+            f"e.g. {shown_keys(table, keys, int(index.order[place]))}; deduplicate by {keys} first, or declare m:{join.cardinality[-1]}"
+        )

@@ -12,13 +12,19 @@ from pipelines import sources
 from pipelines.reads import SourceParts, TableFiles
 from pipelines.storage import FileRef, TableRef
 
-__all__ = ["file_reads", "source_reads", "table_reads"]
+__all__ = ["bucket_count", "file_reads", "slices", "source_reads", "table_reads"]
 
 PART_BYTES = (
     1 << 20,
     1 << 24,
 )  # source text of a task: 10 to 150 ms of work, so that a task's own 1 ms does not show
 PART_ROWS = (1 << 15, 1 << 19)  # rows of a table that a task reads
+BUCKET_BYTES = (1 << 23, 1 << 27)  # of an exchange's input that meet in one task
+BUCKETS = 64  # of an exchange, within these bounds
+SKEWED_ROWS, SKEWED_TIMES = (
+    1 << 18,
+    4,
+)  # a bucket with more rows, and more than so many times the mean, is cut
 TASKS = 16  # that an input is cut into, within these bounds: enough for some workers, few files for readers
 
 
@@ -44,21 +50,52 @@ def table_reads(ref: TableRef, first: int) -> list[TableFiles]:
     return file_reads(ref.files, ref.columns, first)
 
 
-def file_reads(files: Sequence[FileRef], columns: tuple[pa.Field, ...], first: int = 0) -> list[TableFiles]:
-    """Row groups of files, packed to some ten thousand rows a task and more."""
+def file_reads(
+    files: Sequence[FileRef], columns: tuple[pa.Field, ...], first: int = 0, *, together: bool = False
+) -> list[TableFiles]:
+    """Row groups of files, packed to some ten thousand rows a task and more.
+
+    Files are numbered from `first`; `together`, they have all this number and their rows are counted through.
+    """
     least, most = PART_ROWS
     target = max(least, min(most, sum(file.rows for file in files) // TASKS))
-    reads: list[list[tuple[int, FileRef, tuple[int, ...]]]] = []
-    rows = target
-    for number, file in enumerate(files, first):
+    reads: list[list[tuple[int, FileRef, tuple[int, ...], int]]] = []
+    rows, before = target, 0
+    for place, file in enumerate(files):
+        number = first if together else first + place
         for group, size in enumerate(file.row_groups):
             if rows >= target:
                 reads.append([])
                 rows = 0
             last = reads[-1]
-            if last and last[-1][0] == number:
-                last[-1] = (number, file, (*last[-1][2], group))
+            if last and last[-1][1] is file:
+                last[-1] = (number, file, (*last[-1][2], group), before)
             else:
-                last.append((number, file, (group,)))
+                last.append((number, file, (group,), before))
             rows += size
+        before += file.rows if together else 0
     return [TableFiles(columns, tuple(read)) for read in reads]
+
+
+def bucket_count(size: int) -> int:
+    """Buckets of an exchange of so many bytes: small ones keep all workers busy, large ones must fit into memory."""
+    least, most = BUCKET_BYTES
+    return max(2, -(-size // max(least, min(most, size // BUCKETS))))
+
+
+def slices(rows: Sequence[int], usual: int) -> list[tuple[int, int]]:
+    """How the files of one bucket are given to tasks: all to one, unless the bucket has far more rows than usual.
+
+    `rows` of the bucket in each file. A hot key has all its rows in one bucket; its files in their order to several
+    tasks give the same rows in the same order.
+    """
+    most = max(SKEWED_ROWS, SKEWED_TIMES * usual)
+    if sum(rows) <= most:
+        return [(0, len(rows))]
+    found, start, total = [], 0, 0
+    for place, count in enumerate(rows):
+        if total and total + count > most:
+            found.append((start, place))
+            start, total = place, 0
+        total += count
+    return [*found, (start, len(rows))]

@@ -15,13 +15,24 @@ import pyarrow as pa
 from pipelines import fingerprint, loads, quality, sources
 from pipelines.document import Document
 from pipelines.errors import NoInput, SpecError
-from pipelines.integrate import Join
+from pipelines.moves import Move, bound_to, check_row_wise, move_of, passes_of
 from pipelines.names import did_you_mean
 from pipelines.spec import Pipeline, Table
-from pipelines.stage import ORIGIN, Exchange, Fit, Stage, Step, data_columns
+from pipelines.stage import ORIGIN, data_columns, tables_of
 from pipelines.storage import TableRef
 
-__all__ = ["Checked", "Input", "Plan", "TablePlan", "check", "listed", "make", "table_uri", "with_load"]
+__all__ = [
+    "Checked",
+    "Input",
+    "Move",
+    "Plan",
+    "TablePlan",
+    "check",
+    "listed",
+    "make",
+    "table_uri",
+    "with_load",
+]
 
 
 @dataclass(frozen=True)
@@ -39,7 +50,8 @@ class Checked:
     """What is known of a table without reading data: its columns, and how each step moves rows."""
 
     schema: pa.Schema
-    moves: tuple[tuple[str, str], ...]
+    moves: tuple[Move, ...]
+    bound: tuple[tuple[Any, pa.Schema], ...] = ()  # steps, and the columns that each gets
 
 
 @dataclass(frozen=True)
@@ -51,7 +63,7 @@ class TablePlan:
     uri: str
     inputs: tuple[Input, ...]
     schema: pa.Schema
-    moves: tuple[tuple[str, str], ...]  # (step, how its rows move: map, fit or exchange)
+    moves: tuple[Move, ...]
     parts: Mapping[str, Any]  # of the fingerprint, by name: what changed can be told
     fingerprint: str
     current: bool
@@ -91,7 +103,7 @@ class Plan:
             if load is not None:
                 lines.extend(f"         ignored: {text}" for text in load.ignored)
                 lines.extend([f"         STOP: {load.problem}"] if load.problem else [])
-            for number, group in enumerate(_passes(table)):
+            for number, group in enumerate(passes_of(table.moves, checks=bool(table.spec.checks))):
                 lines.append(f"         pass {number + 1}: {group}")
         return "\n".join(lines)
 
@@ -109,15 +121,15 @@ def check(document: Document, pipeline: Pipeline) -> dict[str, Checked]:
         schema = _input_schema(document, pipeline, schemas, name, table)
         if schema is None:
             continue
-        moves = []
+        moves, steps = [], []
         try:
             for number, step in enumerate(table.steps):
                 place: tuple[str | int, ...] = ("tables", name, "steps", number)
-                bound = _bound(step, schemas)
-                stage = bound.stage(schema)
+                bound = bound_to(step, schemas)
                 if table.load == "append":
-                    _check_row_wise(step, stage)
-                moves.append((stage.name, type(stage).__name__.lower()))
+                    check_row_wise(step, bound.stage(schema))
+                moves.append(move_of(bound, schema))
+                steps.append((step, schema))
                 schema = bound.build(schema)
             for number, one in enumerate(table.checks):
                 place = ("tables", name, "checks", number)
@@ -135,23 +147,8 @@ def check(document: Document, pipeline: Pipeline) -> dict[str, Checked]:
                     f"tables.{name}: no column {column!r} to partition by{did_you_mean(column, known)}",
                 )
         schemas[name] = pa.schema([schema.field(column) for column in data_columns(schema)])
-        checked[name] = Checked(schemas[name], tuple(moves))
+        checked[name] = Checked(schemas[name], tuple(moves), tuple(steps))
     return checked
-
-
-def _check_row_wise(step: Any, stage: Stage) -> None:
-    """Raises: SpecError for a step whose result for a row depends on more than the row: rows loaded before would differ."""
-    if isinstance(step, Join):
-        why = f"rows loaded before would keep the old values of table {step.with_!r}"
-    elif isinstance(stage, Fit):
-        why = "its values come from all rows, and rows loaded before were made with those of that time"
-    elif isinstance(stage, Exchange):
-        why = "rows of several loads would have to meet"
-    else:
-        return
-    raise SpecError(
-        f'step {step.do!r} cannot be in a table with load = "append": {why}; put it into a table that reads this one'
-    )
 
 
 def _input_schema(
@@ -179,15 +176,9 @@ def _input_schema(
                 f"tables.{name}: {table.inputs[0]!r} and {other!r} do not have the same columns: {', '.join(different)}",
             )
             return None
-    if any(step.with_ not in schemas for step in table.steps if isinstance(step, Join)):
+    if any(other not in schemas for other in table.joined):
         return None
     return found[0]
-
-
-def _bound(step: Any, schemas: Mapping[str, pa.Schema]) -> Step:
-    if isinstance(step, Join):
-        return step.beside(TableRef(step.with_, "", -1, (), tuple(schemas[step.with_])))
-    return step
 
 
 def make(
@@ -196,8 +187,11 @@ def make(
     *,
     state: Callable[[str, str], tuple[bool, Mapping[str, Any] | None]],
     digests: Path,
+    outline: Callable[[str, str], TableRef | None] = lambda _name, _uri: None,
 ) -> Plan:
     """The plan; `state(uri, fingerprint)` says whether a table's content has it, and the parts of what it has.
+
+    `outline(name, uri)` is the newest version of a table that will be joined as it is: how rows move follows from its size.
 
     Raises: InputError if a source has no files.
     """
@@ -215,7 +209,7 @@ def make(
             uri=uri,
             inputs=(),
             schema=checked[name].schema,
-            moves=checked[name].moves,
+            moves=_moves(checked[name], {other: tables[other] for other in table.joined}, outline),
             parts={},
             fingerprint="",
             current=False,
@@ -291,6 +285,19 @@ def _with_state(
     return replace(plan, inputs=tuple(inputs), parts=parts, fingerprint=found, current=current, why=why)
 
 
+def _moves(
+    checked: Checked, joined: Mapping[str, "TablePlan"], outline: Callable[[str, str], TableRef | None]
+) -> tuple[Move, ...]:
+    """The moves, with the sizes of other tables that are there."""
+    moves = list(checked.moves)
+    for place, (step, schema) in enumerate(checked.bound):
+        for other in tables_of(step):
+            ref = outline(other, joined[other].uri) if joined[other].current else None
+            if ref is not None:
+                moves[place] = move_of(step.beside(ref), schema)
+    return tuple(moves)
+
+
 def _described(one: Input, load: loads.Load | None) -> str:
     if one.kind == "table":
         return f"table {one.name}"
@@ -299,18 +306,3 @@ def _described(one: Input, load: loads.Load | None) -> str:
         return f"source {one.name} ({there:,} loaded, {len(one.files):,} to load)"
     size = sum(file.size for file in one.files)
     return f"source {one.name} ({len(one.files)} {'file' if len(one.files) == 1 else 'files'}, {size / 1e6:,.1f} MB)"
-
-
-def _passes(table: TablePlan) -> list[str]:
-    """Steps as they fuse: `->` inside a pass, what ends it in brackets."""
-    groups: list[str] = []
-    names: list[str] = ["read"]
-    for name, kind in table.moves:
-        if kind != "map":
-            groups.append(f"{' -> '.join(names)} [{'sketch' if kind == 'fit' else kind} for {name}]")
-            names = []
-        names.append(name)
-    if table.spec.checks:
-        names.append("checks")
-    groups.append(" -> ".join([*names, "write"]))
-    return groups

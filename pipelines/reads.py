@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines import sources
-from pipelines.stage import LINE, ORIGIN, SOURCE, Rows, Sketch
+from pipelines.stage import LINE, ORIGIN, SOURCE, Rows, Side, Sketch
 from pipelines.storage import FileRef
 from pipelines.warehouse.file import read_file
 
-__all__ = ["Bucket", "Kept", "Read", "SourceParts", "TableFiles", "read_rows", "sketch_kept"]
+__all__ = ["Bucket", "Kept", "Read", "SourceParts", "TableFiles", "read_rows", "read_side", "sketch_kept"]
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,10 @@ class SourceParts:
 
 @dataclass(frozen=True)
 class TableFiles:
-    """Row groups of committed files: `(number of the file in the input, file, row groups)`."""
+    """Row groups of committed files: `(number of the file in the input, file, row groups, rows counted before it)`."""
 
     columns: tuple[pa.Field, ...]
-    files: tuple[tuple[int, FileRef, tuple[int, ...]], ...]
+    files: tuple[tuple[int, FileRef, tuple[int, ...], int], ...]
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,15 @@ class Kept:
 
 @dataclass(frozen=True)
 class Bucket:
-    """One bucket of every file of an exchange, ordered by origin."""
+    """One bucket of every file of an exchange, ordered by origin; or of some files, where others have the rest."""
 
     paths: tuple[str, ...]
     number: int
+    other: tuple[str, ...] | None = None  # files of the other table of an exchange of two
+    by: tuple[str, ...] = ()
+    rest: tuple[str, ...] | None = (
+        None  # files of which it needs the keys too; None: another task answers for the whole
+    )
 
 
 Read = SourceParts | TableFiles | Kept | Bucket
@@ -68,12 +73,32 @@ def read_rows(read: Read) -> Rows:
             with pa.OSFile(path) as file, pa.ipc.open_file(file) as reader:
                 return Rows(reader.read_all())
         case Bucket(paths, number):
-            batches = []
-            for path in paths:
-                with pa.OSFile(path) as file, pa.ipc.open_file(file) as reader:
-                    batches.append(reader.get_batch(number))
-            table = pa.Table.from_batches(batches)
-            return Rows(table.take(pc.sort_indices(table, [(SOURCE, "ascending"), (LINE, "ascending")])))
+            return Rows(_bucket(paths, number))
+
+
+def read_side(read: Bucket) -> Side:
+    """What a bucket of an exchange of two tables has of the other one."""
+    elsewhere = _bucket(read.rest, read.number, read.by) if read.rest else None
+    return Side(_bucket(read.other or (), read.number), read.rest is not None, elsewhere)
+
+
+def _bucket(paths: tuple[str, ...], number: int, columns: tuple[str, ...] | None = None) -> pa.Table:
+    """One batch of every file, in the order of origin; rows of one origin stay in the order in which they come."""
+    batches = []
+    for path in paths:
+        with pa.OSFile(path) as file, pa.ipc.open_file(file) as reader:
+            batch = reader.get_batch(number)
+            batches.append(batch if columns is None else batch.select(list(columns)))
+    table = pa.Table.from_batches(batches)
+    if columns is not None or _in_order(table):
+        return table
+    return table.take(pc.sort_indices(table, [(SOURCE, "ascending"), (LINE, "ascending")]))
+
+
+def _in_order(table: pa.Table) -> bool:
+    source, line = (table[name].combine_chunks().to_numpy() for name in (SOURCE, LINE))
+    before, after = source[:-1], source[1:]
+    return bool(((before < after) | ((before == after) & (line[:-1] <= line[1:]))).all())
 
 
 def sketch_kept(path: str, sketch: Sketch, columns: tuple[str, ...], request: Any) -> Any:
@@ -101,9 +126,11 @@ def _together(rows: list[Rows]) -> Rows:
     )
 
 
-def _read_table_file(schema: pa.Schema, number: int, file: FileRef, row_groups: tuple[int, ...]) -> pa.Table:
+def _read_table_file(
+    schema: pa.Schema, number: int, file: FileRef, row_groups: tuple[int, ...], before: int
+) -> pa.Table:
     table = read_file(file.file, schema, groups=row_groups)
-    starts = np.concatenate([[0], np.cumsum(file.row_groups)])
+    starts = before + np.concatenate([[0], np.cumsum(file.row_groups)])
     lines = [np.arange(starts[group] + 1, starts[group + 1] + 1) for group in row_groups]
     rows = table.num_rows
     origin = (

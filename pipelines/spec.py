@@ -33,6 +33,7 @@ from pipelines.errors import SpecError
 from pipelines.names import did_you_mean
 from pipelines.schema import field as declared
 from pipelines.sources import Source
+from pipelines.stage import tables_of
 
 __all__ = ["STEPS", "Pipeline", "Table", "build", "load"]
 
@@ -73,7 +74,7 @@ class Table:
     @property
     def joined(self) -> tuple[str, ...]:
         """Tables that are the other sides of joins."""
-        return tuple(dict.fromkeys(step.with_ for step in self.steps if isinstance(step, integrate.Join)))
+        return tuple(dict.fromkeys(name for step in self.steps for name in tables_of(step)))
 
     @property
     def beside(self) -> tuple[str, ...]:
@@ -264,12 +265,12 @@ def _tables(document: Document, sources: Mapping[str, Source]) -> dict[str, Tabl
                 )
         kept = tuple(step for step in steps if step is not None)
         for number, step in enumerate(steps):
-            if isinstance(step, integrate.Join) and step.with_ not in names:
-                place = (*path, "steps", number)
-                document.problem(
-                    place,
-                    f"{dotted(place)}: there is no table {step.with_!r}{did_you_mean(step.with_, names)}",
-                )
+            for other in tables_of(step):
+                if other not in names:
+                    place = (*path, "steps", number)
+                    document.problem(
+                        place, f"{dotted(place)}: there is no table {other!r}{did_you_mean(other, names)}"
+                    )
         for number, check in enumerate(checks):
             for other in check.needs if check is not None else ():
                 if other not in names:

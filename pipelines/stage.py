@@ -10,11 +10,14 @@ knows where they run. Every function accounts for its rows: what does not go on 
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
+
+if TYPE_CHECKING:
+    from pipelines.storage import TableRef
 
 __all__ = [
     "LINE",
@@ -23,14 +26,17 @@ __all__ = [
     "REJECTS",
     "SOURCE",
     "SPLIT",
+    "Beside",
     "Exchange",
     "Fit",
     "Map",
     "Rows",
+    "Side",
     "Stage",
     "Step",
     "data_columns",
     "reject",
+    "tables_of",
 ]
 
 SOURCE, LINE, OFFSET = "_source", "_line", "_offset"
@@ -89,6 +95,10 @@ class Map:
         made = self.fn(table, **self.params)
         return made if isinstance(made, Rows) else Rows(made)
 
+    def beside(self, side: "Side") -> "Map":
+        """The same with the rows of the other table that have met in this part."""
+        return replace(self, params={**self.params, "side": side})
+
 
 class Sketch(Protocol):
     """A mergeable summary in one or more rounds; its answer does not depend on how the rows were cut."""
@@ -122,13 +132,38 @@ class Fit:
 
 
 @dataclass(frozen=True)
+class Beside:
+    """Another table whose rows move too: those of equal `by` meet this table's."""
+
+    ref: "TableRef"
+    by: tuple[str, ...]
+    columns: tuple[str, ...]  # that are needed of it, `by` included
+    whole: bool  # its rows without partner matter too: one task must know all keys of a bucket
+
+
+@dataclass(frozen=True)
+class Side:
+    """What a part of an exchange of two tables gets of the other one, in the order of its origin."""
+
+    rows: pa.Table
+    answers: bool  # this task answers for what must be known of the whole bucket
+    elsewhere: pa.Table | None = None  # then: keys of this table's rows that other tasks have of it
+
+
+@dataclass(frozen=True)
 class Exchange:
-    """Rows move once: all rows of equal `by` meet in one part, in the order of their origin; then `fn` as in a Map."""
+    """Rows move once: all rows of equal `by` meet in one part, in the order of their origin; then `fn` as in a Map.
+
+    With `beside` the rows of another table come to the same part, and `fn` has them as `side`. Then a bucket with far
+    more rows than others (a hot key) is given to several tasks, each with the whole other side of the bucket.
+    """
 
     name: str
     by: tuple[str, ...]
     fn: MapFunction
     params: Mapping[str, Any] = field(default_factory=dict)
+    alone: bool = False  # a row with a missing value in `by` meets no other: it may go anywhere
+    beside: Beside | None = None
 
     def mapped(self) -> Map:
         """The Map that runs after the rows have moved."""
@@ -149,6 +184,11 @@ class Step(Protocol):
 
     def stage(self, schema: pa.Schema) -> Stage:
         """What the engine runs, for rows of this schema."""
+
+
+def tables_of(step: Any) -> tuple[str, ...]:
+    """The other tables that a step reads; `step.beside(version of it)` is the step that can be built."""
+    return getattr(step, "tables", ())
 
 
 def data_columns(schema: pa.Schema) -> list[str]:

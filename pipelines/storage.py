@@ -10,7 +10,7 @@ from pipelines.warehouse.file import LiveFile, read_file, row_groups
 if TYPE_CHECKING:
     from pipelines.warehouse.snapshot import Snapshot
 
-__all__ = ["FileRef", "TableRef", "read_table", "reference"]
+__all__ = ["FileRef", "TableRef", "read_table", "reference", "row_bytes"]
 
 
 @dataclass(frozen=True)
@@ -68,3 +68,15 @@ def read_table(ref: TableRef, *, columns: tuple[str, ...]) -> pa.Table:
     return pa.concat_tables(
         [wanted.empty_table(), *(read_file(one.file, ref.schema, names=columns) for one in ref.files)]
     )
+
+
+def row_bytes(schema: pa.Schema) -> int:
+    """Bytes of a row in memory, a guess for what has no fixed width."""
+    return sum(_width(field.type) for field in schema)
+
+
+def _width(arrow: pa.DataType) -> int:
+    try:
+        return -(-arrow.bit_width // 8)
+    except ValueError:  # text and lists
+        return 24

@@ -22,8 +22,8 @@ import pyarrow.compute as pc
 from pipelines.errors import LedgerImbalance
 from pipelines.failpoints import failpoint
 from pipelines.hashing import row_hash
-from pipelines.reads import Read, SourceParts, read_rows, sketch_kept
-from pipelines.stage import REJECTS, SOURCE, Map, Rows, Sketch
+from pipelines.reads import Bucket, Read, SourceParts, read_rows, read_side, sketch_kept
+from pipelines.stage import LINE, REJECTS, SOURCE, Map, Rows, Sketch
 from pipelines.warehouse.names import quarantine_uri
 from pipelines.warehouse.quarantine import write_rejects
 from pipelines.warehouse.split import write_rows
@@ -49,6 +49,7 @@ class ExchangeTo:
 
     by: tuple[str, ...]
     buckets: int
+    alone: bool = False  # a row with a missing value in `by` may go to any bucket
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,10 @@ def run(task: Task) -> tuple[Receipt, Any]:
     rejected = [] if rows.rejected is None else [("read", rows.rejected)]
     seen = _rows_by_input(rows) if isinstance(task.read, SourceParts) else {}
     steps = [_counted("read", rows.kept.num_rows + _count(rows.rejected) + rows.filtered, rows)]
-    table = run_maps(rows.kept, task.maps, steps, rejected)
+    maps = task.maps
+    if isinstance(task.read, Bucket) and task.read.other is not None:
+        maps = (maps[0].beside(read_side(task.read)), *maps[1:])
+    table = run_maps(rows.kept, maps, steps, rejected)
     failpoint("part.before_write")
     made: Receipt = {
         "task": task.name,
@@ -106,6 +110,7 @@ def run(task: Task) -> tuple[Receipt, Any]:
         "origins": [],  # of the files, the source file of each
         "set_aside": {},  # rows, by source file
         "kept": None,
+        "buckets": [],  # rows of each, in an exchange
         "rejects": [],
         "rows": table.num_rows,
     }
@@ -114,8 +119,10 @@ def run(task: Task) -> tuple[Receipt, Any]:
         case Keep(sketch, columns):
             made["kept"] = _keep(task, [table])
             state = sketch.sketch(table.select(list(columns)), None)
-        case ExchangeTo(by, buckets):
-            made["kept"] = _keep(task, _buckets(table, by, buckets))
+        case ExchangeTo() as to:
+            tables = _buckets(table, to)
+            made["kept"] = _keep(task, tables)
+            made["buckets"] = [one.num_rows for one in tables]
         case WriteTo(columns, partition_by, by_source):
             for origin, rows_of in _by_source(table) if by_source else [(-1, table)]:
                 files = _write(task, rows_of, pa.schema(columns), partition_by)
@@ -191,10 +198,16 @@ def _count(table: pa.Table | None) -> int:
     return 0 if table is None else table.num_rows
 
 
-def _buckets(table: pa.Table, by: tuple[str, ...], buckets: int) -> list[pa.Table]:
-    number = (row_hash(table, by) % np.uint64(buckets)).astype(np.int64)
+def _buckets(table: pa.Table, to: ExchangeTo) -> list[pa.Table]:
+    hashes = row_hash(table, to.by)
+    if to.alone and any(table[name].null_count for name in to.by):  # else they would all meet in one bucket
+        missing = np.logical_or.reduce(
+            [table[name].is_null().combine_chunks().to_numpy(zero_copy_only=False) for name in to.by]
+        )
+        hashes = np.where(missing, row_hash(table, (SOURCE, LINE)), hashes)
+    number = (hashes % np.uint64(to.buckets)).astype(np.int64)
     order = np.argsort(number, kind="stable")
-    ends = np.cumsum(np.bincount(number, minlength=buckets))
+    ends = np.cumsum(np.bincount(number, minlength=to.buckets))
     table = table.take(pa.array(order))
     return [
         table.slice(start, end - start)

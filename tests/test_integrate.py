@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from pipelines.errors import InputError, SpecError
 from pipelines.integrate import Join
 from pipelines.publish import file_refs
-from pipelines.stage import ORIGIN, Exchange, Map, data_columns
-from pipelines.storage import TableRef
+from pipelines.stage import ORIGIN, Exchange, Side, data_columns
+from pipelines.storage import TableRef, read_table
 from pipelines.warehouse import write_file
 
 
@@ -37,7 +37,12 @@ RIGHT = pa.table({"k": pa.array([1, 2, 5], pa.int64()), "name": ["one", "two", "
 
 def joined(join, table=LEFT):
     stage = join.stage(table.schema)
-    rows = stage(with_origin(table)) if isinstance(stage, Map) else stage.mapped()(with_origin(table))
+    rows = with_origin(table)
+    if isinstance(stage, Exchange):
+        side = Side(with_origin(read_table(stage.beside.ref, columns=stage.beside.columns)), answers=True)
+        rows = stage.mapped().beside(side)(rows)
+    else:
+        rows = stage(rows)
     return rows, rows.kept.select(data_columns(rows.kept.schema)).to_pydict()
 
 

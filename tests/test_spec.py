@@ -55,7 +55,11 @@ def test_a_good_file_becomes_sources_tables_and_models(tmp_path):
     assert project.pipeline.tables["more"].tables == ("orders",)
     assert isinstance(project.pipeline.tables["more"].steps[0], Join)
     assert project.checked["more"].schema.names == ["split", "x", "y"]
-    assert project.checked["more"].moves == (("join orders", "map"), ("split", "map"), ("features", "fit"))
+    assert [(move.step, move.kind) for move in project.checked["more"].moves] == [
+        ("join orders", "map"),
+        ("split", "map"),
+        ("features", "fit"),
+    ]
     assert project.models["m"].batch == 256
 
 

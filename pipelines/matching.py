@@ -1,0 +1,120 @@
+"""Partners of rows by key: an index of the other side, and what a join makes of the rows that have met it.
+
+Keys become integers: each key column is coded by its place among the distinct values of the other side, the codes of
+one row form one number, and the rows of the other side lie sorted by it. A missing value in a key matches nothing.
+"""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.fields import combined, kind_of, numpy_of
+
+__all__ = ["Index", "first_twice", "index_of", "partners_taken", "shown_keys", "spread"]
+
+MOST_CODES = 2**62
+
+
+@dataclass(frozen=True)
+class Index:
+    """The rows of the other side that have a key, in the order of their codes, those of one code in their own order."""
+
+    values: tuple[pa.Array, ...]  # distinct values of each key column
+    dense: tuple[
+        np.ndarray | None, ...
+    ]  # codes up to this column that occur, where they had to be made smaller
+    starts: np.ndarray | None  # first row of each code, if codes are few
+    codes: np.ndarray  # of the rows, ascending
+    order: np.ndarray  # place of each row in the table
+
+    def partners(self, keys: Sequence[pa.ChunkedArray]) -> tuple[np.ndarray, np.ndarray]:
+        """First partner of each row, as a place in `order`, and how many there are. Shapes: (rows,) each, int64."""
+        codes, known = self._coded(keys)
+        if self.starts is not None:
+            first, end = self.starts[codes], self.starts[codes + 1]
+        else:
+            first = np.searchsorted(self.codes, codes, "left")
+            end = np.searchsorted(self.codes, codes, "right")
+        return first, np.where(known, end - first, 0)
+
+    def _coded(self, keys: Sequence[pa.ChunkedArray]) -> tuple[np.ndarray, np.ndarray]:
+        total = np.zeros(len(keys[0]), np.int64)
+        known = np.ones(len(keys[0]), bool)
+        for column, distinct, dense in zip(keys, self.values, self.dense, strict=True):
+            place = pc.index_in(_key(column), value_set=distinct, skip_nulls=True)
+            if place.null_count:
+                known &= numpy_of(place.is_valid())
+                place = pc.fill_null(place, 0)
+            total = total * len(distinct) + numpy_of(place)
+            if dense is not None:
+                found = np.minimum(np.searchsorted(dense, total), max(len(dense) - 1, 0))
+                known &= dense[found] == total if len(dense) else False
+                total = found
+        return np.where(known, total, 0) if self.starts is not None else total, known
+
+
+def index_of(keys: Sequence[pa.ChunkedArray]) -> Index:
+    """The index of the rows with these keys."""
+    valid = functools.reduce(np.logical_and, [numpy_of(pc.is_valid(combined(column))) for column in keys])
+    rows = np.flatnonzero(valid)
+    total, size = np.zeros(len(rows), np.int64), 1
+    values, denses = [], []
+    for column in keys:
+        encoded = _key(column).take(pa.array(rows)).dictionary_encode()
+        distinct = encoded.dictionary
+        total = total * len(distinct) + numpy_of(encoded.indices)
+        size *= len(distinct)
+        dense = None
+        if size > MOST_CODES // max(len(rows), 1):  # the next column could leave int64
+            dense, total = np.unique(total, return_inverse=True)
+            size = len(dense)
+        values.append(distinct)
+        denses.append(dense)
+    order = np.argsort(total, kind="stable")
+    codes = total[order]
+    starts = np.searchsorted(codes, np.arange(size + 1)) if size <= 4 * len(rows) + 1024 else None
+    if starts is not None and size == 0:
+        starts = np.zeros(2, np.int64)
+    return Index(tuple(values), tuple(denses), starts, codes, rows[order])
+
+
+def _key(column: pa.ChunkedArray) -> pa.Array:
+    """Key values as they compare: -0.0 is 0.0."""
+    values = combined(column)
+    return pc.add(values, pa.scalar(0.0, values.type)) if kind_of(values.type) == "float" else values
+
+
+def first_twice(codes: np.ndarray) -> tuple[int, int]:
+    """Surplus rows of equal codes (ascending), and the place of the first of them; -1: there is none."""
+    same = np.flatnonzero(codes[1:] == codes[:-1]) + 1
+    return len(same), int(same[0]) if len(same) else -1
+
+
+def spread(first: np.ndarray, count: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
+    """Rows to repeat (None: each once) and the partner of each, -1 where there is none."""
+    if count.size == 0 or count.max() <= 1:
+        return None, np.where(count > 0, first, -1)
+    times = np.maximum(count, 1)
+    pick = np.repeat(np.arange(len(count)), times)
+    within = np.arange(len(pick)) - np.repeat(np.cumsum(times) - times, times)
+    return pick, np.where(count[pick] > 0, first[pick] + within, -1)
+
+
+def partners_taken(index: Index, looks: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """Which rows of the other side, by place in `order`, some row has met. Shapes: (rows of the index,), bool."""
+    marks = np.zeros(len(index.order) + 1, np.int64)
+    for first, count in looks:
+        met = count > 0
+        marks += np.bincount(first[met], minlength=len(marks))
+        marks -= np.bincount(first[met] + count[met], minlength=len(marks))
+    return np.cumsum(marks)[:-1] > 0
+
+
+def shown_keys(table: pa.Table, keys: Sequence[str], row: int) -> dict[str, Any]:
+    """The key of one row, for a message."""
+    return {key: table[key][row].as_py() for key in keys}

@@ -1,0 +1,76 @@
+"""How the steps of a table move its rows, and why so: what a plan says before anything runs."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from pipelines.errors import SpecError
+from pipelines.stage import Exchange, Fit, Stage, Step, tables_of
+from pipelines.storage import TableRef
+
+__all__ = ["Move", "bound_to", "check_row_wise", "move_of", "passes_of"]
+
+
+@dataclass(frozen=True)
+class Move:
+    """How a step moves rows, and why so."""
+
+    step: str
+    kind: str  # map, fit or exchange
+    why: str = ""
+
+
+def bound_to(step: Any, schemas: Mapping[str, pa.Schema]) -> Step:
+    """The step beside the tables that it reads, as they will be."""
+    if names := tables_of(step):
+        return step.beside(TableRef(names[0], "", -1, (), tuple(schemas[names[0]])))
+    return step
+
+
+def move_of(step: Any, schema: pa.Schema) -> Move:
+    """How a step, bound to its tables, moves rows of this schema."""
+    stage: Stage = step.stage(schema)
+    if tables_of(step):
+        return Move(stage.name, type(stage).__name__.lower(), step.way()[1])
+    why = ""
+    if isinstance(stage, Exchange):
+        why = f"rows of equal {', '.join(stage.by[:3])}{' ...' if len(stage.by) > 3 else ''} must meet"
+    elif isinstance(stage, Fit):
+        why = "needs all rows first"
+    return Move(stage.name, type(stage).__name__.lower(), why)
+
+
+def check_row_wise(step: Any, stage: Stage) -> None:
+    """Raises: SpecError for a step whose result for a row depends on more than the row: rows loaded before would differ."""
+    if others := tables_of(step):
+        why = f"rows loaded before would keep the old values of table {others[0]!r}"
+    elif isinstance(stage, Fit):
+        why = "its values come from all rows, and rows loaded before were made with those of that time"
+    elif isinstance(stage, Exchange):
+        why = "rows of several loads would have to meet"
+    else:
+        return
+    raise SpecError(
+        f'step {step.do!r} cannot be in a table with load = "append": {why}; put it into a table that reads this one'
+    )
+
+
+def passes_of(moves: Iterable[Move], *, checks: bool) -> list[str]:
+    """Steps as they fuse: `->` inside a pass, what ends it in brackets, and below why it does."""
+    groups: list[str] = []
+    names: list[str] = ["read"]
+    whys: list[str] = []
+    for move in moves:
+        if move.why:
+            whys.append(f"                 {move.step}: {move.kind}, {move.why}")
+        if move.kind != "map":
+            end = f"[{'sketch' if move.kind == 'fit' else move.kind} for {move.step}]"
+            groups.append("\n".join([f"{' -> '.join(names)} {end}", *whys]))
+            names, whys = [], []
+        names.append(move.step)
+    if checks:
+        names.append("checks")
+    groups.append("\n".join([" -> ".join([*names, "write"]), *whys]))
+    return groups
