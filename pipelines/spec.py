@@ -7,13 +7,11 @@
 Strings in [sources] and `warehouse` may hold {name} from [params] and ${NAME} or ${NAME:-default} from the environment.
 """
 
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
-from urllib.parse import quote
 
 from pipelines import (
     clean,
@@ -25,6 +23,7 @@ from pipelines import (
     integrate,
     outliers,
     quality,
+    references,
     rows,
     units,
 )
@@ -46,9 +45,6 @@ STEPS: dict[str, Any] = {
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 SECTIONS = ("name", "warehouse", "params", "sources", "tables", "models")
-_ENVIRONMENT = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
-_REFERENCE = re.compile(r"\$\{[^}]*\}|\{[^}]*\}")
-_PARAM = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +117,7 @@ def build(document: Document, settings: Mapping[str, str]) -> Pipeline:
         if not isinstance(values.setdefault(section, {}), dict):
             document.problem((section,), f"{section} must be a table: [{section}.NAME]")
             values[section] = {}
-    params = _params(document, settings)
+    params = references.params(document, settings)
     name = values.get("name", document.file.resolve().parent.name)
     if not isinstance(name, str) or not NAME.fullmatch(name.replace("-", "_")):
         document.problem(
@@ -129,7 +125,7 @@ def build(document: Document, settings: Mapping[str, str]) -> Pipeline:
         )
     sources = _sources(document, params, folder)
     tables = _tables(document, sources)
-    warehouse = _text(document, ("warehouse",), values.get("warehouse", "warehouse"), params)
+    warehouse = references.text(document, ("warehouse",), values.get("warehouse", "warehouse"), params)
     return Pipeline(
         name=str(name),
         file=document.file.resolve(),
@@ -139,42 +135,6 @@ def build(document: Document, settings: Mapping[str, str]) -> Pipeline:
         tables=_ordered(document, tables),
         models=values["models"],
     )
-
-
-def _params(document: Document, settings: Mapping[str, str]) -> dict[str, str]:
-    declared = document.values["params"]
-    for key in settings:
-        if key not in declared:
-            document.problem(
-                ("params",), f"--set {key}=...: the file has no such param{did_you_mean(key, declared)}"
-            )
-    params = {}
-    for key, value in declared.items():
-        if isinstance(value, dict | list):
-            document.problem(("params", key), f"params.{key}: expected a text or a number")
-        else:
-            params[key] = settings.get(key) or _text(document, ("params", key), str(value), {})
-    return params
-
-
-def _text(document: Document, path: tuple[str | int, ...], value: str, params: Mapping[str, str]) -> str:
-    def environment(match: re.Match[str]) -> str:
-        found = os.environ.get(match[1], match[2])
-        if found is None:
-            document.problem(
-                path,
-                f"{dotted(path)}: environment variable {match[1]} is not set, and there is no default ${{{match[1]}:-...}}",
-            )
-        return found or ""
-
-    def param(match: re.Match[str]) -> str:
-        if match[1] not in params:
-            document.problem(
-                path, f"{dotted(path)}: {{{match[1]}}} is not in [params]{did_you_mean(match[1], params)}"
-            )
-        return params.get(match[1], "")
-
-    return _PARAM.sub(param, _ENVIRONMENT.sub(environment, value))
 
 
 def _sources(document: Document, params: Mapping[str, str], folder: Path) -> dict[str, Source]:
@@ -187,29 +147,15 @@ def _sources(document: Document, params: Mapping[str, str], folder: Path) -> dic
             continue
         value = dict(given)
         if isinstance(value.get("path"), str):
-            value["path"] = str(folder / _text(document, (*path, "path"), value["path"], params))
+            value["path"] = str(folder / references.text(document, (*path, "path"), value["path"], params))
         if isinstance(value.get("url"), str):
-            value["url"] = _url(document, (*path, "url"), value["url"], params, folder)
+            value["url"] = references.url(document, (*path, "url"), value["url"], params, folder)
         if isinstance(value.get("columns"), dict):
             value["columns"] = _columns(document, path, value["columns"])
         source = document.checked(Source, value, path)
         if source is not None:
             sources[name] = source
     return sources
-
-
-def _url(
-    document: Document, path: tuple[str, ...], value: str, params: Mapping[str, str], folder: Path
-) -> str:
-    """A URL with what its references mean: quoted where a user or a password stands, so that these may have any sign."""
-    scheme, colon, rest = value.partition("://")
-    if scheme == "sqlite" and rest.startswith("/"):
-        return f"sqlite:///{folder / _text(document, path, rest[1:], params)}"
-    before, at, behind = rest.rpartition("@")
-    user = _REFERENCE.sub(lambda one: quote(_text(document, path, one[0], params), safe=""), before)
-    return "".join(
-        [_text(document, path, scheme, params), colon, user, at, _text(document, path, behind, params)]
-    )
 
 
 def _columns(document: Document, path: tuple[str, ...], columns: dict[str, Any]) -> dict[str, Any]:

@@ -178,7 +178,7 @@ def test_a_file_that_is_no_toml_or_not_there_is_one_sentence(tmp_path):
 
 
 def test_what_a_url_refers_to_may_have_any_sign_where_a_user_or_password_stands(tmp_path, monkeypatch):
-    monkeypatch.setenv("SECRET", "a@b:/?%")
+    monkeypatch.setenv("SECRET", "a@b:/?%{x}")
     monkeypatch.setenv("SERVER", "db:5432")
     monkeypatch.setenv("WHOLE", "postgresql://u:p@h/d")
     urls = {}
@@ -195,7 +195,7 @@ def test_what_a_url_refers_to_may_have_any_sign_where_a_user_or_password_stands(
         urls[url] = (source.url, source.path)
 
     assert list(urls.values()) == [
-        ("postgresql://me:a%40b%3A%2F%3F%25@db:5432/shop", "postgresql://db:5432/shop#t"),
+        ("postgresql://me:a%40b%3A%2F%3F%25%7Bx%7D@db:5432/shop", "postgresql://db:5432/shop#t"),
         ("postgresql://u:p@h/d", "postgresql://h/d#t"),
         (f"sqlite:///{tmp_path}/data/shop.db", f"{tmp_path}/data/shop.db"),
         ("sqlite:////a.db", "/a.db"),
