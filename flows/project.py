@@ -29,10 +29,14 @@ class ModelSpec:
     batch: int = 256
     epochs: int = 10
     seed: int = 0
-    shards: int = 8  # the batch is cut into so many pieces, whatever the number of workers: a power of two
+    shards: int = (
+        0  # pieces of a batch, whatever the number of workers: a power of two; 0: by the size of the batch
+    )
+    exact: bool = True  # the same bits for any number of workers; false: a little faster
     patience: int | None = None  # epochs without a better validation loss before training stops
     baselines: tuple[Baseline, ...] = ("prior",)
     checkpoint_s: float = 30.0
+    checkpoint_steps: int | None = None  # every so many steps besides
 
     def made(self) -> tuple[tuple[nn.Layer, ...], nn.Loss, nn.Optimizer]:
         """Layers, loss and optimizer.
@@ -91,11 +95,10 @@ def _model(document: documents.Document, pipeline: spec.Pipeline, name: str) -> 
             (*path, "table"),
             f'models.{name}: table {model.table!r} has no step {{ do = "features", ... }}, so there is nothing to train on',
         )
-    for key, least in (("batch", 1), ("epochs", 1), ("shards", 1)):
-        if getattr(model, key) < least:
-            document.problem(
-                (*path, key), f"models.{name}.{key} = {getattr(model, key)}: expected at least {least}"
-            )
+    for key, least in (("batch", 1), ("epochs", 1), ("shards", 0), ("checkpoint_steps", 1)):
+        value = getattr(model, key)
+        if value is not None and value < least:
+            document.problem((*path, key), f"models.{name}.{key} = {value}: expected at least {least}")
     if model.shards & (model.shards - 1):
         document.problem(
             (*path, "shards"),

@@ -99,8 +99,10 @@ def _train(session: Session, name: str) -> dict[str, Any]:
         epochs=spec.epochs,
         seed=spec.seed,
         shards=spec.shards,
+        exact=spec.exact,
         patience=spec.patience,
         checkpoint_s=spec.checkpoint_s,
+        checkpoint_steps=spec.checkpoint_steps,
     )
     started = time.monotonic()
     outcome = _run(session, name, job, workers=None, kill=session.options.kill_worker)
@@ -120,7 +122,7 @@ def _train(session: Session, name: str) -> dict[str, Any]:
         "loss": loss.kind,
         "optimizer": optimizer.kind,
         "batch": spec.batch,
-        "shards": spec.shards,
+        "shards": job.shards,
         "seed": spec.seed,
         "workers": outcome.workers,
         "seconds": round(seconds, 2),
@@ -171,7 +173,7 @@ def _run(session: Session, name: str, job: Job, *, workers: int | None, kill: bo
             case "step" | "epoch":
                 shown = {key: value for key, value in event.items() if key != "event"}
                 session.terminal.training({**shown, "model": name, "epoch": event["epoch"] + 1})
-            case "restart" | "warning":
+            case "restart" | "join" | "warning" | "advice":
                 session.terminal.training({"model": name, "message": event["why"]})
 
     if session.client is None:

@@ -8,17 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dlflow.errors import ModelError, PeerLost
-from dlflow.parallel.comm import (
-    Alone,
-    TreeSum,
-    all_gather,
-    broadcast,
-    cover,
-    owned,
-    segments,
-    shard_bounds,
-)
+from dlflow.parallel.comm import Alone, all_gather, broadcast
 from dlflow.parallel.testing import Flaky, ThreadRing, on_every_rank
+from dlflow.parallel.tree import TreeSum, cover, owned, segments, shard_bounds
 
 SHARDS = st.integers(0, 5).map(lambda power: 2**power)
 RANKS = st.integers(1, 9)

@@ -129,14 +129,80 @@ def test_a_killed_worker_costs_no_bit(mortal, folder, long, rank, workers):
     heard = Listener(kill, at=2)
     this = job(folder, f"killed{rank}of{workers}", checkpoint_s=0.05, **LONG)
     outcome = fit_on(mortal, this, workers=workers, report=heard)
+    memories = mortal.run(_memories).values()
 
     assert outcome.weights_sha256 == long.weights_sha256
     assert len(outcome.restarts) == heard.count("restart") == 1
     assert f"of rank {rank} was lost" in outcome.restarts[0]
     starts = [event for event in heard.events if event["event"] == "start"]
     assert starts[-1]["resumed"]
+    assert starts[-1]["from"] == ("disk" if workers == 1 else "memory")
+    assert not any(memories)
     assert time.monotonic() - killed[0] < 20
     assert running(mortal) == 0
+
+
+def _memories():
+    from dlflow.parallel import rank
+
+    return len(rank._memories)
+
+
+def test_a_worker_that_comes_later_is_taken_in(mortal, folder, monkeypatch):
+    """The gang goes on with one of two at once, and with two again when the nanny has brought another."""
+    monkeypatch.setattr(gang, "JOIN_S", 0.2)
+    settings = {"epochs": 400, "validation": None, "checkpoint_s": 1e9}  # a few seconds, and nothing on disk
+    first = fit(job(folder, "alone400", **settings))
+    heard = Listener(lambda: os.kill(pid_of_rank(mortal, 1), signal.SIGKILL), at=2)
+
+    outcome = fit_on(mortal, job(folder, "joined", **settings), report=heard)
+
+    starts = [
+        (event["workers"], event["resumed"] and event["from"])
+        for event in heard.events
+        if event["event"] == "start"
+    ]
+    assert starts == [(2, False), (1, "memory"), (2, "memory")]
+    assert heard.count("restart") == heard.count("join") == 1
+    assert outcome.weights_sha256 == first.weights_sha256
+
+
+def test_a_rank_that_is_told_to_be_slow_is_given_up_if_that_is_wanted(three, folder, short, monkeypatch):
+    dropped = []
+
+    def slow(self):
+        if not dropped and len(self.ranks) == 3:
+            dropped.append(list(self.ranks)[1])
+            self.events.put({"event": "straggler", "run": self.run_id, "rank": 1, "times": 4.0})
+        return hear(self)
+
+    hear = gang._Gang._hear
+    monkeypatch.setattr(gang._Gang, "_hear", slow)
+    heard = Listener()
+
+    outcome = fit_on(three, job(folder, "slow"), report=heard, drop_slow=3.0)
+
+    assert outcome.weights_sha256 == short.weights_sha256
+    assert outcome.workers == 2
+    assert [event["why"] for event in heard.events if event["event"] == "join"] == [
+        f"rank 1 ({dropped[0]}) computes 4.0 times as long as the others: it is given up, as drop_slow = 3 asks for"
+    ]
+
+
+def test_more_workers_than_shards_are_told_of(three, folder):
+    heard = Listener()
+
+    outcome = fit_on(three, job(folder, "shards", shards=2), report=heard)
+
+    assert outcome.workers == 2
+    assert [event["why"][:48] for event in heard.events if event["event"] == "advice"] == [
+        "3 workers are there and a batch has 2 shards, wh"
+    ]
+
+
+def test_a_factor_of_slowness_that_would_drop_everybody_is_refused(three, folder):
+    with pytest.raises(ModelError, match=r"drop_slow is 1\.5, expected more than 2"):
+        fit_on(three, job(folder), drop_slow=1.5)
 
 
 def test_a_gang_that_is_lost_again_and_again_ends_with_the_reason(mortal, folder):
@@ -145,7 +211,8 @@ def test_a_gang_that_is_lost_again_and_again_ends_with_the_reason(mortal, folder
     def report(event):
         if event["event"] == "start":
             kills.append(event)
-            os.kill(pid_of_rank(mortal, 1), signal.SIGKILL)
+            for pid in mortal.run(os.getpid).values():
+                os.kill(pid, signal.SIGKILL)
 
     with pytest.raises(
         GangFailed, match=r"2 generations were lost, at most 1 restarts .* run again to resume"

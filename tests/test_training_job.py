@@ -31,7 +31,7 @@ def job(**settings):
         ({"batch": 0}, "batch is 0, expected at least 1"),
         ({"epochs": 0}, "epochs is 0, expected at least 1"),
         ({"shards": 6}, "shards is 6, expected a power of two"),
-        ({"shards": 0}, "shards is 0, expected a power of two"),
+        ({"shards": -2}, "shards is -2, expected a power of two"),
         ({"shards": 4096}, "shards is 4096, expected a power of two up to 1024"),
         ({"seed": -1}, "seed is -1, expected a whole number"),
         ({"checkpoint_s": 0.0}, "checkpoint_s is 0.0, expected seconds above 0"),

@@ -165,8 +165,10 @@ def test_a_resumed_run_takes_up_where_it_stopped(folder, tmp_path):
     events = []
     fit(this, events.append)
 
-    assert (events[0]["resumed"], events[0]["epoch"], events[0]["step"]) == (True, 1, 4)
-    assert sum(event["event"] == "checkpoint" for event in events) == 33 - 15
+    at = events[0]["epoch"], events[0]["step"]
+    assert events[0]["resumed"]
+    assert (1, 4) <= at <= (1, 7)  # a checkpoint is told once it is written, and training goes on meanwhile
+    assert sum(event["event"] == "checkpoint" for event in events) == 33 - 11 * at[0] - at[1]
 
 
 def test_a_rank_that_dies_at_any_message_costs_no_bit(folder, alone, tmp_path):
@@ -190,7 +192,7 @@ def test_a_rank_that_dies_at_any_message_costs_no_bit(folder, alone, tmp_path):
 
 def test_a_nan_that_one_rank_sees_stops_all_in_the_same_step(folder, tmp_path):
     poisoned = dataset(tmp_path / "poisoned.parquet", 1000, poison=777)
-    this = replace(job(folder), train=poisoned, folder=str(tmp_path))
+    this = replace(job(folder, shards=8), train=poisoned, folder=str(tmp_path))
     messages = []
 
     def work(comm):

@@ -17,6 +17,11 @@ from dlflow.training import Job
 WIDTH = 12
 
 
+def aligned_vector(size: int) -> Any:
+    """Float32 numbers 0, 1, 2 ..."""
+    return np.arange(size, dtype=np.float32)
+
+
 def dataset(
     path: Path, rows: int, *, seed: int = 0, poison: int | None = None, row_group: int = 100
 ) -> Dataset:
@@ -49,6 +54,7 @@ def job(folder: Path, name: str = "run", **settings: Any) -> Job:
         "batch": 96,
         "epochs": 3,
         "seed": 3,
+        "shards": 8,
         "folder": str(folder / name),
     }
     return Job(**{**chosen, **settings})

@@ -167,12 +167,32 @@ class Model:
         part = g[lo:stop]
         part *= 1 / weight
         mean = float(g[-2]) / weight + self._decay(g, lo, stop)
-        # one pass at the speed of a dot product; where only the square overflowed, _check_finite finds nothing
+        # one pass at the speed of a dot product; where only the square overflowed, check_finite finds nothing
         with np.errstate(over="ignore", invalid="ignore"):
             square = np.dot(part, part)
         if not (isfinite(mean) and isfinite(square)):
-            self._check_finite(mean, g, lo, stop)
+            self.check_finite(mean, g, lo, stop)
         return mean
+
+    def check_finite(self, mean: float, g: Array, lo: int, stop: int) -> None:
+        """Raises: NonFinite naming the layers whose mean gradient is not finite on [lo, stop), or the mean loss that is not."""
+        bad: dict[int, str] = {}
+        for slot in self.slots:
+            part = g[max(slot.start, lo) : max(min(slot.stop, stop), lo)]
+            wrong = part[~np.isfinite(part)]
+            if len(wrong):
+                bad.setdefault(
+                    slot.layer, f"{self.name(slot.layer)} {slot.name} ({wrong[0]}, {len(wrong)} values)"
+                )
+        if bad or not isfinite(mean):
+            where = (
+                f"not finite in the gradient of: {', '.join(bad.values())}"
+                if bad
+                else "all gradients are finite"
+            )
+            raise NonFinite(
+                f"loss of the batch is {mean}; {where}; lower the learning rate, or look for nan in X and y"
+            )
 
     def penalty(self) -> float:
         """What weight decay adds to the mean loss."""
@@ -235,25 +255,6 @@ class Model:
                 np.sign(w, out=scratch)
                 np.add(part, np.multiply(scratch, l1, out=scratch), out=part)
         return self.penalty()
-
-    def _check_finite(self, mean: float, g: Array, lo: int, stop: int) -> None:
-        bad: dict[int, str] = {}
-        for slot in self.slots:
-            part = g[max(slot.start, lo) : max(min(slot.stop, stop), lo)]
-            wrong = part[~np.isfinite(part)]
-            if len(wrong):
-                bad.setdefault(
-                    slot.layer, f"{self.name(slot.layer)} {slot.name} ({wrong[0]}, {len(wrong)} values)"
-                )
-        if bad or not isfinite(mean):
-            where = (
-                f"not finite in the gradient of: {', '.join(bad.values())}"
-                if bad
-                else "all gradients are finite"
-            )
-            raise NonFinite(
-                f"loss of the batch is {mean}; {where}; lower the learning rate, or look for nan in X and y"
-            )
 
 
 def _build(layers: tuple[Layer, ...], in_shape: Shape) -> tuple[list[dict[str, Shape]], list[Shape]]:

@@ -4,12 +4,14 @@
                            ^                                                        |
                            +------ end what runs on <------ lost, hung, PeerLost ---+
 
-A Dask task that is pinned to a dead worker waits for ever and says nothing; that is why somebody must watch. A new generation starts
-from the newest checkpoint with the workers that are there, and ends with the same bits.
+A Dask task that is pinned to a dead worker waits for ever and says nothing; that is why somebody must watch. A new generation of all
+workers that are there goes on from the newest checkpoint in the memory of a rank that lives, else from disk, and ends with the same
+bits; a worker that comes later is taken in by forming anew.
 """
 
 import queue
 import secrets
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,21 +22,23 @@ from dlflow.errors import DlflowError, GangFailed, ModelError, PeerLost
 from dlflow.parallel.cluster import Cluster, Event
 from dlflow.parallel.comm import Stopped
 from dlflow.parallel.handshake import Ticket
-from dlflow.parallel.rank import TOPIC, Order, describe, end_worker, prepare, run_rank, stop
+from dlflow.parallel.rank import TOPIC, Order, describe, end_worker, forget, prepare, run_rank, stop
 from dlflow.training.job import Job, Outcome
+from dlflow.training.numerics import check_alike
+from dlflow.training.pace import SLOW
 from dlflow.training.trainer import Report
 
 __all__ = ["fit_on"]
 
 POLL_S = 0.05
 START_S = 60.0  # for a rank to begin: a worker may be busy with a task, or just starting
-REPLACEMENT_S = (
-    5.0  # a nanny is back in 1 to 2 s; fewer ranks give the same bits, so there is no point in waiting long
+ARRIVAL_S = (
+    5.0  # for as many workers as wanted to be there; fewer ranks give the same bits, and others join later
 )
+JOIN_S = 3.0  # a generation lasts so long before newcomers are taken in: forming anew costs up to a second and a half
 ANSWER_S = 2.0  # for a small result that is there
 SETTLE_S = 1.0  # for the other ranks to come to their ends, once one has
 STOP_S = 2.0  # for ranks to end by themselves, before their workers are ended
-EXACT = ("numpy", "blas", "simd", "machine", "libc")  # facts that all ranks must share
 
 
 def fit_on(
@@ -46,39 +50,53 @@ def fit_on(
     deadline_s: float = 30.0,
     max_restarts: int = 5,
     wait_s: float = 600.0,
+    drop_slow: float | None = None,
 ) -> Outcome:
     """Train on the workers of a distributed.Client (at most `workers` of them); same job, same bits as `fit`.
 
-    `report` is told in this thread: the events of `train`, and {"event": "restart", "why": ...}. `job.folder` must be the same storage
-    for all workers. A rank that shows no progress for `deadline_s` is given up, so a step must take less. Another training on
-    this cluster is waited for, at most `wait_s`.
+    `report` is told in this thread: the events of `train`, {"event": "restart" | "join", "why": ...}. `job.folder` must be the same storage
+    for all workers. A rank that shows no progress for `deadline_s` is given up, so a step must take less; with `drop_slow`, so is a
+    rank that computes so many times as long as the others. Another training on this cluster is waited for, at most `wait_s`.
 
     Raises: ModelError, NonFinite, ModelFileError as `fit` does, at once; GangFailed if the scheduler, all workers or
     more than `max_restarts` generations are lost. When it returns or raises, no rank runs.
     """
     if workers is not None and workers < 1:
         raise ModelError(f"workers is {workers!r}, expected at least 1, or None for all; correct it")
+    if drop_slow is not None and drop_slow <= SLOW:
+        raise ModelError(
+            f"drop_slow is {drop_slow!r}, expected more than {SLOW:g}, or None to keep slow ranks; correct it"
+        )
     told = report or _silent
     job.fingerprint  # noqa: B018  (a job that cannot be told from another must fail here, not on a worker)
     cluster = Cluster(client)
     waiting = {"event": "warning", "why": "another training uses this cluster; waiting for it"}
     with cluster.exclusive(wait_s, lambda: told(waiting)), cluster.events(TOPIC) as events:
-        gang = _Gang(cluster, job, told, events, deadline_s)
+        gang = _Gang(cluster, job, told, events, deadline_s, drop_slow)
         restarts: list[str] = []
-        wanted = workers
-        while True:
-            size = gang.gather(wanted, restarted=bool(restarts))
-            try:
-                return replace(gang.run(size, len(restarts)), restarts=tuple(restarts))
-            except PeerLost as loss:
-                restarts.append(str(loss))
-                if len(restarts) > max_restarts:
-                    raise GangFailed(
-                        f"{len(restarts)} generations were lost, at most {max_restarts} restarts were allowed; the last: {loss}; "
-                        "look at the workers' logs, then run again to resume from the newest checkpoint"
-                    ) from loss
-                told({"event": "restart", "why": str(loss), "generation": len(restarts)})
-                wanted = workers or size
+        generation, present = 0, gang.gather(workers, ARRIVAL_S)
+        try:
+            while True:
+                try:
+                    return replace(gang.run(present, generation), restarts=tuple(restarts))
+                except _Change as change:
+                    told({"event": "join", "why": str(change)})
+                except PeerLost as loss:
+                    restarts.append(str(loss))
+                    if len(restarts) > max_restarts:
+                        raise GangFailed(
+                            f"{len(restarts)} generations were lost, at most {max_restarts} restarts were allowed; the last: {loss}; "
+                            "look at the workers' logs, then run again to resume from the newest checkpoint"
+                        ) from loss
+                    told({"event": "restart", "why": str(loss), "generation": len(restarts)})
+                generation += 1
+                present = gang.gather(workers, 0)
+        finally:
+            gang.forget()
+
+
+class _Change(DlflowError):
+    """Other workers should hold the ranks: newcomers, or all but a slow one. Nothing is lost."""
 
 
 class _Gang:
@@ -91,58 +109,70 @@ class _Gang:
         report: Report,
         events: "queue.SimpleQueue[Event]",
         deadline_s: float,
+        drop_slow: float | None,
     ) -> None:
-        self.cluster, self.job, self.report, self.events, self.deadline_s = (
-            cluster,
-            job,
-            report,
-            events,
-            deadline_s,
-        )
+        self.cluster, self.job, self.report, self.events = cluster, job, report, events
+        self.deadline_s, self.drop_slow = deadline_s, drop_slow
+        self.training, self.wanted = secrets.token_hex(8), 1
         self.given_up: set[str] = set()  # still hold a rank of ours, and nobody could restart them
-        self.run_id, self.ended = "", False  # of this generation
+        self.run_id, self.ended, self.began = "", False, 0.0  # of this generation
         self.ranks: dict[str, int] = {}
         self.futures: list[Any] = []
 
-    def gather(self, wanted: int | None, *, restarted: bool) -> int:
-        """Wait a little for as many workers as wanted; how many there are.
+    def gather(self, wanted: int | None, seconds: float) -> int:
+        """Wait so long for as many workers as wanted, and a minute for one; how many of those there are can be of use.
 
-        Raises: GangFailed if there is none after a minute.
+        Raises: GangFailed if there is none.
         """
-        _wait(lambda: len(self._present()) >= (wanted or 1), REPLACEMENT_S)
+        before = bool(self.run_id)
+        _wait(lambda: len(self._present()) >= (wanted or 1), seconds)
         if not _wait(self._present, START_S):
-            lost = "all workers are lost and none came back" if restarted else "the cluster has no worker"
+            lost = "all workers are lost and none came back" if before else "the cluster has no worker"
             raise GangFailed(
                 f"{lost} within {START_S:g} s; start workers, then run again to resume from the newest checkpoint"
             )
-        return min(wanted or len(self._present()), len(self._present()))
+        here, self.wanted = len(self._present()), wanted or sys.maxsize
+        if self.job.exact and min(here, self.wanted) > self.job.shards:
+            self.wanted = self.job.shards
+            if not before:
+                why = (
+                    f"{here} workers are there and a batch has {self.job.shards} shards, which is as many as can work on it: "
+                    "the others stay idle; a larger batch, or more shards, would use them"
+                )
+                self.report({"event": "advice", "why": why})
+        return min(here, self.wanted)
 
     def run(self, size: int, generation: int) -> Outcome:
         """One generation, from forming to its end; no rank of it runs after this.
 
-        Raises: PeerLost if it must be formed anew; what a rank raised, if that was not the loss of a peer.
+        Raises: PeerLost or _Change if it must be formed anew; what a rank raised, if that was not the loss of a peer.
         """
-        self.run_id = f"{secrets.token_hex(8)}-{generation}"
+        self.run_id = f"{self.training}-{generation}"
         self.ranks = {address: rank for rank, address in enumerate(self._present()[:size])}
-        self.futures, self.ended = [], False
+        self.futures, self.ended, self.began = [], False, time.monotonic()
         try:
             self._submit(generation)
             return self._watch()
         finally:
             self._end()
 
+    def forget(self) -> None:
+        """Free what workers have kept in memory for a next generation."""
+        self.cluster.run(forget, self.training, workers=self._known(), seconds=STOP_S)
+
     def _present(self) -> list[str]:
         return [address for address in self.cluster.alive() if address not in self.given_up]
 
     def _submit(self, generation: int) -> None:
         facts = self._answers(describe)
-        _check_numerics({address: each["numerics"] for address, each in facts.items()})
+        check_alike({address: each["numerics"] for address, each in facts.items()})
         unix = (
             all(each["unix"] for each in facts.values())
             and len({each["host"] for each in facts.values()}) == 1
         )
         order = Order(
             run=self.run_id,
+            training=self.training,
             job=self.job,
             ticket=Ticket(generation, len(self.ranks), secrets.token_bytes(32)),
             ranks=self.ranks,
@@ -201,6 +231,7 @@ class _Gang:
             for address, rank in self.ranks.items():
                 if address not in present:
                     raise PeerLost(f"the worker {address} of rank {rank} was lost")
+            self._take_in(present)
             if time.monotonic() - last > patience:
                 raise PeerLost(f"no rank of {len(self.ranks)} made progress for {patience:g} s")
             time.sleep(POLL_S)
@@ -218,8 +249,28 @@ class _Gang:
             heard = True
             if event["event"] == "end":
                 self.ended = True
+            elif event["event"] == "straggler":
+                self._slow(list(self.ranks)[event["rank"]], event["times"])
             else:
                 self.report(event)
+
+    def _slow(self, address: str, times: float) -> None:
+        """Raises: _Change if the rank there is to be given up."""
+        what = f"rank {self.ranks[address]} ({address}) computes {times:.1f} times as long as the others"
+        if self.drop_slow and times >= self.drop_slow:
+            self.given_up.add(address)
+            raise _Change(f"{what}: it is given up, as drop_slow = {self.drop_slow:g} asks for")
+        self.report(
+            {"event": "warning", "why": f"{what}, and every step waits for it; look at what else runs there"}
+        )
+
+    def _take_in(self, present: set[str]) -> None:
+        """Raises: _Change if there are workers that could be of use."""
+        if time.monotonic() - self.began < JOIN_S or self.futures[0].status != "pending":
+            return
+        newcomers = sorted(present - set(self.ranks) - self.given_up)[: self.wanted - len(self.ranks)]
+        if newcomers:
+            raise _Change(f"{', '.join(newcomers)} joins {len(self.ranks)} ranks")
 
     def _endings(self, present: set[str]) -> dict[int, Outcome | Exception]:
         """What the ranks that are no longer at work have come to; an answer that was lost with its worker is none."""
@@ -279,17 +330,6 @@ class _Gang:
             return set(self.cluster.alive())
         except GangFailed:
             return set()
-
-
-def _check_numerics(facts: dict[str, dict[str, Any]]) -> None:
-    """Raises: ModelError if ranks would compute different bits."""
-    for name in EXACT:
-        if len({str(each[name]) for each in facts.values()}) > 1:
-            listed = "; ".join(f"{address} has {each[name]!r}" for address, each in facts.items())
-            raise ModelError(
-                f"workers differ in {name!r}, and so in the last bits they compute: {listed}; install the same versions, and set "
-                "OPENBLAS_CORETYPE to one kernel before the workers start, or choose workers that are alike"
-            )
 
 
 def _wait(condition: Callable[[], Any], seconds: float) -> bool:

@@ -4,6 +4,7 @@ describe      facts about the worker; also shows that it can import this code at
 prepare       open a listener, keep job and ticket here: so the task's own arguments hold no secret and cannot fail to unpickle
 run_rank      the task: meet the others, train
 stop          end the ranks of a run at their next message; says whether one still runs
+forget        free what a training keeps in memory between its generations
 end_worker    on the nanny: end a worker whose rank runs on
 """
 
@@ -22,11 +23,12 @@ from dlflow.errors import DlflowError, PeerLost
 from dlflow.parallel.comm import Stopped
 from dlflow.parallel.handshake import Ticket
 from dlflow.parallel.transport import Address, Listener, Tls, connect
+from dlflow.training.checkpoint import Memory
 from dlflow.training.job import Job, Outcome
 from dlflow.training.numerics import numerics
 from dlflow.training.trainer import train
 
-__all__ = ["TOPIC", "Order", "describe", "end_worker", "prepare", "run_rank", "stop"]
+__all__ = ["TOPIC", "Order", "describe", "end_worker", "forget", "prepare", "run_rank", "stop"]
 
 TOPIC = "dlflow-training"  # of the events that rank 0 logs on the scheduler
 UNIX_PATH_BYTES = 60  # of the folder for temporary files; a socket's whole path has at most 107
@@ -34,9 +36,10 @@ UNIX_PATH_BYTES = 60  # of the folder for temporary files; a socket's whole path
 
 @dataclass(frozen=True)
 class Order:
-    """What all ranks of a generation are told. `run` names the generation: no other ever has this name."""
+    """What all ranks of a generation are told. `run` names the generation: no other ever has this name; `training` names them all."""
 
     run: str
+    training: str
     job: Job
     ticket: Ticket
     ranks: Mapping[str, int]  # worker address -> rank
@@ -55,6 +58,7 @@ class _Rank:
 
 
 _ranks: dict[tuple[str, int], _Rank] = {}  # here because a task and a call out of turn share only the module
+_memories: dict[str, Memory] = {}  # by training: what its next generation goes on from
 _lock = threading.Lock()
 
 
@@ -82,6 +86,8 @@ def prepare(order: Order, dask_worker: Any) -> Address:
     listener = Listener(None if order.unix else get_address_host(address))
     with _lock:
         _ranks[order.run, order.ranks[address]] = _Rank(order, listener, tls)
+        for other in set(_memories) - {order.training}:  # a driver was killed before it could say `forget`
+            del _memories[other]
     return listener.address
 
 
@@ -106,6 +112,7 @@ def _run_rank(run: str, rank: int, addresses: tuple[Address, ...], worker: Any) 
                 f"rank {rank} of run {run} was never prepared on {worker.address}, or is stopped; fit_on restarts all"
             )
         here.running = True
+        memory = _memories.setdefault(here.order.training, Memory())
     order = here.order
     try:
         mesh = connect(
@@ -119,7 +126,9 @@ def _run_rank(run: str, rank: int, addresses: tuple[Address, ...], worker: Any) 
             check=_check(here, worker),
         )
         try:
-            outcome = train(order.job, mesh, lambda event: worker.log_event(TOPIC, {"run": run, **event}))
+            outcome = train(
+                order.job, mesh, lambda event: worker.log_event(TOPIC, {"run": run, **event}), memory
+            )
         finally:
             mesh.close()
     finally:
@@ -143,6 +152,12 @@ def stop(run: str) -> bool:
         return any(rank.running for rank in here.values())
 
 
+def forget(training: str) -> None:
+    """Free what this training has kept in memory for a next generation."""
+    with _lock:
+        _memories.pop(training, None)
+
+
 def end_worker(dask_worker: Any) -> None:
     """Kill the worker of this nanny, which starts another; also one that is stopped (SIGSTOP) ends by this."""
     pid = dask_worker.pid
@@ -159,6 +174,7 @@ def _check(here: _Rank, worker: Any) -> Callable[[], None]:
             raise Stopped("the driver ended this training")
         task = tasks.get(key)
         if task is None or task.state == "cancelled":  # so it is when the client is gone
+            forget(here.order.training)
             raise Stopped("the driver that started this training is gone")
         if worker.status.name in {"closing", "closed", "failed"}:
             raise Stopped(f"the worker {worker.address} is closing")

@@ -22,12 +22,20 @@ from numpy.typing import NDArray
 
 from dlflow.errors import ModelFileError
 
-__all__ = ["Checkpoint", "Checkpoints", "Progress", "decode", "encode", "load_weights", "save_weights"]
+__all__ = [
+    "Checkpoint",
+    "Checkpoints",
+    "Memory",
+    "Progress",
+    "decode",
+    "encode",
+    "load_weights",
+    "save_weights",
+]
 
 Array = NDArray[np.float32]
 
 FORMAT = 1
-KEPT = 2
 HEADER_BYTES = 16 << 20  # history of a long training; more is refused
 NAME = re.compile(r"([0-9a-f]{16})-(\d{6})-(\d{12})-([0-9a-f]{32})\.safetensors")
 
@@ -59,6 +67,13 @@ class Checkpoint:
     w: Array
     state: Array
     best: Array | None
+
+
+@dataclass
+class Memory:
+    """The newest checkpoint of a training in the memory of one rank: while one rank lives, no disk is needed to go on."""
+
+    kept: Checkpoint | None = None
 
 
 def encode(checkpoint: Checkpoint) -> bytes:
@@ -116,8 +131,13 @@ def decode(data: bytes, *, parameters: int, state: int) -> Checkpoint:
 class Checkpoints:
     """The checkpoints of one job in a folder; those of other jobs are neither read nor removed."""
 
-    def __init__(self, folder: str | Path, fingerprint: str) -> None:
-        self.folder, self.fingerprint = Path(folder), fingerprint
+    def __init__(self, folder: str | Path, fingerprint: str, *, keep: int = 2) -> None:
+        self.folder, self.fingerprint, self.keep = Path(folder), fingerprint, keep
+
+    def updates(self) -> int:
+        """Steps of the newest checkpoint by its name; -1 if there is none."""
+        paths = self._paths()
+        return int(paths[-1].name.split("-")[2]) if paths else -1
 
     def newest(self, *, parameters: int, state: int, warn: Callable[[str], None]) -> bytes:
         """The newest whole checkpoint, as bytes that `decode` reads; empty if there is none.
@@ -137,7 +157,7 @@ class Checkpoints:
         return b""
 
     def save(self, checkpoint: Checkpoint) -> Path:
-        """Write the checkpoint and keep the newest two.
+        """Write the checkpoint and keep the newest `keep`.
 
         Raises: ModelFileError if the folder cannot be written.
         """
@@ -145,7 +165,7 @@ class Checkpoints:
         at, digest = checkpoint.progress, hashlib.sha256(data).hexdigest()[:32]
         path = self.folder / f"{self.fingerprint[:16]}-{at.epoch:06d}-{at.updates:012d}-{digest}.safetensors"
         _write(path, data)
-        for old in self._paths()[:-KEPT]:
+        for old in self._paths()[: -self.keep]:
             old.unlink(missing_ok=True)
         return path
 

@@ -11,13 +11,27 @@ from dlflow.data import Dataset
 from dlflow.errors import ModelError
 from dlflow.nn import Layer, Loss, Optimizer
 
-__all__ = ["Job", "Line", "Outcome"]
+__all__ = ["Job", "Line", "Outcome", "default_shards"]
 
 Line = dict[str, Any]
 """One epoch: epoch, loss, val_loss, val_accuracy, seconds, samples_per_s (what does not apply is not there)."""
 
 MAX_SHARDS = 1024
-WHERE_AND_WHEN = {"folder", "checkpoint_s"}  # settings that cannot change a bit of the weights
+SHARD_ROWS = 128
+WHERE_AND_WHEN = {
+    "folder",
+    "checkpoint_s",
+    "checkpoint_steps",
+}  # settings that cannot change a bit of the weights
+
+
+def default_shards(batch: int) -> int:
+    """Shards of 64 to 128 rows, and at least 2: smaller ones cost more than they let more workers help.
+
+    >>> [default_shards(batch) for batch in (16, 128, 1024, 100_000)]
+    [2, 2, 8, 512]
+    """
+    return max(2, min(MAX_SHARDS, 1 << (max(batch // SHARD_ROWS, 1).bit_length() - 1)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,16 +50,22 @@ class Job:
     batch: int = 128  # rows of a step, over all ranks
     epochs: int = 10
     seed: int = 0
-    shards: int = 8  # power of two; shards of 64 rows and more cost least
+    shards: int = 0  # power of two; 0: `default_shards(batch)`
+    exact: bool = (
+        True  # False: one shard per rank, so that the bits depend on the number of ranks; a little faster
+    )
     patience: int | None = (
         None  # epochs without a better validation loss before training ends with the best weights
     )
     checkpoint_s: float = 30.0
+    checkpoint_steps: int | None = None  # every so many steps besides
 
     def __post_init__(self) -> None:
         for name in ("batch", "epochs"):
             if getattr(self, name) < 1:
                 raise ModelError(f"job: {name} is {getattr(self, name)!r}, expected at least 1; correct it")
+        if not self.shards:
+            object.__setattr__(self, "shards", default_shards(self.batch))
         if not 1 <= self.shards <= MAX_SHARDS or self.shards & (self.shards - 1):
             raise ModelError(
                 f"job: shards is {self.shards!r}, expected a power of two up to {MAX_SHARDS}; 8 is a good choice"
@@ -57,6 +77,10 @@ class Job:
         if not self.checkpoint_s > 0:
             raise ModelError(
                 f"job: checkpoint_s is {self.checkpoint_s!r}, expected seconds above 0; 30 is a good choice"
+            )
+        if self.checkpoint_steps is not None and self.checkpoint_steps < 1:
+            raise ModelError(
+                f"job: checkpoint_steps is {self.checkpoint_steps!r}, expected at least 1; leave it out for none"
             )
         if self.patience is not None and (self.patience < 1 or self.validation is None):
             raise ModelError(

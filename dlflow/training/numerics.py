@@ -9,10 +9,15 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-__all__ = ["numerics", "one_blas_thread"]
+from dlflow.errors import ModelError
+
+__all__ = ["check_alike", "numerics", "one_blas_thread"]
+
+EXACT = ("numpy", "blas", "simd", "machine", "libc")  # facts that all ranks must share
 
 
 def numerics() -> dict[str, str | int]:
@@ -35,6 +40,20 @@ def numerics() -> dict[str, str | int]:
         "machine": platform.machine(),
         "libc": " ".join(platform.libc_ver()),
     }
+
+
+def check_alike(facts: dict[str, dict[str, Any]]) -> None:
+    """`facts` has the `numerics` of each rank by its address.
+
+    Raises: ModelError if ranks would compute different bits.
+    """
+    for name in EXACT:
+        if len({str(each[name]) for each in facts.values()}) > 1:
+            listed = "; ".join(f"{address} has {each[name]!r}" for address, each in facts.items())
+            raise ModelError(
+                f"workers differ in {name!r}, and so in the last bits they compute: {listed}; install the same versions, and set "
+                "OPENBLAS_CORETYPE to one kernel before the workers start, or choose workers that are alike"
+            )
 
 
 @contextmanager

@@ -1,8 +1,7 @@
 """The training loop: the same function on one process and on each of N ranks, with the same bits on all.
 
-A step: each rank takes its shards of the global batch, fills one message per shard, the tree adds the messages of all shards, and
-every rank then does the same update with the same numbers. Nothing depends on the clock but when a checkpoint is written,
-and a checkpoint changes nothing.
+Each step is an Update of all ranks. Nothing depends on the clock but when a checkpoint is kept, which rank 0 decides for all and
+which changes nothing.
 """
 
 import hashlib
@@ -18,12 +17,23 @@ from numpy.typing import NDArray
 
 from dlflow.data import Batches
 from dlflow.errors import ModelError, NonFinite
-from dlflow.nn import Message, Model, Stream
-from dlflow.nn.clipping import Clipping
-from dlflow.parallel.comm import Alone, Comm, TreeSum, broadcast, shard_bounds
-from dlflow.training.checkpoint import HEADER_BYTES, Checkpoint, Checkpoints, Progress, decode, save_weights
+from dlflow.nn import Model
+from dlflow.parallel.comm import Alone, Comm, all_gather, broadcast
+from dlflow.training.checkpoint import (
+    HEADER_BYTES,
+    Checkpoint,
+    Checkpoints,
+    Memory,
+    Progress,
+    decode,
+    encode,
+    save_weights,
+)
 from dlflow.training.job import Job, Outcome
 from dlflow.training.numerics import one_blas_thread
+from dlflow.training.pace import Pace
+from dlflow.training.saving import Saver
+from dlflow.training.update import Update
 from dlflow.training.validate import Validation
 
 __all__ = ["WEIGHTS", "Report", "fit", "train"]
@@ -33,6 +43,7 @@ Report = Callable[[dict[str, Any]], None]
 
 WEIGHTS = "weights.safetensors"
 REPORT_S = 0.2  # steps are told at most this often
+MEMORY_S = 1.0  # age of the checkpoint in memory: what is done again, at most, when a rank is lost
 EPOCH_S = 1.0  # a checkpoint costs two fsyncs, 5 to 20 ms: epochs shorter than this share one
 
 
@@ -44,8 +55,10 @@ def fit(job: Job, report: Report | None = None) -> Outcome:
     return train(job, Alone(), report)
 
 
-def train(job: Job, comm: Comm, report: Report | None = None) -> Outcome:
+def train(job: Job, comm: Comm, report: Report | None = None, memory: Memory | None = None) -> Outcome:
     """Train as one rank; every rank calls it with the same job, and gets the same outcome.
+
+    `memory` outlives this call: when a rank is lost, the others go on from the newest checkpoint that one of them has there.
 
     Raises: ModelError, NonFinite on all ranks in the same step; ModelFileError on rank 0; PeerLost, Stopped.
     """
@@ -56,43 +69,58 @@ def train(job: Job, comm: Comm, report: Report | None = None) -> Outcome:
                 f"BLAS of rank {comm.rank} computes with {facts['blas_threads']} threads, expected 1; "
                 "set OPENBLAS_NUM_THREADS=1 (MKL_NUM_THREADS=1) before the process starts"
             )
-        return _Training(job, comm, report if comm.rank == 0 and report else _silent, facts).run()
+        return _Training(job, comm, report if comm.rank == 0 and report else _silent, facts, memory).run()
 
 
 class _Training:
     """One rank's model, optimizer state and place in the training."""
 
-    def __init__(self, job: Job, comm: Comm, report: Report, facts: dict[str, str | int]) -> None:
-        self.job, self.comm, self.report, self.facts = job, comm, report, facts
+    def __init__(
+        self, job: Job, comm: Comm, report: Report, facts: dict[str, str | int], memory: Memory | None
+    ) -> None:
+        self.job, self.comm, self.report, self.facts, self.memory = job, comm, report, facts, memory
         self.model = Model(job.layers, job.train.shape)
         job.loss.check(self.model.out_shape, self.model.head)
-        self.state = job.optimizer.new_state(self.model.parameters)
-        self.clipping = Clipping(self.model.slots, job.optimizer)
+        self.update = Update(job, self.model, comm)
         self.batches = Batches(job.train, batch=job.batch, seed=job.seed)
-        self.tree: TreeSum[Message] = TreeSum(comm, job.shards, self.model.new_message)
         self.validation = (
             Validation(job, job.validation, self.model, comm, report) if job.validation else None
         )
         self.checkpoints = Checkpoints(job.folder, job.fingerprint)
+        self.saver = Saver(self.checkpoints)
+        self.pace = Pace(comm.size, report)
         self.at = Progress()
         self.best: Any = None
-        self._since = self._saved = time.monotonic()
+        self._since = self._saved = self._kept = time.monotonic()
         self._told = -math.inf
 
     def run(self) -> Outcome:
         self._resume()
-        while not self.at.finished:
-            self._epoch()
+        try:
+            while not self.at.finished:
+                self._epoch()
+        finally:
+            self.saver.wait()
+        self._tell_saved()
         return self._outcome()
 
     def _resume(self) -> None:
-        sizes = {"parameters": self.model.parameters, "state": len(self.state)}
-        data = broadcast(
-            self.comm,
-            lambda: self.checkpoints.newest(**sizes, warn=self._warn),
-            self.at.updates,
-            limit=4 * (2 * self.model.parameters + len(self.state)) + HEADER_BYTES,
-        )
+        """Go on from the newest checkpoint that any rank has in memory or rank 0 finds on disk."""
+        sizes = {"parameters": self.model.parameters, "state": len(self.update.state)}
+        kept = self.memory.kept if self.memory else None
+        found = np.full((self.comm.size, 2), -1, np.int64)
+        found[self.comm.rank, 0] = kept.progress.updates if kept else -1
+        found[self.comm.rank, 1] = self.checkpoints.updates() if self.comm.rank == 0 else -1
+        all_gather(self.comm, found, list(range(self.comm.size + 1)), 0)
+        root = int(found[:, 0].argmax())
+        if found[root, 0] < max(found[0, 1], 0):
+            root, kept = 0, None
+
+        def newest() -> bytes:
+            return encode(kept) if kept else self.checkpoints.newest(**sizes, warn=self._warn)
+
+        limit = 4 * (2 * sizes["parameters"] + sizes["state"]) + HEADER_BYTES
+        data = broadcast(self.comm, newest, 0, limit=limit, root=root) if found.max() >= 0 else b""
         if data:
             self._take_up(decode(data, **sizes))
         else:
@@ -107,80 +135,85 @@ class _Training:
                 "step": self.at.step,
                 "steps": self.batches.steps,
                 "resumed": bool(data),
+                "from": "memory" if found[root, 0] >= max(found[0, 1], 0) else "disk",
             }
         )
 
     def _take_up(self, found: Checkpoint) -> None:
-        self.model.w[...], self.state[...] = found.w, found.state
+        self.model.w[...], self.update.state[...] = found.w, found.state
         self.at, self.best = found.progress, found.best
-        if found.numerics != self.facts:
-            changed = [
-                f"{name} was {old!r}, is {self.facts.get(name)!r}" for name, old in found.numerics.items()
-            ]
-            changed = [
-                text
-                for text, name in zip(changed, found.numerics, strict=True)
-                if found.numerics[name] != self.facts.get(name)
-            ]
+        changed = [
+            f"{name} was {old!r}, is {self.facts.get(name)!r}"
+            for name, old in found.numerics.items()
+            if old != self.facts.get(name)
+        ]
+        if changed:
             self._warn(
                 f"the checkpoint was computed elsewhere ({'; '.join(changed)}): the weights will differ in their last bits"
             )
 
     def _epoch(self) -> None:
         self._since = time.monotonic() - self.at.seconds
+        wanted = False
         while self.at.step < self.batches.steps:
-            loss = self._step()
-            self._after_step(loss)
-        self._end_epoch()
+            wanted = self._step()
+        self._end_epoch(wanted=wanted)
 
-    def _step(self) -> float:
-        job, at, model = self.job, self.at, self.model
-        bounds = shard_bounds(self.batches.size(at.step), job.shards)
-        for shard in self.tree.own:
-            X, y = self.batches.take(at.epoch, at.step, bounds[shard], bounds[shard + 1])
-            message = self.tree.buffer()
-            rng = Stream(job.seed, "dropout", step=at.updates, shard=shard)
-            model.gradient(job.loss, X, y, rng=rng, into=message)
-            self.tree.add(shard, message)
-        total = self.tree.reduce(at.updates)
-        weight = float(total.g[-1])
-        try:
-            loss = model.finish(total)
-        except NonFinite as error:
-            raise NonFinite(f"epoch {at.epoch}, step {at.step} of {self.batches.steps}: {error}") from error
+    def _step(self) -> bool:
+        """One step; whether a checkpoint is due that was not made because the epoch ends."""
+        at = self.at
+        loss, weight, command = self.update.run(self.batches, at, command=self._due())
         at.step += 1
         at.updates += 1
-        self.clipping.clip(total.g[:-2])
-        job.optimizer.step(model.w, total.g[:-2], self.state, at.updates)
-        model.constrain()
         at.loss_sum += loss * weight
         at.weight_sum += weight
-        return loss
+        self.pace.add(self.update.seconds)
+        self._tell_step(loss)
+        self._tell_saved()
+        if (
+            command and at.step < self.batches.steps and self._finite()
+        ):  # if not, the next step ends all ranks
+            self._keep()
+            return False
+        return bool(command)
 
-    def _after_step(self, loss: float) -> None:
+    def _due(self) -> int:
+        """Whether rank 0 wants a checkpoint after this step: its clock, or the count, decides for all."""
+        if self.comm.rank:
+            return 0
+        job, now = self.job, time.monotonic()
+        counted = job.checkpoint_steps and (self.at.updates + 1) % job.checkpoint_steps == 0
+        aged = self.memory is not None and now - self._kept >= MEMORY_S
+        patience = (
+            EPOCH_S if self.at.step + 1 == self.batches.steps else math.inf
+        )  # the end of an epoch is a good place
+        return int(bool(counted or aged or now - self._saved >= min(job.checkpoint_s, patience)))
+
+    def _tell_step(self, loss: float) -> None:
         now, at = time.monotonic(), self.at
         at.seconds = now - self._since
-        if now - self._told >= REPORT_S:
-            self._told = now
-            rows = min(at.step * self.job.batch, self.batches.rows)
-            self.report(
-                {
-                    "event": "step",
-                    "epoch": at.epoch,
-                    "epochs": self.job.epochs,
-                    "step": at.step,
-                    "steps": self.batches.steps,
-                    "loss": loss,
-                    "samples_per_s": rows / at.seconds if at.seconds else 0.0,
-                }
-            )
-        due = now - self._saved >= self.job.checkpoint_s and at.step < self.batches.steps
-        if due and self._finite():  # if not, the next step ends all ranks
-            self._save()
+        if now - self._told < REPORT_S:
+            return
+        self._told = now
+        rows = min(at.step * self.job.batch, self.batches.rows)
+        self.report(
+            {
+                "event": "step",
+                "epoch": at.epoch,
+                "epochs": self.job.epochs,
+                "step": at.step,
+                "steps": self.batches.steps,
+                "loss": loss,
+                "workers": self.comm.size,
+                "samples_per_s": rows / at.seconds if at.seconds else 0.0,
+            }
+        )
 
-    def _end_epoch(self) -> None:
+    def _end_epoch(self, *, wanted: bool) -> None:
         at, job = self.at, self.job
         line: dict[str, Any] = {"epoch": at.epoch, "loss": at.loss_sum / at.weight_sum}
+        if job.optimizer.average is not None:
+            self.update.gather_state(at.updates)
         last = self._show_average()
         if self.validation:
             line |= self.validation.run(at.epoch, at.updates)
@@ -200,8 +233,8 @@ class _Training:
         at.finished = at.stopped_early or at.epoch == job.epochs
         at.step, at.loss_sum, at.weight_sum, at.seconds = 0, 0.0, 0.0, 0.0
         self.report({"event": "epoch", "epochs": job.epochs, **line})
-        if at.finished or time.monotonic() - self._saved >= min(EPOCH_S, job.checkpoint_s):
-            self._save()
+        if at.finished or wanted:
+            self._keep()
 
     def _show_average(self) -> NDArray[np.float32]:
         """Put the average of the weights into the model if one is kept, for evaluation; give the weights it had."""
@@ -209,21 +242,41 @@ class _Training:
         if self.job.optimizer.average is None:
             return w
         last = w.copy()
-        w[...] = self.job.optimizer.averaged(w, self.state, self.at.updates)
+        w[...] = self.job.optimizer.averaged(w, self.update.state, self.at.updates)
         return last
 
     def _finite(self) -> bool:
         return math.isfinite(float(np.dot(self.model.w, self.model.w)))
 
-    def _save(self) -> None:
-        self._saved = time.monotonic()
-        if self.comm.rank:
+    def _keep(self) -> None:
+        """A checkpoint in the memory of every rank, and when it is time, on disk."""
+        self.update.gather_state(self.at.updates)
+        self._kept = time.monotonic()
+        if self.comm.rank and self.memory is None:
             return
         progress = replace(self.at, history=list(self.at.history))
-        path = self.checkpoints.save(
-            Checkpoint(self.job.fingerprint, self.facts, progress, self.model.w, self.state, self.best)
+        checkpoint = Checkpoint(
+            self.job.fingerprint,
+            self.facts,
+            progress,
+            self.model.w.copy(),
+            self.update.state.copy(),
+            self.best,
         )
-        self.report({"event": "checkpoint", "epoch": self.at.epoch, "step": self.at.step, "path": str(path)})
+        if self.memory is not None:
+            self.memory.kept = checkpoint
+        counted = self.job.checkpoint_steps and self.at.updates % self.job.checkpoint_steps == 0
+        old = self._kept - self._saved >= min(
+            self.job.checkpoint_s, EPOCH_S if not self.at.step else math.inf
+        )
+        if self.comm.rank == 0 and (self.at.finished or counted or old):
+            self._saved = self._kept
+            self.saver.save(checkpoint)
+
+    def _tell_saved(self) -> None:
+        for checkpoint, path in self.saver.written():
+            at = checkpoint.progress
+            self.report({"event": "checkpoint", "epoch": at.epoch, "step": at.step, "path": str(path)})
 
     def _outcome(self) -> Outcome:
         if self.best is not None:

@@ -14,7 +14,8 @@ from dlflow.data import Batches, Dataset
 from dlflow.errors import NonFinite
 from dlflow.nn import Model
 from dlflow.nn.params import Workspace
-from dlflow.parallel.comm import Comm, all_gather, owned
+from dlflow.parallel.comm import Comm, all_gather
+from dlflow.parallel.tree import owned
 from dlflow.training.job import Job
 
 __all__ = ["CHUNK_ROWS", "Validation"]

@@ -1,0 +1,150 @@
+"""One step of all ranks: each sums the gradients of its shards, they are added up, and every weight is updated once.
+
+    small model     every rank sums the whole message and does the whole update            one round of messages
+    others          each rank finishes the sum of one segment, updates the weights and     two rounds, and 1/W of the
+                    the optimizer's state there, and sends these weights to all            optimizer's work
+
+Both give the same bits: every operation of `finish` and of the optimizer is elementwise.
+"""
+
+import time
+from math import nan
+
+import numpy as np
+
+from dlflow.data import Batches
+from dlflow.errors import ModelError, NonFinite
+from dlflow.nn import Message, Model, Stream
+from dlflow.nn.clipping import Clipping
+from dlflow.parallel.comm import Comm, all_gather
+from dlflow.parallel.tree import TreeSum, shard_bounds
+from dlflow.training.checkpoint import Progress
+from dlflow.training.job import Job
+
+__all__ = ["Update"]
+
+Array = np.typing.NDArray[np.float32]
+Squares = np.typing.NDArray[np.float64]
+
+ALL_BYTES = (
+    1 << 18
+)  # up to here in all, every rank sends its whole sums to every other: one round beats less work
+SECONDS, COMMAND = range(2)  # the notes of a rank
+
+
+class Update:
+    """The model's message, the optimizer's state and the exchange between ranks."""
+
+    def __init__(self, job: Job, model: Model, comm: Comm) -> None:
+        self.job, self.model, self.comm = job, model, comm
+        self.state: Array = job.optimizer.new_state(model.parameters)
+        self.clipping = Clipping(model.slots, job.optimizer)
+        small = 4 * model.parameters * (comm.size - 1) <= ALL_BYTES
+        shared = model.parameters + 2 if small else 2  # the loss and the weight of the batch are for all
+        shards = job.shards if job.exact else comm.size
+        self.sharded = not small
+        self._pieces = self._pieces_of_ranks()
+        edges = (
+            self.clipping.edges[self._pieces].tolist() if self.sharded and self.clipping.needs_norms else None
+        )
+        self.tree: TreeSum[Message] = TreeSum(
+            comm, shards, model.new_message, shared=shared, notes=2, edges=edges
+        )
+        self._ended = time.perf_counter()
+
+    def run(self, batches: Batches, at: Progress, *, command: int) -> tuple[float, float, int]:
+        """The mean loss of this batch, its weight, and the command of rank 0, to which only its own is heard.
+
+        Raises: NonFinite on all ranks alike; PeerLost, Stopped.
+        """
+        tree, comm = self.tree, self.comm
+        self._sum(batches, at)
+        tree.notes[comm.rank] = time.perf_counter() - self._ended, command
+        tree.scatter(at.updates)
+        try:
+            loss = self._apply(at)
+        except NonFinite as error:
+            raise NonFinite(f"epoch {at.epoch}, step {at.step} of {batches.steps}: {error}") from error
+        tree.settle(at.updates)
+        self._ended = time.perf_counter()
+        return loss, float(tree.total.g[-1]), int(tree.notes[0, COMMAND])
+
+    @property
+    def seconds(self) -> Array:
+        """How long each rank computed in the last step, without waiting for others. Shapes: (ranks,)."""
+        return self.tree.notes[:, SECONDS]
+
+    def gather_state(self, step: int) -> None:
+        """Complete the optimizer's state on every rank: each has kept it up to date only where it updates.
+
+        Raises: PeerLost, Stopped.
+        """
+        if self.sharded and self.comm.size > 1:
+            size = self.model.parameters
+            for start in range(0, len(self.state), size):
+                self.tree.gather(self.state[start : start + size], step)
+            self.tree.settle(step)
+
+    def _sum(self, batches: Batches, at: Progress) -> None:
+        job, tree = self.job, self.tree
+        bounds = shard_bounds(batches.size(at.step), tree.shards)
+        for shard in tree.own:
+            X, y = batches.take(at.epoch, at.step, bounds[shard], bounds[shard + 1])
+            message = tree.buffer()
+            rng = Stream(job.seed, "dropout", step=at.updates, shard=shard)
+            self.model.gradient(job.loss, X, y, rng=rng, into=message)
+            tree.add(shard, message)
+
+    def _apply(self, at: Progress) -> float:
+        model, total, optimizer = self.model, self.tree.total, self.job.optimizer
+        if not self.sharded:
+            loss = model.finish(total)
+            self.clipping.clip(total.g[:-2])
+            optimizer.step(model.w, total.g[:-2], self.state, at.updates + 1)
+            model.constrain()
+            return loss
+        low, high = self.tree.segment
+        wrong = None
+        try:
+            loss = model.finish(total, lo=low, hi=high)
+        except NonFinite as error:  # the others must hear of it in this very step
+            wrong = error
+        squares = self._squares(at.updates)
+        if wrong:
+            model.w[low : low + 1] = nan
+        else:
+            self.clipping.clip(total.g[:-2], squares, lo=low, hi=high)
+            optimizer.step(model.w, total.g[:-2], self.state, at.updates + 1, lo=low, hi=high)
+        self.tree.gather(model.w, at.updates)
+        if wrong or any(np.isnan(model.w[start]) for start, stop in self.tree.segments if start < stop):
+            self._diagnose(at)
+            raise wrong or NonFinite("a weight is not finite, expected numbers; lower the learning rate")
+        self.tree.settle(at.updates)
+        model.constrain()
+        return loss
+
+    def _pieces_of_ranks(self) -> list[int]:
+        """Where the pieces of each rank begin, and the number of pieces: about equal parts of the gradient."""
+        size, ranks = self.model.parameters, self.comm.size
+        wanted = [size * rank // ranks for rank in range(ranks)]
+        return [*np.searchsorted(self.clipping.edges, wanted).tolist(), len(self.clipping.edges) - 1]
+
+    def _squares(self, step: int) -> Squares | None:
+        """Sums of squares of all pieces of the mean gradient, if clipping asks for them: each rank computes its own."""
+        if not self.clipping.needs_norms:
+            return None
+        rank, bounds = self.comm.rank, self._pieces
+        squares = np.zeros(bounds[-1])
+        own = slice(bounds[rank], bounds[rank + 1])
+        squares[own] = self.clipping.squares(self.tree.total.g, first=own.start, last=own.stop)
+        all_gather(self.comm, squares, bounds, step)
+        return squares
+
+    def _diagnose(self, at: Progress) -> None:
+        """Raises: NonFinite with what all ranks found, the same words on each."""
+        model, total = self.model, self.tree.total
+        self.tree.gather(total.g, at.updates)
+        self.tree.settle(at.updates)
+        if not total.g[-1]:
+            raise ModelError("the sample weights of this batch sum to 0")
+        model.check_finite(float(total.g[-2]) / float(total.g[-1]), total.g, 0, model.parameters)

@@ -1,0 +1,190 @@
+"""One update, computed by segments, by all, or per rank: what is the same, what repeats, and what every rank hears."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from dlflow.errors import NonFinite
+from dlflow.nn import SGD, Adam
+from dlflow.parallel.testing import ThreadRing, on_every_rank
+from dlflow.training import fit, train, update
+from dlflow.training.checkpoint import Memory
+from tests.test_training_trainer import told
+from tests.training_jobs import dataset, job
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("update")
+
+
+@pytest.fixture
+def segmented(monkeypatch):
+    """Small models are updated as large ones are: each rank a segment."""
+    monkeypatch.setattr(update, "ALL_BYTES", -1)
+
+
+def train_on(size, this, **more):
+    return on_every_rank(ThreadRing(size), lambda comm: train(this, comm, **more))
+
+
+OPTIMIZERS = {
+    "adam": Adam(0.01),
+    "sgd": SGD(0.1),
+    "momentum": SGD(0.1, momentum=0.9),
+    "global norm": Adam(0.01, clip_global_norm=0.05),
+    "norm": SGD(0.1, clip_norm=0.02),
+    "value, average": Adam(0.01, clip_value=0.01, average=0.9),
+}
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 11])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
+@pytest.mark.usefixtures("segmented")
+def test_an_update_by_segments_has_the_bits_of_one_rank(folder, tmp_path, size, optimizer):
+    this = job(folder, optimizer=optimizer)
+    first = fit(replace(this, folder=str(tmp_path / "one")))
+
+    outcomes = train_on(size, replace(this, folder=str(tmp_path / "more")))
+
+    assert {outcome.weights_sha256 for outcome in outcomes} == {first.weights_sha256}
+    assert all(told(outcome.history) == told(first.history) for outcome in outcomes)
+
+
+@pytest.mark.usefixtures("segmented")
+def test_a_checkpoint_made_of_segments_is_resumed_by_another_number_of_ranks(folder, tmp_path):
+    first = fit(job(folder, "whole"))
+    this = replace(job(folder, checkpoint_steps=5, checkpoint_s=1e9), folder=str(tmp_path))
+
+    class Interrupted(Exception):
+        pass
+
+    def interrupt(event):
+        if event["event"] == "checkpoint" and event["step"]:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        train_on(3, this, report=interrupt)
+    events = []
+    outcome = fit(this, events.append)
+
+    assert events[0]["resumed"]
+    assert events[0]["from"] == "disk"
+    assert (11 * events[0]["epoch"] + events[0]["step"]) % 5 == 0
+    assert outcome.weights_sha256 == first.weights_sha256
+
+
+@pytest.mark.usefixtures("segmented")
+def test_numbers_that_overflow_in_one_segment_stop_all_ranks_with_the_same_words(folder, tmp_path):
+    poisoned = dataset(tmp_path / "poisoned.parquet", 1000, poison=777)
+    this = replace(job(folder), train=poisoned, folder=str(tmp_path))
+    messages = []
+
+    def work(comm):
+        try:
+            train(this, comm)
+        except NonFinite as error:
+            messages.append(str(error))
+            raise
+
+    with pytest.raises(NonFinite, match=r"epoch 0, step \d+ of 11: .*layer 0 \(dense\)"):
+        on_every_rank(ThreadRing(3), work)
+
+    assert len(messages) == 3
+    assert len(set(messages)) == 1
+
+
+def test_what_is_not_exact_repeats_for_one_number_of_ranks_and_differs_for_others(folder, tmp_path):
+    found = {}
+    for size in (1, 2, 3):
+        for turn in "ab":
+            this = replace(job(folder, exact=False), folder=str(tmp_path / f"{size}{turn}"))
+            found[size, turn] = {outcome.weights_sha256 for outcome in train_on(size, this)}
+
+    assert all(found[size, "a"] == found[size, "b"] for size in (1, 2, 3))
+    assert len(set.union(*found.values())) == 3
+
+
+def test_what_is_not_exact_is_close_to_what_is(folder, tmp_path):
+    exact = fit(
+        job(folder, "exact", layers=job(folder).layers[::2])
+    )  # without dropout, whose masks are those of shards
+    this = replace(job(folder, exact=False, layers=job(folder).layers[::2]), folder=str(tmp_path))
+
+    outcome = train_on(3, this)[0]
+
+    assert outcome.history[-1]["loss"] == pytest.approx(exact.history[-1]["loss"], rel=1e-4)
+
+
+@pytest.mark.parametrize("keeper", [0, 2])
+@pytest.mark.usefixtures("segmented")
+def test_what_one_rank_has_in_memory_is_enough_to_go_on(folder, tmp_path, keeper):
+    """All die but one; the next ranks are others, and the disk has nothing."""
+    first = fit(job(folder, "undisturbed"))
+    this = replace(job(folder, checkpoint_steps=7, checkpoint_s=1e9), folder=str(tmp_path / "first"))
+    memories = [Memory() for _ in range(3)]
+
+    class Lost(Exception):
+        pass
+
+    def lose(event):
+        if event["event"] == "epoch" and event["epoch"] == 1:
+            raise Lost
+
+    with pytest.raises(Lost):
+        on_every_rank(ThreadRing(3), lambda comm: train(this, comm, lose, memories[comm.rank]))
+    assert all(memory.kept.progress.updates == 21 for memory in memories)
+
+    elsewhere, events = replace(this, folder=str(tmp_path / "second")), []
+    kept = {1: memories[keeper]}
+    outcomes = on_every_rank(
+        ThreadRing(2), lambda comm: train(elsewhere, comm, events.append, kept.get(comm.rank, Memory()))
+    )
+
+    assert (events[0]["from"], events[0]["epoch"], events[0]["step"]) == ("memory", 1, 10)
+    assert {outcome.weights_sha256 for outcome in outcomes} == {first.weights_sha256}
+    assert told(outcomes[0].history) == told(first.history)
+
+
+def test_a_newer_checkpoint_on_disk_is_preferred_to_an_older_one_in_memory(folder, tmp_path):
+    this = replace(job(folder, checkpoint_steps=4), folder=str(tmp_path))
+    old = Memory()
+
+    class Enough(Exception):
+        pass
+
+    def stop(event):
+        if event["event"] == "epoch" and event["epoch"] == 0:
+            raise Enough
+
+    with pytest.raises(Enough):
+        on_every_rank(
+            ThreadRing(1), lambda comm: train(replace(this, folder=str(tmp_path / "x")), comm, stop, old)
+        )
+    whole, events = fit(this), []
+
+    outcome = on_every_rank(ThreadRing(1), lambda comm: train(this, comm, events.append, old))[0]
+
+    assert (events[0]["from"], events[0]["epoch"]) == ("disk", 3)
+    assert outcome.weights_sha256 == whole.weights_sha256
+
+
+def test_seconds_of_all_ranks_travel_with_the_sums(folder, tmp_path):
+    from dlflow.data import Batches
+    from dlflow.nn import Model
+    from dlflow.training.checkpoint import Progress
+
+    this = job(folder)
+
+    def work(comm):
+        model = Model(this.layers, this.train.shape)
+        step = update.Update(this, model, comm)
+        step.run(Batches(this.train, batch=96, seed=1), Progress(), command=int(comm.rank == 0))
+        return step.seconds.tolist(), step.tree.notes[:, update.COMMAND].tolist()
+
+    found = on_every_rank(ThreadRing(3), work)
+
+    assert found[0] == found[1] == found[2]
+    assert np.all(np.array(found[0][0]) > 0)
+    assert found[0][1] == [1, 0, 0]
