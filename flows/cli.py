@@ -17,6 +17,7 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import click  # noqa: E402 - see above
 
+from flows.commands.ingest import quarantine, replay  # noqa: E402
 from flows.commands.run import check, demo, new, plan, run  # noqa: E402
 from flows.commands.tables import checks, history, sql, tables  # noqa: E402
 from flows.failures import show_warning  # noqa: E402
@@ -47,7 +48,7 @@ def cli() -> None:
     """
 
 
-for _command in (
+for _command in (  # in the order in which people need them
     demo,
     new,
     check,
@@ -57,7 +58,9 @@ for _command in (
     history,
     checks,
     sql,
-):  # in the order in which people need them
+    quarantine,
+    replay,
+):
     cli.add_command(_command)
 
 

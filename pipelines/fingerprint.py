@@ -29,6 +29,7 @@ NOT_ROWS = {
     "drift",
     "measures",
     "quality",
+    "replay",
     "spec",
     "storage",
     "toml_lines",

@@ -1,5 +1,6 @@
 """A committed table looked at: what it was built from, what is in its quarantine, the profile of its columns."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,15 @@ from pipelines.engine import Runner
 from pipelines.measures import summarise_files
 from pipelines.storage import FileRef, TableRef
 
-__all__ = ["build_state", "last_checks", "outline", "profile_table", "reject_summary", "rejects_by_rule"]
+__all__ = [
+    "build_state",
+    "last_checks",
+    "outline",
+    "profile_table",
+    "reject_summary",
+    "rejects_by_rule",
+    "rejects_by_step",
+]
 
 SAMPLES = 3  # rows shown of each kind of reject
 
@@ -60,6 +69,12 @@ def reject_summary(uri: str) -> list[dict[str, Any]]:
     """Rejects of the current content by rule and column, the most frequent first, with a few samples of each."""
     table = warehouse.read_quarantine(uri)
     return _summary(table.rename_columns([name.lstrip("_") for name in table.column_names]))
+
+
+def rejects_by_step(uri: str) -> dict[str, int]:
+    """Rejects of the current content by the step that set them aside."""
+    steps = warehouse.read_quarantine(uri, columns=["step"])["step"].to_pylist()
+    return dict(Counter(steps).most_common())
 
 
 def rejects_by_rule(uri: str, receipts: Sequence[Mapping[str, Any]]) -> list[tuple[str, int, str]]:

@@ -11,7 +11,7 @@ Rows once loaded stay as they are when dlflow itself changes; when the steps or 
 loaded again, which needs all of them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from pipelines import fingerprint, warehouse
 from pipelines.sources import InputFile, Source
 from pipelines.spec import Table
 
-__all__ = ["NO_PART", "Load", "decide", "settings_of"]
+__all__ = ["NO_PART", "Load", "decide", "parts_of", "settings_of"]
 
 NO_PART = {
     "path": "",
@@ -47,6 +47,7 @@ class Load:
     remove: tuple[warehouse.LoadedFile, ...]
     why: tuple[str, ...]
     ignored: tuple[str, ...]
+    there: Mapping[str, tuple[InputFile, ...]]  # all files of the sources, by source
     problem: str | None
 
     @property
@@ -57,17 +58,22 @@ class Load:
     @property
     def parts(self) -> dict[str, Any]:
         """Parts of the fingerprint of the table after this load; of a file its content alone counts."""
-        content: dict[str, list[str]] = {
-            name: [file.sha256 for file in files] for name, files in self.new.items()
-        }
-        for one in self.keep:
-            content.setdefault(one.source, []).append(one.sha256)
+        content = [(name, file.sha256) for name, files in self.new.items() for file in files]
+        content += [(one.source, one.sha256) for one in self.keep]
         replays = self.before.replays if self.before and not self.whole else 0
-        return {
-            **self.settings,
-            **{f"source {name}": fingerprint.digest(sorted(found)) for name, found in content.items()},
-            **({"replays": replays} if replays else {}),
-        }
+        return parts_of(self.settings, content, replays)
+
+
+def parts_of(settings: Mapping[str, str], content: Iterable[tuple[str, str]], replays: int) -> dict[str, Any]:
+    """Parts of the fingerprint of a table with this content, given as (source, digest of a file)."""
+    by_source: dict[str, list[str]] = {}
+    for name, sha256 in content:
+        by_source.setdefault(name, []).append(sha256)
+    return {
+        **settings,
+        **{f"source {name}": fingerprint.digest(sorted(found)) for name, found in by_source.items()},
+        **({"replays": replays} if replays else {}),
+    }
 
 
 def settings_of(table: Table, sources: Mapping[str, Source]) -> dict[str, str]:
@@ -115,6 +121,7 @@ def decide(
         remove=() if whole else tuple(found.remove),
         why=tuple(why or found.why),
         ignored=tuple(found.ignored),
+        there={source: tuple(files[source]) for source in table.inputs},
         problem=problem,
     )
 

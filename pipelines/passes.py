@@ -17,7 +17,7 @@ from pipelines import measures, publish, quality, task, warehouse
 from pipelines.engine import Runner
 from pipelines.parts import bucket_count, file_reads, slices, source_reads, table_reads
 from pipelines.plan import TablePlan
-from pipelines.reads import Bucket, Kept, TableFiles, read_rows, sketch_kept
+from pipelines.reads import Bucket, Kept, Read, TableFiles, read_rows, sketch_kept
 from pipelines.stage import ORIGIN, Beside, Exchange, Fit, Map, Step, data_columns, tables_of
 from pipelines.storage import FileRef, TableRef, row_bytes
 from pipelines.storage import reference as reference_of
@@ -42,9 +42,10 @@ class Passes:
         reference: Callable[[str], TableRef],
         progress: Told,
         run: str,
+        reads: Sequence[Read] | None = None,
     ) -> None:
         self.plan, self.runner, self.work = plan, runner, work
-        self.reference, self.progress, self.run = reference, progress, run
+        self.reference, self.progress, self.run, self.reads = reference, progress, run, reads
         self.inputs = work / "inputs.json"
         self.steps: list[dict[str, Any]] = []
         self.rejects: list[warehouse.Receipt] = []
@@ -263,11 +264,12 @@ class Passes:
             if one.source is None:
                 raise AssertionError(one.name)
             schema = one.source.schema.with_origin()
-            reads += source_reads(one.source, one.files, len(read))
+            reads += [] if self.reads is not None else source_reads(one.source, one.files, len(read))
             read += [
                 {"name": one.name, "path": file.path, "bytes": file.size, "sha256": file.sha256}
                 for file in one.files
             ]
+        reads = reads if self.reads is None else list(self.reads)
         if not reads:  # no rows: one task all the same, so that every step sees its columns
             reads = [TableFiles(tuple(schema.field(name) for name in data_columns(schema)), ())]
         return reads, schema, read

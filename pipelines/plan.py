@@ -69,6 +69,7 @@ class TablePlan:
     current: bool
     why: tuple[str, ...]
     load: loads.Load | None = None  # of a table with load = "append"
+    attempt: str = ""  # what the work is called if it is no build: a replay
 
     @property
     def work(self) -> str:

@@ -20,9 +20,21 @@ from pipelines.task import COUNTS
 from pipelines.verdicts import refuse_failed, verdicts
 from pipelines.warehouse.partition import decode
 
-__all__ = ["Built", "Made", "already", "batch_key", "file_refs", "kept_refs", "publish", "totals"]
+__all__ = [
+    "REPLAY",
+    "Built",
+    "Made",
+    "already",
+    "batch_key",
+    "file_refs",
+    "kept_refs",
+    "lineage_of",
+    "publish",
+    "totals",
+]
 
 UNLOAD = "unload"  # the ledger's entry for rows that are taken out
+REPLAY = "replay"  # and for rejects that are read again
 
 Steps = Sequence[Mapping[str, Any]]
 
@@ -42,6 +54,13 @@ class Made:
     set_aside: Mapping[int, int] = field(
         default_factory=dict
     )  # of a load: rejects by number of the source file
+
+    def by_number(self) -> dict[int, list[warehouse.Receipt]]:
+        """The files by the number of the source file whose rows they hold."""
+        found: dict[int, list[warehouse.Receipt]] = {}
+        for origin, receipt in zip(self.origins, self.files, strict=True):
+            found.setdefault(origin, []).append(receipt)
+        return found
 
 
 @dataclass(frozen=True)
@@ -71,7 +90,7 @@ def already(plan: TablePlan) -> Built:
     steps = [
         {"name": entry["step"], "notes": {}, **{name: entry[name] for name in COUNTS}}
         for entry in said.get("ledger", [])
-        if entry["step"] != UNLOAD
+        if entry["step"] not in {UNLOAD, REPLAY}
     ]
     return Built(
         snapshot.version,
@@ -89,31 +108,9 @@ def publish(plan: TablePlan, made: Made, *, run: str) -> Built:
 
     Raises: TooManyRejects, LedgerImbalance, CheckFailed: nothing was committed. SchemaMismatch, CommitConflict.
     """
-    counts = totals(made.steps)
-    _check_limit(plan, made, counts)
-    entries = [
-        ledger.Entry(table=plan.name, step=step["name"], **{name: step[name] for name in COUNTS})
-        for step in made.steps
-    ]
-    ledger.balance(entries)
-    notes = {key: value for step in made.steps for key, value in step["notes"].items()}
-    there = sum(file.rows for file in _kept(plan))
-    checks = verdicts(plan.spec.checks, notes, rows=counts["rows_out"], measured=made.measured, there=there)
-    refuse_failed(plan.name, checks)
-    inputs = _inputs(made.read)
+    _check_limit(plan, made, totals(made.steps))
     unloaded = () if plan.load is None else plan.load.remove
-    lineage = warehouse.Lineage(
-        run=run,
-        fingerprint=plan.fingerprint,
-        parts=_flat(plan.parts),
-        sources=inputs,
-        code=version("dlflow"),
-        why=plan.why,
-        ledger=[entry.record() for entry in [*entries, *_unloaded(plan.name, unloaded)]],
-        checks=checks,
-        counts=counts,
-        fitted=made.fitted,
-    )
+    lineage = lineage_of(plan, made, run=run, others=_unloaded(plan.name, unloaded))
     committed = _commit_load(plan, made, lineage) if plan.load else _commit_whole(plan, made, lineage)
     warehouse.tidy(plan.uri, lineage=lineage)
     ledger.record(str(Path(plan.uri).parent), plan.name, run=run)
@@ -123,8 +120,39 @@ def publish(plan: TablePlan, made: Made, *, run: str) -> Built:
         len(made.files),
         sum(file["bytes"] for file in made.files),
         [dict(step) for step in made.steps],
-        checks,
-        inputs,
+        lineage.checks,
+        lineage.sources,
+    )
+
+
+def lineage_of(
+    plan: TablePlan, made: Made, *, run: str, others: Sequence[ledger.Entry] = ()
+) -> warehouse.Lineage:
+    """What a commit says of itself, after the ledger and the checks; `others` are further entries of the ledger.
+
+    Raises: LedgerImbalance, CheckFailed.
+    """
+    counts = totals(made.steps)
+    entries = [
+        ledger.Entry(table=plan.name, step=step["name"], **{name: step[name] for name in COUNTS})
+        for step in made.steps
+    ]
+    ledger.balance(entries)
+    notes = {key: value for step in made.steps for key, value in step["notes"].items()}
+    there = sum(file.rows for file in _kept(plan))
+    checks = verdicts(plan.spec.checks, notes, rows=counts["rows_out"], measured=made.measured, there=there)
+    refuse_failed(plan.name, checks)
+    return warehouse.Lineage(
+        run=run,
+        fingerprint=plan.fingerprint or None,
+        parts=_flat(plan.parts),
+        sources=_inputs(made.read),
+        code=version("dlflow"),
+        why=plan.why,
+        ledger=[entry.record() for entry in [*entries, *others]],
+        checks=checks,
+        counts=counts,
+        fitted=made.fitted,
     )
 
 
@@ -187,9 +215,7 @@ def _commit_load(plan: TablePlan, made: Made, lineage: warehouse.Lineage) -> war
 
 def _loaded_files(plan: TablePlan, made: Made, key: str) -> list[warehouse.LoadedFile]:
     """Entries of the manifest for the files that this load has read, in their order."""
-    by_number: dict[int, list[warehouse.Receipt]] = {}
-    for origin, receipt in zip(made.origins, made.files, strict=True):
-        by_number.setdefault(origin, []).append(receipt)
+    by_number = made.by_number()
     numbered = enumerate((one.name, file) for one in plan.inputs for file in one.files)
     return [
         warehouse.LoadedFile(
@@ -243,6 +269,8 @@ def kept_refs(plan: TablePlan) -> list[FileRef]:
 
 
 def _kept(plan: TablePlan) -> tuple[warehouse.LiveFile, ...]:
+    if plan.attempt:
+        return warehouse.Snapshot.open(plan.uri).files()
     if plan.load is None or plan.load.whole:
         return ()
     gone = {path for one in plan.load.remove for path in one.files}

@@ -13,11 +13,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines import sources
+from pipelines.errors import InputError
 from pipelines.stage import LINE, ORIGIN, SOURCE, Rows, Side, Sketch
 from pipelines.storage import FileRef
 from pipelines.warehouse.file import read_file
 
-__all__ = ["Bucket", "Kept", "Read", "SourceParts", "TableFiles", "read_rows", "read_side", "sketch_kept"]
+__all__ = [
+    "Bucket",
+    "Kept",
+    "Read",
+    "SourceParts",
+    "SourceRows",
+    "TableFiles",
+    "read_rows",
+    "read_side",
+    "sketch_kept",
+]
 
 
 @dataclass(frozen=True)
@@ -26,6 +37,15 @@ class SourceParts:
 
     source: sources.Source
     parts: tuple[sources.Part, ...]
+
+
+@dataclass(frozen=True)
+class SourceRows:
+    """Some rows of a source file, by line; the parts hold others, too."""
+
+    source: sources.Source
+    parts: tuple[sources.Part, ...]
+    lines: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -56,7 +76,7 @@ class Bucket:
     )
 
 
-Read = SourceParts | TableFiles | Kept | Bucket
+Read = SourceParts | SourceRows | TableFiles | Kept | Bucket
 
 
 def read_rows(read: Read) -> Rows:
@@ -64,6 +84,8 @@ def read_rows(read: Read) -> Rows:
     match read:
         case SourceParts(source, parts):
             return _together([sources.read(source, part) for part in parts])
+        case SourceRows(source, parts, lines):
+            return _only(_together([sources.read(source, part) for part in parts]), lines)
         case TableFiles(columns, files):
             empty = pa.schema([*columns, *ORIGIN]).empty_table()
             return Rows(
@@ -124,6 +146,25 @@ def _together(rows: list[Rows]) -> Rows:
         filtered=sum(one.filtered for one in rows),
         notes=notes,
     )
+
+
+def _only(rows: Rows, lines: tuple[int, ...]) -> Rows:
+    """These rows.
+
+    Raises: InputError if one is not there.
+    """
+    wanted = pa.array(lines, pa.int64())
+    kept = rows.kept.filter(pc.is_in(rows.kept[LINE], value_set=wanted))
+    rejected = rows.rejected
+    if rejected is not None:
+        rejected = rejected.filter(pc.is_in(rejected[LINE], value_set=wanted))
+    found = kept.num_rows + (0 if rejected is None else rejected.num_rows)
+    if found != len(lines):
+        raise InputError(
+            f"{len(lines):,} rows of a source file were to be read again, and {found:,} are there; the way its rows are cut "
+            "changed since (header, quote, delimiter or encoding): run the table as a whole"
+        )
+    return Rows(kept, rejected)
 
 
 def _read_table_file(

@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 from pipelines.errors import LedgerImbalance
 from pipelines.failpoints import failpoint
 from pipelines.hashing import row_hash
-from pipelines.reads import Bucket, Read, SourceParts, read_rows, read_side, sketch_kept
+from pipelines.reads import Bucket, Read, SourceParts, SourceRows, read_rows, read_side, sketch_kept
 from pipelines.stage import LINE, REJECTS, SOURCE, Map, Rows, Sketch
 from pipelines.warehouse.names import quarantine_uri
 from pipelines.warehouse.quarantine import write_rejects
@@ -95,7 +95,7 @@ def run(task: Task) -> tuple[Receipt, Any]:
     failpoint("part.before_read")
     rows = read_rows(task.read)
     rejected = [] if rows.rejected is None else [("read", rows.rejected)]
-    seen = _rows_by_input(rows) if isinstance(task.read, SourceParts) else {}
+    seen = _rows_by_input(rows) if isinstance(task.read, SourceParts | SourceRows) else {}
     steps = [_counted("read", rows.kept.num_rows + _count(rows.rejected) + rows.filtered, rows)]
     maps = task.maps
     if isinstance(task.read, Bucket) and task.read.other is not None:

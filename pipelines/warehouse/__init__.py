@@ -40,13 +40,14 @@ from pipelines.warehouse.operation import append, create, replace, replace_parti
 from pipelines.warehouse.preflight import preflight
 from pipelines.warehouse.quarantine import carry_rejects, commit_rejects, read_quarantine, tidy, write_rejects
 from pipelines.warehouse.restoration import restore
-from pipelines.warehouse.snapshot import Snapshot
+from pipelines.warehouse.snapshot import RELEASED, Snapshot
 from pipelines.warehouse.split import write_rows
 from pipelines.warehouse.sql import sql
 from pipelines.warehouse.upsert import upsert
 from pipelines.warehouse.vacuum import vacuum
 
 __all__ = [
+    "RELEASED",
     "Changed",
     "Committed",
     "Lineage",
