@@ -160,7 +160,7 @@ class _Column:
         found = None if self.wrong is None else self.wrong[row].as_py()
         if found is not None:
             what = found.partition(" ")[0] if self.field.privacy else found
-            return f"column {self.name!r}: {what} found, {self.field.type} expected"
+            return f"column {self.name!r}: {what} found, {self.field.title} expected"
         value = self.text[row].as_py()
         text = None if value is None else str(value)
         if (rule, text) not in self.messages:

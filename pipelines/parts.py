@@ -37,11 +37,12 @@ def source_reads(source: sources.Source, files: Sequence[sources.InputFile], fir
     groups: list[list[sources.Part]] = []
     packed = 0
     for part in parts:
-        if not groups or packed + part.stop - part.start > size:
+        weight = part.stop - part.start if part.weight is None else part.weight
+        if not groups or packed + weight > size:
             groups.append([])
             packed = 0
         groups[-1].append(part)
-        packed += part.stop - part.start
+        packed += weight
     return [SourceParts(source, tuple(group)) for group in groups]
 
 

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal, get_args
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines import timestamps
+from pipelines import tensor, timestamps
 from pipelines.errors import SpecError
 from pipelines.literals import ARROW, reader
 from pipelines.names import did_you_mean
@@ -23,7 +23,10 @@ from pipelines.stage import ORIGIN
 
 __all__ = ["Bound", "Field", "OnError", "Schema", "Type", "field"]
 
-Type = Literal["string", "bool", "int8", "int16", "int32", "int64", "float32", "float64", "date", "timestamp"]
+Type = Literal[
+    "string", "bool", "int8", "int16", "int32", "int64", "float32", "float64", "date", "timestamp", "tensor"
+]
+TYPES = (*ARROW, "tensor")
 OnError = Literal["quarantine", "null", "fail"]
 Bound = int | float | str | None
 
@@ -50,16 +53,22 @@ class Field:
     unit: str | None = None
     privacy: str | None = None  # its class; the values then stay out of messages
     on_error: OnError = "quarantine"
+    dtype: tensor.DType | None = None  # of a tensor: the type of its numbers
+    shape: tuple[int, ...] | None = None  # of a tensor: [28, 28]; of one number: []
+    scale: float | None = (
+        None  # of a tensor: what a reader multiplies the stored numbers with, 1/255 for pixels
+    )
 
     def __post_init__(self) -> None:
-        if self.type not in ARROW:
-            raise SpecError(f"type {self.type!r} is not known{did_you_mean(str(self.type), ARROW)}")
+        if self.type not in TYPES:
+            raise SpecError(f"type {self.type!r} is not known{did_you_mean(str(self.type), TYPES)}")
         if self.on_error not in get_args(OnError):
             raise SpecError(
                 f"on_error {self.on_error!r} is not known{did_you_mean(str(self.on_error), get_args(OnError))}"
             )
         if self.on_error == "null" and not self.nullable:
             raise SpecError('on_error = "null" contradicts nullable = false; take "quarantine" or "fail"')
+        self._check_tensor()
         if self.format is not None:
             if self.type not in {"date", "timestamp"}:
                 raise SpecError(f"format is for a date or timestamp, and the type is {self.type}")
@@ -77,7 +86,18 @@ class Field:
     @property
     def arrow(self) -> pa.DataType:
         """Type of the Arrow column."""
+        if self.type == "tensor":
+            return tensor.arrow_type(self.dtype or "", self.shape or ())
         return ARROW[self.type]
+
+    @property
+    def title(self) -> str:
+        """The type in words.
+
+        >>> Field(type="tensor", dtype="uint8", shape=(28, 28)).title
+        'tensor uint8 [28, 28]'
+        """
+        return f"tensor {self.dtype} {list(self.shape or ())}" if self.type == "tensor" else self.type
 
     def allowed(self) -> pa.Array | None:
         """`values` as this type; None if all are allowed."""
@@ -103,6 +123,30 @@ class Field:
             raise SpecError(f"{what}: {texts[bad[0]]!r} is no {self.type}")
         return found
 
+    def _check_tensor(self) -> None:
+        given = {"dtype": self.dtype, "shape": self.shape, "scale": self.scale}
+        if self.type != "tensor":
+            for key, value in given.items():
+                if value is not None:
+                    raise SpecError(f"{key} is for a tensor, and the type is {self.type}")
+            return
+        if self.dtype not in tensor.DTYPES or self.shape is None:
+            raise SpecError(
+                f'a tensor needs dtype and shape, such as dtype = "uint8", shape = [28, 28]; here {self.dtype!r}, {self.shape!r}; '
+                f"known: {', '.join(tensor.DTYPES)}"
+            )
+        if not all(0 < length <= tensor.MOST_BYTES for length in self.shape) or not (
+            tensor.size(self.dtype, self.shape) <= tensor.MOST_BYTES
+        ):
+            raise SpecError(
+                f"shape {list(self.shape)}: expected lengths from 1, and at most {tensor.MOST_BYTES:,} bytes for one value"
+            )
+        if self.scale is not None and not (math.isfinite(self.scale) and self.scale):
+            raise SpecError(f"scale = {self.scale!r}: expected a number other than 0")
+        for key in ("trim", "null", "values"):
+            if getattr(self, key):
+                raise SpecError(f"{key} has no effect on a tensor; leave it out")
+
     def _check_pattern(self, pattern: str) -> None:
         if self.type != "string":
             raise SpecError(f"pattern is for a string, and the type is {self.type}")
@@ -115,7 +159,7 @@ class Field:
         if self.range is None:
             return
         moment = self.type in {"date", "timestamp"}
-        if self.type in {"string", "bool"} or len(self.range) != 2:
+        if self.type in {"string", "bool", "tensor"} or len(self.range) != 2:
             raise SpecError(
                 f"range is [lowest, highest] of a number, date or timestamp; here {self.range!r} of a {self.type}"
             )
@@ -184,6 +228,15 @@ def _checked(key: str, value: Any) -> Any:
     if key in {"null", "values"}:
         items = _of(key, value, list | tuple, "a list of texts")
         return tuple(_of(key, item, str, "a list of texts") for item in items)
+    if key == "shape":
+        lengths = _of(key, value, list | tuple, "a list of lengths, [28, 28]")
+        if any(isinstance(length, bool) or not isinstance(length, int) for length in lengths):
+            raise SpecError(f"shape = {value!r}: expected a list of lengths, [28, 28]")
+        return tuple(lengths)
+    if key == "scale":
+        if isinstance(value, bool):
+            raise SpecError(f"scale = {value!r}: expected a number")
+        return float(_of(key, value, int | float, "a number"))
     if key == "range":
         ends = _of(key, value, list | tuple, "[lowest, highest]")
         return tuple(_end(end) for end in ends)
@@ -206,4 +259,6 @@ def _of(key: str, value: Any, kind: Any, expected: str) -> Any:
 
 def _arrow_field(name: str, one: Field) -> pa.Field:
     said = {key: text for key, text in (("unit", one.unit), ("privacy", one.privacy)) if text is not None}
+    if one.type == "tensor":
+        said |= tensor.metadata(one.dtype or "", one.shape or (), one.scale)
     return pa.field(name, one.arrow, one.nullable, said or None)

@@ -146,8 +146,9 @@ def _sources(document: Document, params: Mapping[str, str], folder: Path) -> dic
             document.problem(path, f"{dotted(path)} must be a table")
             continue
         value = dict(given)
-        if isinstance(value.get("path"), str):
-            value["path"] = str(folder / references.text(document, (*path, "path"), value["path"], params))
+        for key in ("path", "labels"):
+            if isinstance(value.get(key), str):
+                value[key] = str(folder / references.text(document, (*path, key), value[key], params))
         if isinstance(value.get("url"), str):
             value["url"] = references.url(document, (*path, "url"), value["url"], params, folder)
         if isinstance(value.get("columns"), dict):

@@ -241,6 +241,11 @@ def _as_json(record: dict[str, Any], private: list[str]) -> str:
     """The row, with the values of private columns hidden: a quarantine has more readers than its table."""
     return json.dumps(
         record | {name: "***" for name in private if record[name] is not None},
-        default=str,
+        default=_shown,
         ensure_ascii=False,
     )
+
+
+def _shown(value: Any) -> str:
+    """A value that JSON does not know; of bytes (a tensor) only how many they are."""
+    return f"{len(value):,} bytes" if isinstance(value, bytes) else str(value)

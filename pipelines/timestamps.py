@@ -2,10 +2,11 @@ r"""Dates and timestamps from text: a day that does not exist and an hour that c
 
     without a format    date       2024-02-29
                         timestamp  2024-02-29 12:30, 2024-02-29T12:30:15.250, with or without Z, +01, +0100, +01:00
-    with a format       %Y %y %m %d %b %B %H %I %p %M %S %f %z %% and literal text, as in strptime
+    with a format       %Y %y %m %d %j %b %B %H %I %p %M %S %f %z %% and literal text, as in strptime
+                        epoch_s, epoch_ms, epoch_us, epoch_ns: a number since 1970, see epochs.py
 
 A text without an offset is local time of `zone`, one with an offset is what it says; both are stored as UTC. %m, %d, %H,
-%I, %M, %S take one or two digits, two where they touch another number; names of months and AM/PM are English, in any
+%I, %M, %S take one or two digits, two where they touch another number (%j, the day of the year, three); names of months and AM/PM are English, in any
 case; %y below 69 is 20xx. Years are 0001 to 9999; seconds are 0 to 59; more than six decimals of a second are refused
 unless they are zeros. C's strptime is not used: it takes 30 February for 1 March.
 """
@@ -18,9 +19,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines import epochs
 from pipelines.errors import SpecError
 
-__all__ = ["characters", "check_format", "check_zone", "dates", "reason", "timestamps", "where"]
+__all__ = ["characters", "check_format", "check_zone", "dates", "read_local", "reason", "timestamps", "where"]
 
 _ISO_DATE = r"^(?P<Y>[0-9]{4})-(?P<m>[0-9]{2})-(?P<d>[0-9]{2})$"
 _OFFSET = r"(?P<z>Z|[+-][0-9]{2}(?::?[0-9]{2})?)"
@@ -44,13 +46,14 @@ _MONTHS = [
     "november",
     "december",
 ]
-_NUMBERS = "YymdHIMSf"
+_NUMBERS = "YymdjHIMSf"
 _GROUPS = {
     "Y": r"(?P<Y>[0-9]{4})",
     "y": r"(?P<y>[0-9]{2})",
     "b": f"(?P<b>(?i:{'|'.join(month[:3] for month in _MONTHS)}))",
     "B": f"(?P<B>(?i:{'|'.join(_MONTHS)}))",
     "p": "(?P<p>(?i:am|pm))",
+    "j": r"(?P<j>[0-9]{1,3})",
     "f": r"(?P<f>[0-9]{1,6})",
     "z": _OFFSET,
     **{letter: f"(?P<{letter}>[0-9]{{1,2}})" for letter in "mdHIMS"},
@@ -64,6 +67,10 @@ _UTC = pa.timestamp("us", "UTC")
 
 def check_format(text: str, *, date: bool) -> None:
     """Raises: SpecError if the format has a directive that is not known, twice or missing, or says the time of a date."""
+    if text in epochs.FORMATS:
+        if date:
+            raise SpecError(f"format {text!r}: is of a timestamp, and the type is date")
+        return
     letters = re.findall(r"%(.?)", text, re.DOTALL)
     known = [*_GROUPS, "%"]
     problem = None
@@ -74,9 +81,11 @@ def check_format(text: str, *, date: bool) -> None:
             problem = f"%{letter} is there twice"
         elif date and letter in "HIpMSfz":
             problem = f"%{letter} is of a time, and the type is date"
-    for one_of in ("Yy", "mbB", "d"):
+    for one_of in ("Yy", "j") if "j" in letters else ("Yy", "mbB", "d"):
         if sum(letter in one_of for letter in letters if letter) != 1:
             problem = problem or f"needs exactly one of {' '.join('%' + letter for letter in one_of)}"
+    if "j" in letters and set(letters) & set("mbBd"):
+        problem = problem or "%j is the day of the year, without a month or a day"
     if ("I" in letters) != ("p" in letters) or ("I" in letters and "H" in letters):
         problem = problem or "%I and %p belong together, in the place of %H"
     if problem:
@@ -112,6 +121,9 @@ def dates(text: pa.StringArray, pattern: str | None) -> tuple[pa.Array, np.ndarr
 
 def timestamps(text: pa.StringArray, pattern: str | None, zone: str) -> tuple[pa.Array, np.ndarray]:
     """UTC microseconds of the texts (null where there is none), and the row numbers of those that do not fit."""
+    if pattern in epochs.FORMATS:
+        values = epochs.of_text(text, str(pattern))
+        return values, where(pc.and_(pc.is_valid(text), pc.is_null(values)))
     if pattern is None and len(text) and not len(np.flatnonzero(_lengths(text) < 16)):
         try:
             local = pc.cast(text, pa.timestamp("us"))
@@ -129,6 +141,8 @@ def timestamps(text: pa.StringArray, pattern: str | None, zone: str) -> tuple[pa
 
 def reason(text: str, pattern: str | None, zone: str, *, date: bool) -> str:
     """Why a text that does not fit does not, in parentheses; empty if it is not written as declared at all."""
+    if pattern in epochs.FORMATS:
+        return f" (declared format {pattern!r})"
     groups = pc.extract_regex(pa.array([text]), _regex(pattern, date=date))
     if groups.null_count:
         return f" (declared format {pattern!r})" if pattern else ""
@@ -199,6 +213,14 @@ def _timestamps(text: pa.StringArray, pattern: str | None, zone: str) -> pa.Arra
     return pa.array(micros, pa.int64(), mask=~valid).cast(_UTC)
 
 
+def read_local(naive: pa.TimestampArray, zone: str) -> tuple[pa.Array, pa.Array]:
+    """UTC microseconds of local times (null stays null), and which of them are one time: neither skipped nor repeated."""
+    missing = pc.is_null(naive)
+    early, late = _both(_numpy(naive.cast(pa.int64()).fill_null(0)), zone)
+    clear = (early == late) & epochs.valid(early)
+    return pc.if_else(missing, pa.scalar(None, _UTC), pa.array(early).cast(_UTC)), pa.array(clear)
+
+
 def _both(local: np.ndarray, zone: str) -> tuple[np.ndarray, np.ndarray]:
     """UTC microseconds by the earlier and by the later reading: they differ where clocks skip or repeat an hour."""
     naive = pa.array(local, pa.int64()).cast(pa.timestamp("us"))
@@ -252,6 +274,12 @@ def _local(groups: pa.StructArray) -> tuple[np.ndarray, np.ndarray | None, np.nd
                 + 1
             )
     day, hour, minute, second = (number(*part) for part in (("d", 1), ("H", 0), ("M", 0), ("S", 0)))
+    if "j" in names:
+        first = (np.where(valid & (year >= 1), year, 1970) - 1970).astype("datetime64[Y]")
+        of_year = first.astype("datetime64[D]") + (np.clip(number("j", 1), 1, 366) - 1)
+        valid &= (of_year.astype("datetime64[Y]") == first) & (number("j", 1) >= 1) & (number("j", 1) <= 366)
+        month = (of_year.astype("datetime64[M]") - first.astype("datetime64[M]")).astype(np.int64) + 1
+        day = (of_year - of_year.astype("datetime64[M]").astype("datetime64[D]")).astype(np.int64) + 1
     if "I" in names:
         half = number("I", 12)
         valid &= (half >= 1) & (half <= 12)
@@ -299,5 +327,6 @@ def _regex(pattern: str | None, *, date: bool) -> str:
             expression += re.escape("%" if piece == "%%" else piece)
             continue
         touches = any(numbers[i] and numbers[near] for near in (i - 1, i + 1) if 0 <= near < len(pieces))
-        expression += _GROUPS[piece[1]].replace("{1,2}", "{2}" if touches else "{1,2}")
+        group = _GROUPS[piece[1]]
+        expression += group.replace("{1,2}", "{2}").replace("{1,3}", "{3}") if touches else group
     return f"^{expression}$"

@@ -46,6 +46,26 @@ def test_what_is_written_is_what_is_read(tmp_path, shape, label):
     assert read_y.dtype == dataset.label_dtype == label.to_pandas_dtype()
 
 
+@pytest.mark.parametrize(
+    ("dtype", "scale"), [("uint8", 1 / 255), ("int16", None), ("float64", 2.0), ("float32", 0.5)]
+)
+def test_numbers_of_other_types_are_read_as_float32_times_their_scale(tmp_path, dtype, scale):
+    stored = np.arange(20).reshape(5, 2, 2).astype(dtype)
+    metadata = {"dtype": dtype, "shape": "[2, 2]"} | ({} if scale is None else {"scale": repr(scale)})
+    width = 4 * stored.itemsize
+    field = pa.field("x", pa.binary(width), nullable=False, metadata=metadata)
+    x = pa.array([row.tobytes() for row in stored], pa.binary(width))
+    schema = pa.schema([field, pa.field("y", pa.int32())])
+    pq.write_table(
+        pa.Table.from_arrays([x, pa.array(range(5), pa.int32())], schema=schema), tmp_path / "a.parquet"
+    )
+
+    X, _ = Dataset((TableFile.of(tmp_path / "a.parquet"),)).read()
+
+    assert X.dtype == np.float32
+    assert np.array_equal(X, stored.astype(np.float32) * np.float32(scale or 1))
+
+
 def test_names_of_the_values_are_kept(tmp_path):
     file = write(tmp_path / "a.parquet", *rows(2), field=sample_field((3,), names=["age", "größe", "pay"]))
 
@@ -135,7 +155,7 @@ def test_a_label_that_is_no_number_is_refused(tmp_path):
     ("metadata", "message"),
     [
         (None, "expected fixed-size binary with dtype and shape"),
-        ({"dtype": "float64", "shape": "[3]"}, "holds 'float64' values"),
+        ({"dtype": "float16", "shape": "[6]"}, "holds 'float16' values"),
         ({"dtype": "float32", "shape": "[2]"}, r"12 bytes per row, shape \(2,\) needs 8"),
     ],
 )

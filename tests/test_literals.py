@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipelines.errors import SpecError
 from pipelines.literals import ARROW, reader
-from pipelines.timestamps import dates, timestamps
+from pipelines.timestamps import check_format, dates, timestamps
 
 INT = re.compile(r"-?[0-9]+", re.ASCII)
 FLOAT = re.compile(r"-?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", re.ASCII)
@@ -162,7 +163,12 @@ def test_a_float_is_the_nearest_one(value, digits):
     )
 
 
-@given(st.dates(), st.sampled_from(["%Y-%m-%d", "%d/%m/%Y", "%d.%m.%Y", "%Y%m%d", "%d %b %Y", "%B %d, %Y"]))
+@given(
+    st.dates(),
+    st.sampled_from(
+        ["%Y-%m-%d", "%d/%m/%Y", "%d.%m.%Y", "%Y%m%d", "%d %b %Y", "%B %d, %Y", "%Y-%j", "%Y%j", "%j/%Y"]
+    ),
+)
 def test_a_date_of_any_format_is_the_date_that_was_written(day, form):
     written = day.strftime(form.replace("%Y", f"{day.year:04}"))  # strftime writes the year 2 as "2"
 
@@ -170,6 +176,53 @@ def test_a_date_of_any_format_is_the_date_that_was_written(day, form):
 
     assert found.to_pylist() == [day, None]
     assert bad.tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("form", "good", "bad"),
+    [
+        (
+            "%Y-%j",
+            {"2024-366": "2024-12-31", "2023-1": "2023-01-01", "2023-060": "2023-03-01"},
+            ["2023-366", "2024-0", "2024-367", "2024-1234"],
+        ),
+        (
+            "epoch_s",
+            {
+                "0": "1970-01-01",
+                "-1": "1969-12-31T23:59:59",
+                "1700000000.25": "2023-11-14T22:13:20.250000",
+                "-0.000001": "1969-12-31T23:59:59.999999",
+                "1.5000000000": "1970-01-01T00:00:01.500000",
+                "253402300799.999999": "9999-12-31T23:59:59.999999",
+            },
+            ["253402300800", "-62135596801", "1.0000001", "1e9", "+1", " 1", "", ".5", "9" * 30, "nan"],
+        ),
+        (
+            "epoch_ms",
+            {"1700000000250": "2023-11-14T22:13:20.250000", "0.001": "1970-01-01T00:00:00.000001"},
+            ["0.0001"],
+        ),
+        ("epoch_us", {"1": "1970-01-01T00:00:00.000001"}, ["1.0"]),
+        (
+            "epoch_ns",
+            {"1000": "1970-01-01T00:00:00.000001", "-2000": "1969-12-31T23:59:59.999998"},
+            ["1", "1001"],
+        ),
+    ],
+)
+def test_days_of_the_year_and_numbers_since_1970(form, good, bad):
+    found = read("timestamp", *good, *bad, None, pattern=form)
+
+    assert [str(value) for value in found[: len(good)]] == [
+        str(dt.datetime.fromisoformat(text).replace(tzinfo=dt.UTC)) for text in good.values()
+    ]
+
+
+@pytest.mark.parametrize("form", ["%Y-%j-%m", "%j", "%Y", "epoch_h", "%Y-%j-%d"])
+def test_a_format_that_says_too_little_or_too_much_is_refused(form):
+    with pytest.raises(SpecError):
+        check_format(form, date=False)
 
 
 @given(

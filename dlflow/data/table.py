@@ -1,8 +1,9 @@
 """A training set: Parquet files with one column of samples and one of labels, read without copies.
 
-A sample is a fixed-size binary value: float32 numbers, row-major, little-endian, with its form in the field's metadata:
+A sample is a fixed-size binary value: numbers, row-major, little-endian, with its form in the field's metadata:
 
     x: fixed_size_binary[720]   {dtype: float32, shape: [180], names: ["age", ...] (optional)}
+    x: fixed_size_binary[784]   {dtype: uint8, shape: [28, 28], scale: 0.00392... (optional)}    read as float32, times scale
     y: int32 (classes) or float32 (measured values)
 
 Fixed-size binary is 3 to 20 times faster to read than an Arrow list of numbers. Other columns are never read.
@@ -26,6 +27,7 @@ from dlflow.errors import ModelError
 __all__ = ["Dataset", "Samples", "TableFile", "sample_field"]
 
 Array: TypeAlias = npt.NDArray[Any]
+_DTYPES = ("float32", "float64", "uint8", "int8", "int16", "int32")
 Samples: TypeAlias = tuple[Array, Array]
 """X (n, *shape) float32 and y (n,)."""
 
@@ -141,6 +143,7 @@ class Dataset:
                 raise ModelError(
                     f"{path}: column {self.y!r} is {label.type}, in {self.files[0].path} {self._label.type}; rebuild the table"
                 )
+            stored = _column(opened.schema_arrow, self.x, path).metadata
             table = opened.read_row_group(group, columns=[self.x, self.y], use_threads=False)
         if table.num_rows != expected:
             raise ModelError(
@@ -149,7 +152,7 @@ class Dataset:
         first = sum(self.files[file].row_groups[:group])
         for name in (self.x, self.y):
             _refuse_nulls(table[name], f"{path}: column {name!r}", first)
-        X = _samples(table[self.x], shape)
+        X = _samples(table[self.x], shape, stored[b"dtype"].decode(), float(stored.get(b"scale", b"1")))
         self._refuse_nan(X, path, first)
         return X, table[self.y].to_numpy().astype(self.label_dtype, copy=False)
 
@@ -199,14 +202,15 @@ def _shape(field: pa.Field, path: str) -> tuple[int, ...]:
             "end the pipeline with a features step"
         )
     dtype = metadata.get(b"dtype", b"").decode()
-    if dtype != "float32":
+    if dtype not in _DTYPES:
         raise ModelError(
-            f"{path}: column {field.name!r} holds {dtype!r} values, expected 'float32'; write it again as float32"
+            f"{path}: column {field.name!r} holds {dtype!r} values, expected one of {', '.join(_DTYPES)}; write it again as float32"
         )
     shape = tuple(int(length) for length in json.loads(metadata[b"shape"]))
-    if 4 * prod(shape) != field.type.byte_width:
+    width = np.dtype(dtype).itemsize * prod(shape)
+    if width != field.type.byte_width:
         raise ModelError(
-            f"{path}: column {field.name!r} has {field.type.byte_width} bytes per row, shape {shape!r} needs {4 * prod(shape)}; write it again"
+            f"{path}: column {field.name!r} has {field.type.byte_width} bytes per row, shape {shape!r} needs {width}; write it again"
         )
     return shape
 
@@ -219,15 +223,22 @@ def _refuse_nulls(column: pa.ChunkedArray, where: str, first: int) -> None:
         )
 
 
-def _samples(column: pa.ChunkedArray, shape: tuple[int, ...]) -> Array:
+def _samples(
+    column: pa.ChunkedArray, shape: tuple[int, ...], dtype: str = "float32", scale: float = 1.0
+) -> Array:
+    """The samples as float32: a view where they are stored so, else converted and scaled."""
+    stored = np.dtype(dtype).newbyteorder("<")
     width = prod(shape)
     chunks = [
-        np.frombuffer(chunk.buffers()[1], "<f4", len(chunk) * width, chunk.offset * width * 4).reshape(
-            len(chunk), *shape
-        )
+        np.frombuffer(
+            chunk.buffers()[1], stored, len(chunk) * width, chunk.offset * width * stored.itemsize
+        ).reshape(len(chunk), *shape)
         for chunk in column.chunks
         if len(chunk)
     ]
+    if stored != np.float32 or scale != 1.0:
+        factor = np.float32(scale)
+        chunks = [np.multiply(chunk, factor, dtype=np.float32, casting="unsafe") for chunk in chunks]
     if len(chunks) == 1:
         return chunks[0]
     return np.concatenate(chunks) if chunks else np.empty((0, *shape), np.float32)

@@ -23,6 +23,11 @@ KINDS = {
     "jsonl": "pipelines.sources.jsonl",
     "postgresql": "pipelines.sources.postgresql",
     "sqlite": "pipelines.sources.sqlite",
+    "parquet": "pipelines.sources.parquet",
+    "arrow": "pipelines.sources.arrow",
+    "idx": "pipelines.sources.idx",
+    "images": "pipelines.sources.images",
+    "text": "pipelines.sources.text",
 }
 
 

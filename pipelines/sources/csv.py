@@ -20,8 +20,8 @@ from pipelines.intake import Rejection
 from pipelines.sources import stream
 from pipelines.sources.head import fields, framing, read_head
 from pipelines.sources.inputs import InputFile, Part, whole
-from pipelines.sources.records import Block, Long, blocks, cut_records, strays
-from pipelines.sources.rows import Piece, is_text, long_row, together
+from pipelines.sources.records import Long, blocks, cut_records, strays
+from pipelines.sources.rows import Piece, long_row, some_records, together, utf8, without_nul
 from pipelines.sources.source import Source
 from pipelines.stage import Rows
 
@@ -66,12 +66,14 @@ def read(source: Source, part: Part) -> Rows:
 def _rows(piece: Piece) -> Rows:
     """The rows of some records."""
     block, columns = piece.block, piece.part.names
-    text, ends, why = _utf8(block, piece.encoding)
+    text, ends, why = utf8(piece)
+    text, ends, notes = without_nul(piece.source, text, ends, why)
     _check(piece, text, ends, why)
     good = np.ones(len(ends), bool)
     good[list(why)] = False
-    if len(columns) > 1:
-        first = np.frombuffer(block.data, np.uint8)[piece.starts]
+    if len(columns) > 1 and text:
+        starts = np.concatenate([[0], ends[:-1]])
+        first = np.frombuffer(text, np.uint8)[np.minimum(starts, len(text) - 1)]
         good &= (first != 10) & (first != 13)  # a blank line
     rows = np.flatnonzero(good)
     # pyarrow finds null tokens while it parses, where they are the same for all columns
@@ -86,26 +88,14 @@ def _rows(piece: Piece) -> Rows:
         raise LedgerImbalance(
             f"{piece.part.path}:{block.lines[0]}: {len(rows)} records made {strings.num_rows} rows"
         )
-    return piece.cast(strings, rows, why, () if same else tokens)
-
-
-def _utf8(block: Block, encoding: str) -> tuple[bytes, np.ndarray, dict[int, Rejection]]:
-    """The block as UTF-8, where its records end, and the records that cannot be decoded."""
-    if block.data.isascii() or is_text(block.data, encoding):
-        return block.data, block.ends, {}
-    records, wrong = stream.decoded(block.data, block.ends.tolist(), encoding)
-    why = {row: Rejection("encoding", None, message) for row, message in wrong.items()}
-    return b"".join(records), np.cumsum([len(record) for record in records]), why
+    made = piece.cast(strings, rows, why, () if same else tokens)
+    return dataclasses.replace(made, notes={**made.notes, **notes}) if notes else made
 
 
 def _check(piece: Piece, text: bytes, ends: np.ndarray, why: dict[int, Rejection]) -> None:
     """Add the records that are not well-formed to `why`."""
     how, limit = framing(piece.source, piece.part.path, len(piece.part.names)), piece.source.max_field_bytes
     starts = np.concatenate([[0], ends[:-1]])
-    if b"\0" in text:
-        at = np.flatnonzero(np.frombuffer(text, np.uint8) == 0)
-        for row in np.unique(np.searchsorted(ends, at, "right")).tolist():
-            why.setdefault(row, Rejection("nul", None, "the row holds a NUL character"))
     if how.quote >= 0 and how.quote in text:
         for at, opening in zip(*(one.tolist() for one in strays(text, how)), strict=True):
             row = int(np.searchsorted(ends, at, "right"))
@@ -126,9 +116,7 @@ def _some(text: bytes, ends: np.ndarray, good: np.ndarray) -> pa.Buffer:
     """The good records, one after the other."""
     if good.all():
         return pa.py_buffer(text)
-    offsets = np.concatenate([[0], ends]).astype(np.int32)
-    every = pa.Array.from_buffers(pa.binary(), len(ends), [None, pa.py_buffer(offsets), pa.py_buffer(text)])
-    some = every.filter(pa.array(good))
+    some = some_records(text, ends, good)
     stop = int(np.frombuffer(some.buffers()[1], np.int32)[len(some)]) if len(some) else 0
     return some.buffers()[2].slice(0, stop) if stop else pa.py_buffer(b"")
 
@@ -157,7 +145,7 @@ def _parse(
             column_names=[str(position) for position in range(len(names))],
         ),
         arrow_csv.ParseOptions(
-            delimiter=source.delimiter,
+            delimiter=source.separator,
             quote_char=source.quote or False,
             newlines_in_values=bool(source.quote),
             ignore_empty_lines=False,

@@ -37,7 +37,7 @@ def framing(source: Source, path: str, columns: int) -> Framing:
         limit = min(
             limit, max(columns, 1) * (source.max_field_bytes + 3)
         )  # more: a field is too long, or one too many
-        return Framing(path, ord(source.quote) if source.quote else -1, ord(source.delimiter), True, limit)
+        return Framing(path, ord(source.quote) if source.quote else -1, ord(source.separator), True, limit)
     return Framing(path, -1, ord(","), False, limit)
 
 
@@ -135,8 +135,8 @@ def _names(source: Source, path: str, header: _Record, encoding: str) -> tuple[s
             f"{path}:{line}: the header is no list of names: {text[:60]!r}; correct it, or set quote or encoding"
         )
     if not source.quote:
-        return tuple(text.split(source.delimiter))
-    return tuple(next(csv.reader([text], delimiter=source.delimiter, quotechar=source.quote, strict=True)))
+        return tuple(text.split(source.separator))
+    return tuple(next(csv.reader([text], delimiter=source.separator, quotechar=source.quote, strict=True)))
 
 
 def check_names(source: Source, place: str, what: str, names: Sequence[str], hint: str = "") -> None:
@@ -166,7 +166,7 @@ def _listed(names: Sequence[str]) -> str:
 
 def _check_delimiter(source: Source, path: str, line: int, text: str, expected: int) -> None:
     for other in _DELIMITERS:
-        if other != source.delimiter and len(text.split(other)) > 1:
+        if other != source.separator and len(text.split(other)) > 1:
             raise InputError(
                 f"{path}:{line}: 1 column found, {expected} expected; is the delimiter {other!r}?"
             )

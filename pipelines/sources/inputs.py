@@ -1,6 +1,10 @@
-"""The files of a source: which they are, what is in them (digest), and whether they are still the same while they are read."""
+"""The files of a source: which they are, what is in them (digest), and whether they are still the same while they are read.
+
+A folder of images or documents is one input, and so are a database with its log and images with their labels.
+"""
 
 import contextlib
+import dataclasses
 import glob
 import hashlib
 import json
@@ -8,19 +12,24 @@ import os
 import stat
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.errors import InputError, NoInput, SourceChanged
 from pipelines.sources.source import Source
 
-__all__ = ["InputFile", "Part", "at_rest", "files", "whole"]
+__all__ = ["InputFile", "Part", "at_rest", "files", "listed", "measured", "whole"]
 
 _SUFFIXES = {
     "csv": (".csv", ".tsv", ".txt"),
     "jsonl": (".jsonl", ".ndjson"),
     "sqlite": (".sqlite", ".sqlite3", ".db"),
+    "parquet": (".parquet", ".pq"),
+    "arrow": (".arrow", ".arrows", ".feather", ".ipc"),
+    "idx": ("idx1-ubyte", "idx2-ubyte", "idx3-ubyte", "idx4-ubyte", ".idx"),
+    "images": (".zip",),
+    "text": (".txt",),
 }
 _RECENT_NS = 2_000_000_000  # a file system may give two writes within this time the same mtime
 
@@ -34,11 +43,12 @@ class InputFile:
     mtime_ns: int
     sha256: str  # of its bytes; of the rows of a database another digest, which begins with its kind
     state: str = ""  # where size and mtime do not say it: the snapshot of a database
+    beside: tuple[str, ...] = ()  # files that are read with it
 
 
 @dataclass(frozen=True)
 class Part:
-    """A piece of one file that is read at once: `[start, stop)` in bytes, or `[start, stop]` in keys of a table."""
+    """A piece of one file that is read at once: `[start, stop)` in bytes or rows, or `[start, stop]` in keys of a table."""
 
     source: int  # number of the file in the plan's list
     path: str
@@ -49,11 +59,16 @@ class Part:
     mtime_ns: int
     names: tuple[str, ...] = ()  # columns of the file in their order
     state: str = ""  # as of the InputFile
+    beside: tuple[str, ...] = ()  # files that are read with it
+    members: tuple[str, ...] = ()  # of a folder or zip, what is read
+    weight: int | None = None  # bytes that are read, where `stop - start` does not say so
 
 
 def whole(file: InputFile, number: int) -> Part:
     """All of a file as one part."""
-    return Part(number, file.path, 0, file.size, 1, file.size, file.mtime_ns, state=file.state)
+    return Part(
+        number, file.path, 0, file.size, 1, file.size, file.mtime_ns, state=file.state, beside=file.beside
+    )
 
 
 def files(source: Source, cache: Path | str | None = None) -> list[InputFile]:
@@ -64,24 +79,40 @@ def files(source: Source, cache: Path | str | None = None) -> list[InputFile]:
     known = _load(cache)
     found: list[InputFile] = []
     fresh: dict[str, list[int | str]] = {}
-    for path in _paths(source):
-        place = str(path.resolve())
-        size, mtime_ns, inode = _state(path, source.reader)
+    paths = _paths(source, source.path)
+    for path, beside in zip(paths, _beside(source, paths), strict=True):
+        place = "\0".join([str(path.resolve()), *(str(Path(one).resolve()) for one in beside)])
+        size, mtime_ns, inode = _state(path, source.reader, beside)
         old = known.get(place)
         if old is not None and old[:3] == [size, mtime_ns, inode]:
             sha256 = str(old[3])
         else:
-            sha256 = _digest(path, source.reader)
-            if _state(path, source.reader) != (size, mtime_ns, inode):
+            sha256 = _digest(path, source.reader, beside)
+            if _state(path, source.reader, beside) != (size, mtime_ns, inode):
                 raise SourceChanged(
                     f"{path}: changed while its digest was taken; run again when it is at rest"
                 )
             if time.time_ns() - mtime_ns > _RECENT_NS:
                 fresh[place] = [size, mtime_ns, inode, sha256]
-        found.append(InputFile(str(path), size, mtime_ns, sha256))
+        found.append(InputFile(str(path), size, mtime_ns, sha256, beside=beside))
     if cache is not None and fresh:
         _store(Path(cache), known | fresh)
     return found
+
+
+def listed(folder: Path) -> list[str]:
+    """Names of all files below a folder, relative to it, in order; those that begin with '.' or '_' are no input."""
+    found = []
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if name[0] not in "._"]
+        found += [str(Path(place, name).relative_to(folder)) for name in names if name[0] not in "._"]
+    return sorted(found)
+
+
+def measured(part: Part) -> Part:
+    """The part of a folder with size and mtime of the files that it reads."""
+    size, mtime_ns, _ = _state(Path(part.path), "", (), part.members)
+    return dataclasses.replace(part, size=size, mtime_ns=mtime_ns)
 
 
 @contextlib.contextmanager
@@ -93,41 +124,52 @@ def at_rest(one: InputFile | Part, reader: str) -> Iterator[None]:
     if reader == "postgresql":
         yield
         return
-    path = one.path
-    _check_same(path, reader, one.size, one.mtime_ns)
+    _check_same(one, reader)
     try:
         yield
     except (InputError, OSError) as error:
         try:
-            _check_same(path, reader, one.size, one.mtime_ns)
+            _check_same(one, reader)
         except SourceChanged as changed:
             raise changed from error
         if isinstance(error, PermissionError):
-            raise InputError(f"{path}: may not be read by this user; change its permissions") from error
+            raise InputError(f"{one.path}: may not be read by this user; change its permissions") from error
         raise
-    _check_same(path, reader, one.size, one.mtime_ns)
+    _check_same(one, reader)
 
 
-def _check_same(path: str, kind: str, size: int, mtime_ns: int) -> None:
+def _check_same(one: InputFile | Part, kind: str) -> None:
+    members = one.members if isinstance(one, Part) else ()
     try:
-        found = _state(Path(path), kind)
+        found = _state(Path(one.path), kind, one.beside, members)
     except FileNotFoundError as error:
         raise SourceChanged(
-            f"{path}: is gone since the run was planned; bring it back or run again"
+            f"{error.filename or one.path}: is gone since the run was planned; bring it back or run again"
         ) from error
-    if found[:2] != (size, mtime_ns):
+    if found[:2] != (one.size, one.mtime_ns):
         raise SourceChanged(
-            f"{path}: changed since the run was planned ({size:,} bytes then, {found[0]:,} now); run again when it is at rest"
+            f"{one.path}: changed since the run was planned ({one.size:,} bytes then, {found[0]:,} now); run again when it is at rest"
         )
 
 
-def _state(path: Path, kind: str) -> tuple[int, int, int]:
-    """Size, mtime and inode; of a database together with its write-ahead log, where the newest rows may be."""
+def _state(
+    path: Path, kind: str, beside: Sequence[str] = (), members: Sequence[str] = ()
+) -> tuple[int, int, int]:
+    """Size, mtime and inode; of a folder, of its files and folders, and of a database with its write-ahead log."""
     found = path.stat()
     size, mtime_ns = found.st_size, found.st_mtime_ns
-    for log in _logs(path, kind):
-        more = log.stat()
-        size, mtime_ns = size + more.st_size, max(mtime_ns, more.st_mtime_ns)
+    if stat.S_ISDIR(found.st_mode):
+        more = [path / name for name in members or listed(path)]
+        folders = set() if members else {one.parent for one in more}  # a renamed file changes its folder only
+        size, mtime_ns = (
+            0,
+            max([0 if members else mtime_ns, *(folder.stat().st_mtime_ns for folder in folders)]),
+        )
+    else:
+        more = [*_logs(path, kind), *map(Path, beside)]
+    for one in more:
+        state = one.stat()
+        size, mtime_ns = size + state.st_size, max(mtime_ns, state.st_mtime_ns)
     return size, mtime_ns, found.st_ino
 
 
@@ -138,21 +180,47 @@ def _logs(path: Path, kind: str) -> list[Path]:
     )  # a reader leaves an empty one
 
 
-def _digest(path: Path, kind: str) -> str:
+def _digest(path: Path, kind: str, beside: Sequence[str]) -> str:
     digest = hashlib.sha256()
+    place = path
     try:
-        for one in (path, *_logs(path, kind)):
-            with one.open("rb") as file:
-                while chunk := file.read(1 << 20):
-                    digest.update(chunk)
+        if path.is_dir():
+            for name in listed(path):
+                place = path / name
+                digest.update(f"{name}\0{place.stat().st_size}\0".encode("utf-8", "surrogateescape"))
+                _add(digest, place)
+        else:
+            for place in (path, *_logs(path, kind), *map(Path, beside)):
+                _add(digest, place)
     except PermissionError as error:
-        raise InputError(f"{path}: may not be read by this user; change its permissions") from error
+        raise InputError(f"{place}: may not be read by this user; change its permissions") from error
     return digest.hexdigest()
 
 
-def _paths(source: Source) -> list[Path]:
-    path = Path(source.path)
-    if path.is_dir():
+def _add(digest: "hashlib._Hash", path: Path) -> None:
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+
+
+def _beside(source: Source, paths: list[Path]) -> list[tuple[str, ...]]:
+    """Files that are read with each of these: the labels of images, paired in the order of their names."""
+    if source.labels is None:
+        return [()] * len(paths)
+    labels = _paths(source, source.labels)
+    if len(labels) != len(paths):
+        raise InputError(
+            f"{source.labels}: {len(labels)} files of labels for {len(paths)} files of images; expected one for each"
+        )
+    return [(str(label),) for label in labels]
+
+
+def _paths(source: Source, wanted_path: str) -> list[Path]:
+    path = Path(wanted_path)
+    folders = source.kind == "images" or source.documents
+    if folders and path.is_dir():
+        found, wanted = [path], ""
+    elif path.is_dir():
         ends = tuple(end + packed for end in _SUFFIXES[source.reader] for packed in ("", ".gz", ".zst"))
         there = [one for one in path.iterdir() if one.name.lower().endswith(ends) and not one.is_dir()]
         found = [one for one in there if one.name[0] not in "._"]
@@ -162,14 +230,14 @@ def _paths(source: Source) -> list[Path]:
     else:
         found = [
             Path(one)
-            for one in glob.glob(source.path, recursive=True)  # noqa: PTH207 - Path.glob takes no absolute pattern
+            for one in glob.glob(wanted_path, recursive=True)  # noqa: PTH207 - Path.glob takes no absolute pattern
             if not Path(one).is_dir()
         ]
         wanted = "a file of this name"
     if not found:
-        raise NoInput(f"{source.path}: no input; expected {wanted}; {_there(path)}")
+        raise NoInput(f"{wanted_path}: no input; expected {wanted}; {_there(path)}")
     for one in found:
-        if not stat.S_ISREG(one.stat().st_mode):
+        if not stat.S_ISREG(one.stat().st_mode) and not (folders and one.is_dir()):
             raise InputError(f"{one}: is no regular file; expected a file that can be read twice")
     return sorted(found)
 

@@ -1,7 +1,7 @@
 """JSON lines: one object per line, its keys and types as declared; a line that is not so is set aside with its text.
 
 A number is its text, read by the grammar of its column: 2.7 and 2.0 are no int32, 9007199254740993 stays what it is. A
-number is not taken for a text nor a text for a number; a date or timestamp is a text, a bool is true or false. A key
+number is not taken for a text nor a text for a number; a date or timestamp is a text (a number where its format is an epoch), a bool is true or false. A key
 that is missing is null, one that is there twice or is not declared sets the line aside, as do NaN, Infinity, half a
 surrogate pair and more than 64 levels. A blank line is no row. Lines end with LF or CR LF.
 """
@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json as arrow_json
 
+from pipelines import epochs
 from pipelines.errors import InputError
 from pipelines.intake import Rejection
 from pipelines.sources import stream
@@ -116,6 +117,9 @@ def _at_once(piece: Piece, first: int, stop: int) -> Rows | None:
         pc.all(pc.is_finite(column)).as_py() is False for column in floats
     ):
         return None
+    for column, field in source.columns.items():
+        if field.format in epochs.FORMATS:
+            columns[column] = columns[column].cast(pa.string())
     strings = pa.table({column: columns[column] for column in source.columns})
     try:
         made = piece.cast(strings, np.arange(first, stop), {}, source.tokens)
@@ -130,6 +134,8 @@ def _arrow(tree: Tree, source: Source) -> list[pa.Field]:
     for key, below in tree.items():
         if not isinstance(below, str):
             kind = pa.struct(_arrow(below, source))
+        elif source.columns[below].format in epochs.FORMATS:
+            kind = pa.int64()
         else:
             kind = pa.string() if source.columns[below].type in _TEXTS else source.columns[below].arrow
         fields.append(pa.field(key, kind))
@@ -168,7 +174,10 @@ def _one_by_one(piece: Piece, first: int, stop: int) -> Rows:
         values = (
             [one.get(path[0]) for one in objects] if len(path) == 1 else [_at(one, path) for one in objects]
         )
-        strings[column], found_wrong = _texts(values, source.columns[column].type)
+        field = source.columns[column]
+        strings[column], found_wrong = _texts(
+            values, "float64" if field.format in epochs.FORMATS else field.type
+        )
         if found_wrong is not None:
             wrong[column] = found_wrong
     table = pa.table({column: strings[column] for column in source.columns})

@@ -100,7 +100,9 @@ def cut(source: Source, file: InputFile, number: int) -> list[Part]:
         [(last,)] = _asked(cursor, f"SELECT max({table.number}) FROM {table.rows}")  # noqa: S608 - quoted
         stops = [*(start - 1 for start in starts[1:]), last]
         return [
-            dataclasses.replace(part, start=start, stop=int(stop), line=start, names=("key",))
+            dataclasses.replace(
+                part, start=start, stop=int(stop), line=start, names=("key",), weight=source.part_bytes
+            )
             for start, stop in zip(starts, stops, strict=bool(starts))
         ] or [part]
 

@@ -1,7 +1,7 @@
 """From the records of a piece of text to Rows: origin of each row, raw text of those set aside, all in the order of the file."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,12 +9,24 @@ import pyarrow as pa
 
 from pipelines.intake import Rejection, cast, quarantine
 from pipelines.schema import Schema
+from pipelines.sources import stream
 from pipelines.sources.inputs import Part
 from pipelines.sources.records import HEAD, Block, Framing, Long
 from pipelines.sources.source import Source
 from pipelines.stage import LINE, OFFSET, ORIGIN, SOURCE, Rows
 
-__all__ = ["Piece", "is_text", "long_row", "origin", "shown", "together"]
+__all__ = [
+    "Piece",
+    "is_text",
+    "long_row",
+    "origin",
+    "shown",
+    "some_records",
+    "together",
+    "typed_rows",
+    "utf8",
+    "without_nul",
+]
 
 
 @dataclass(frozen=True)
@@ -110,6 +122,37 @@ def origin(source: int, lines: np.ndarray, offsets: np.ndarray) -> pa.Table:
     )
 
 
+def utf8(piece: Piece) -> tuple[bytes, np.ndarray, dict[int, Rejection]]:
+    """The block as UTF-8, where its records end, and the records that cannot be decoded."""
+    block, encoding = piece.block, piece.encoding
+    if block.data.isascii() or is_text(block.data, encoding):
+        return block.data, block.ends, {}
+    records, wrong = stream.decoded(block.data, block.ends.tolist(), encoding)
+    why = {row: Rejection("encoding", None, message) for row, message in wrong.items()}
+    return b"".join(records), np.cumsum([len(record) for record in records]), why
+
+
+def without_nul(
+    source: Source, text: bytes, ends: np.ndarray, why: dict[int, Rejection]
+) -> tuple[bytes, np.ndarray, dict[str, int]]:
+    """The text without NUL characters where they are to be removed, else their records are added to `why`; and notes."""
+    if b"\0" not in text:
+        return text, ends, {}
+    at = np.flatnonzero(np.frombuffer(text, np.uint8) == 0)
+    if source.nul == "remove":
+        return text.replace(b"\0", b""), ends - np.searchsorted(at, ends), {"NUL characters removed": len(at)}
+    for row in np.unique(np.searchsorted(ends, at, "right")).tolist():
+        why.setdefault(row, Rejection("nul", None, "the row holds a NUL character"))
+    return text, ends, {}
+
+
+def some_records(text: bytes, ends: np.ndarray, good: np.ndarray) -> pa.BinaryArray:
+    """The good records of a text."""
+    offsets = np.concatenate([[0], ends]).astype(np.int32)
+    every = pa.Array.from_buffers(pa.binary(), len(ends), [None, pa.py_buffer(offsets), pa.py_buffer(text)])
+    return every if good.all() else every.filter(pa.array(good))
+
+
 def is_text(data: bytes, encoding: str) -> bool:
     """Whether the chunk of a text can be read as it stands, as UTF-8."""
     if encoding != "utf-8":
@@ -124,3 +167,35 @@ def is_text(data: bytes, encoding: str) -> bool:
 def shown(record: bytes, encoding: str) -> str:
     """The text of a record as it stands in the file, without its line end; bytes that are no text are escaped."""
     return record[:HEAD].removesuffix(b"\n").removesuffix(b"\r").decode(encoding, "backslashreplace")
+
+
+def typed_rows(
+    source: Source,
+    part: Part,
+    lines: np.ndarray,
+    columns: Mapping[str, pa.Array],
+    wrong: Mapping[str, pa.StringArray],
+    why: Mapping[int, Rejection],
+    raw: Callable[[np.ndarray], list[str]],
+) -> Rows:
+    """Rows of a source with types of its own, whose rows have an ordinal (`lines`) but no place in bytes.
+
+    `columns`: text, or values of the declared type; `wrong`: what was found in cells of another type; `why`: rows that
+    are set aside as they are, whatever their cells; `raw`: row numbers -> their text.
+    """
+    where = origin(part.source, lines, np.full(len(lines), -1))
+    table = pa.table({**columns, **{name: where[name] for name in ORIGIN.names}})
+    good = np.ones(len(lines), bool)
+    good[list(why)] = False
+    rows = np.flatnonzero(good)
+    if why:
+        table = table.take(pa.array(rows))
+        wrong = {column: found.take(pa.array(rows)) for column, found in wrong.items()}
+    made = cast(table, source.schema, source.tokens, lambda at: raw(rows[at]), wrong=wrong, where=part.path)
+    if not why:
+        return made
+    bad = np.array(sorted(why), np.int64)
+    rejected = quarantine(where.take(pa.array(bad)), [why[row] for row in bad.tolist()], raw(bad))
+    if made.rejected is not None:
+        rejected = pa.concat_tables([rejected, made.rejected]).sort_by(LINE)
+    return Rows(made.kept, rejected, notes=made.notes)

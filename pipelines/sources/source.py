@@ -14,12 +14,31 @@ from pipelines.stage import ORIGIN
 
 __all__ = ["Extra", "Kind", "OnChange", "Source"]
 
-Kind = Literal["csv", "jsonl", "sqlite", "sql"]
+Kind = Literal["csv", "jsonl", "sqlite", "sql", "parquet", "arrow", "idx", "images", "text"]
 Extra = Literal["error", "ignore"]
 OnChange = Literal["error", "ignore", "reload"]
 
-_ROWS = {"table", "query", "key", "busy_s", "max_field_bytes"}
 _URLS = ("sqlite", *postgres.SCHEMES)
+_NAMED = {"null", "ignore", "extra"}
+_TEXT = {"null", "encoding", "max_field_bytes", "allow_empty"}
+_ROWS = _NAMED | {"table", "query", "key", "busy_s", "max_field_bytes"}
+_SETTINGS: dict[str, set[str]] = {  # of the kinds; those of all are not named here
+    "csv": _TEXT | _NAMED | {"header", "delimiter", "quote", "decimal", "nul"},
+    "jsonl": _TEXT | _NAMED | {"flatten"},
+    "sqlite": _ROWS,
+    "sql": _ROWS | {"url", "connect_s", "query_s"},
+    "parquet": _NAMED,
+    "arrow": _NAMED,
+    "idx": {"labels"},
+    "images": {"fit", "max_field_bytes"},
+    "text": _TEXT | {"label", "delimiter", "documents", "nul"},
+}
+_OFFERED = {  # what the files of a kind hold, where they do not name it themselves
+    "idx": ("image", "label"),
+    "images": ("image", "label", "file"),
+    "text": ("text", "label", "file"),
+}
+_TENSORS = ("parquet", "arrow", "idx", "images")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,9 +68,10 @@ class Source:
     max_field_bytes: int = 1 << 20  # a row with a longer value is set aside
     encoding: str = "utf-8"
     header: bool = True  # csv: False: columns by position
-    delimiter: str = ","
+    delimiter: str | None = None  # None: a comma in a csv, a tab in a text
     quote: str = '"'  # csv: "" if no field is quoted
     decimal: Literal[".", ","] = "."
+    nul: Literal["reject", "remove"] = "reject"  # csv, text: what a NUL character does to its row
     flatten: Mapping[str, str] = dataclasses.field(default_factory=dict)  # jsonl: column -> "dotted.path"
     url: str | None = dataclasses.field(
         default=None, repr=False
@@ -64,13 +84,17 @@ class Source:
     busy_s: float = 30.0  # sqlite, sql: how long to wait for another program's lock
     connect_s: float = 10.0  # sql: how long a server may take to answer at all
     query_s: float = 3600.0  # sql: and a query, all its rows read
+    labels: str | None = None  # idx: the file of the labels, or a glob of as many files as `path` has
+    label: Literal["first", "last"] | None = None  # text: where in a line the label stands
+    documents: bool = False  # text: a document a file, its folder the label; else a document a line
+    fit: Literal["exact", "resize"] = "exact"  # images: "resize": scaled and converted to the declared shape
 
     def __post_init__(self) -> None:
         problems = self._wrong()
         if self.kind == "sql" and not problems:
             object.__setattr__(self, "path", self._path())
         if self.kind in get_args(Kind):
-            problems += [*self._without_effect(), *self._wrong_names()]
+            problems += [*self._without_effect(), *self._wrong_names(), *self._wrong_kinds()]
         if problems:
             raise SpecError(*problems)
 
@@ -94,6 +118,11 @@ class Source:
         return ("",) if self.kind == "csv" else ()
 
     @property
+    def separator(self) -> str:
+        """What stands between fields, or between a text and its label."""
+        return self.delimiter or ("\t" if self.kind == "text" else ",")
+
+    @property
     def names(self) -> dict[str, str]:
         """Column -> its name in the file."""
         return {column: field.name or column for column, field in self.columns.items()}
@@ -108,11 +137,11 @@ class Source:
             problems.append("path is empty; expected a file, a folder or a glob such as 'data/*.csv'")
         if not self.columns:
             problems.append('columns is empty; declare every column, { name = "type" }')
-        for key, text in (("delimiter", self.delimiter), ("quote", self.quote)):
+        for key, text in (("delimiter", self.separator), ("quote", self.quote)):
             fine = len(text) == 1 and text.isascii() and text not in "\r\n\0"
             if not fine and not (key == "quote" and not text):
                 problems.append(f"{key} = {text!r}: expected one ASCII character")
-        if self.delimiter == self.quote:
+        if self.kind == "csv" and self.separator == self.quote:
             problems.append(f"delimiter and quote are both {self.quote!r}")
         if self.decimal not in {".", ","}:
             problems.append(f"decimal = {self.decimal!r}: expected '.' or ','")
@@ -129,6 +158,15 @@ class Source:
             problems.append(
                 f'a {self.kind} source needs either table = "name" or query = "select ...", and not both'
             )
+        for key, known in (
+            ("nul", ("reject", "remove")),
+            ("fit", ("exact", "resize")),
+            ("label", (None, "first", "last")),
+        ):
+            if getattr(self, key) not in known:
+                problems.append(
+                    f"{key} = {getattr(self, key)!r}: expected {' or '.join(repr(one) for one in known if one)}"
+                )
         try:
             "".encode(codecs.lookup(self.encoding).name)
         except (LookupError, ValueError):
@@ -156,14 +194,7 @@ class Source:
         return f"{postgres.place(self.url or '')}#{self.table or 'query'}"
 
     def _without_effect(self) -> list[str]:
-        text = {"encoding", "max_field_bytes", "allow_empty"}
-        of = {
-            "csv": text | {"header", "delimiter", "quote", "decimal"},
-            "jsonl": text | {"flatten"},
-            "sqlite": _ROWS,
-            "sql": _ROWS | {"url", "connect_s", "query_s"},
-        }
-        others = set().union(*of.values()) - of[self.kind]
+        others = set().union(*_SETTINGS.values()) - _SETTINGS[self.kind]
         defaults = {one.name: one.default for one in dataclasses.fields(self)} | {"flatten": {}}
         problems = [
             f"{key} has no effect on a {self.kind} source; leave it out"
@@ -178,6 +209,41 @@ class Source:
             ]
             if self.ignore or self.extra != "error":
                 problems.append("ignore and extra have no effect without a header; declare every column")
+        if self.label is None and not self.documents and self.kind == "text" and self.delimiter is not None:
+            problems.append(
+                'delimiter has no effect on a text without a label; set label = "first" or "last"'
+            )
+        if self.documents and self.label is not None:
+            problems.append(
+                "label has no effect where documents = true: the folder of a document is its label"
+            )
+        return problems
+
+    def _offered(self) -> tuple[str, ...]:
+        """The columns that the files hold, where they do not name them themselves; else none."""
+        found = _OFFERED.get(self.kind, ())
+        if self.kind == "text" and not self.documents:
+            return found[: 1 if self.label is None else 2]
+        return found[:1] if self.kind == "idx" and self.labels is None else found
+
+    def _wrong_kinds(self) -> list[str]:
+        problems = []
+        offered = self._offered()
+        for column, name in self.names.items():
+            is_tensor = self.columns[column].type == "tensor"
+            if offered and name not in offered:
+                problems.append(
+                    f"column {column!r} reads {name!r}; here a source of kind {self.kind} has {', '.join(map(repr, offered))}"
+                )
+            elif is_tensor and self.kind not in _TENSORS:
+                problems.append(
+                    f"column {column!r}: a {self.kind} source holds no tensors; take {', '.join(_TENSORS)}"
+                )
+            elif offered and is_tensor != (name == "image"):
+                problems.append(
+                    f"column {column!r}: {name!r} is {'a tensor' if name == 'image' else 'no tensor'}, "
+                    f"the declared type is {self.columns[column].type}"
+                )
         return problems
 
     def _wrong_names(self) -> list[str]:

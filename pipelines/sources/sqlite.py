@@ -19,15 +19,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines import epochs
 from pipelines.errors import InputError, PartFailed
-from pipelines.intake import Rejection, cast, quarantine
+from pipelines.intake import Rejection
+from pipelines.literals import ARROW
 from pipelines.names import did_you_mean
-from pipelines.schema import Field
 from pipelines.sources.head import check_names
 from pipelines.sources.inputs import InputFile, Part, whole
-from pipelines.sources.rows import origin, together
+from pipelines.sources.rows import together, typed_rows
 from pipelines.sources.source import Source
-from pipelines.stage import LINE, ORIGIN, Rows
+from pipelines.stage import Rows
 
 __all__ = ["cut", "read"]
 
@@ -171,6 +172,7 @@ def _ranges(database: sqlite3.Connection, source: Source, part: Part) -> list[Pa
     )
     [(size,)] = database.execute(f"SELECT avg({sizes}) FROM (SELECT * FROM {table} LIMIT {_SAMPLE})")  # noqa: S608 - names are quoted
     rows = max(1, int(source.part_bytes / size))
+    weight = int(rows * size)
     [(begin, last)] = database.execute(f"SELECT min({key}), max({key}) FROM {table}")  # noqa: S608 - names are quoted
     parts = []
     while begin is not None:
@@ -178,7 +180,7 @@ def _ranges(database: sqlite3.Connection, source: Source, part: Part) -> list[Pa
         found = database.execute(following, (begin,)).fetchone()
         after = None if found is None else int(found[0])
         stop = last if after is None else after - 1
-        parts.append(dataclasses.replace(part, start=begin, stop=stop, line=begin))
+        parts.append(dataclasses.replace(part, start=begin, stop=stop, line=begin, weight=weight))
         begin = after
     return parts
 
@@ -189,14 +191,13 @@ def _rows(source: Source, part: Part, lines: np.ndarray, cells: dict[str, tuple[
     strings, wrong = {}, {}
     for column, values in cells.items():
         field = source.columns[column]
+        kind = "float" if field.format in epochs.FORMATS else field.type
         tokens = source.tokens if field.null is None else field.null
-        plain = (
-            None if tokens and field.type not in _TEXTS else _at_once(values, field, source.max_field_bytes)
-        )
+        plain = None if tokens and kind not in _TEXTS else _at_once(values, kind, source.max_field_bytes)
         if plain is not None:
             strings[column] = plain
             continue
-        strings[column], found = _texts(column, values, field.type, source.max_field_bytes, why)
+        strings[column], found = _texts(column, values, kind, source.max_field_bytes, why)
         if found is not None:
             wrong[column] = found
 
@@ -206,40 +207,25 @@ def _rows(source: Source, part: Part, lines: np.ndarray, cells: dict[str, tuple[
             for row in rows.tolist()
         ]
 
-    where = origin(part.source, lines, np.full(len(lines), -1))
-    table = pa.table({**strings, **{name: where[name] for name in ORIGIN.names}})
-    good = np.ones(len(lines), bool)
-    good[list(why)] = False
-    rows = np.flatnonzero(good)
-    if why:
-        table = table.take(pa.array(rows))
-        wrong = {column: found.take(pa.array(rows)) for column, found in wrong.items()}
-    made = cast(table, source.schema, source.tokens, lambda at: raw(rows[at]), wrong=wrong, where=part.path)
-    if not why:
-        return made
-    bad = np.array(sorted(why), np.int64)
-    rejected = quarantine(where.take(pa.array(bad)), [why[row] for row in bad.tolist()], raw(bad))
-    if made.rejected is not None:
-        rejected = pa.concat_tables([rejected, made.rejected]).sort_by(LINE)
-    return Rows(made.kept, rejected, notes=made.notes)
+    return typed_rows(source, part, lines, strings, wrong, why, raw)
 
 
-def _at_once(values: tuple[Any, ...], field: Field, max_field_bytes: int) -> pa.Array | None:
+def _at_once(values: tuple[Any, ...], kind: str, max_field_bytes: int) -> pa.Array | None:
     """The values as they are, five times as fast, where all have the one type that needs no second look; else None."""
     kinds = set(map(type, values)) - {type(None)}
-    if kinds <= {str} and field.type in _TEXTS:
+    if kinds <= {str} and kind in _TEXTS:
         try:
             found = pa.array(values, pa.string())
         except UnicodeEncodeError:
             return None
         longest = pc.max(pc.binary_length(found)).as_py() or 0
         return found if longest <= max_field_bytes else None
-    if kinds == {int} and field.type.startswith("int"):
+    if kinds == {int} and kind.startswith("int"):
         try:
-            return pc.cast(pa.array(values, pa.int64()), field.arrow)
+            return pc.cast(pa.array(values, pa.int64()), ARROW[kind])
         except pa.ArrowInvalid:
             return None
-    if kinds == {float} and field.type == "float64":
+    if kinds == {float} and kind == "float64":
         found = pa.array(values, pa.float64())
         return None if pc.all(pc.is_finite(found)).as_py() is False else found
     return None

@@ -5,6 +5,7 @@ plain file, UTF-8 or an encoding in which line ends and quotes are what they are
 """
 
 import codecs
+import contextlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,17 @@ import pyarrow as pa
 
 from pipelines.errors import InputError
 
-__all__ = ["CHUNK", "chunk_encoding", "chunks", "decoded", "is_one_stream", "is_utf8", "mark"]
+__all__ = [
+    "CHUNK",
+    "chunk_encoding",
+    "chunks",
+    "damage",
+    "decoded",
+    "is_one_stream",
+    "is_utf8",
+    "mark",
+    "opened",
+]
 
 CHUNK = 4 << 20  # stays in the cache of a core; 1 and 16 MiB were slower by some percent
 _PACKED = {".gz": "gzip", ".zst": "zstd"}
@@ -49,6 +60,31 @@ _FREE_BYTES, _MAX_EXPANSION = (
     64 << 20,
     200,
 )  # a bomb of 97 KB unpacks to 100 MB (1,028:1); text packs to 3-20:1
+
+
+def opened(path: str) -> pa.NativeFile:
+    """A file to be read at any place; not mapped: a mapped file that is cut ends the process."""
+    return pa.OSFile(path)
+
+
+@contextlib.contextmanager
+def damage(path: str, kind: str, size: int) -> Iterator[None]:
+    """Tells what a library finds wrong inside a file.
+
+    Raises: InputError for what is no error of the disk.
+    """
+    try:
+        yield
+    except (pa.ArrowException, OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise InputError(
+            f"{path}: damaged or no {kind} ({size:,} bytes): {_first_line(error)}; restore it from a copy, or check path and kind"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0].rstrip(".")
 
 
 def is_utf8(encoding: str) -> bool:

@@ -1,0 +1,95 @@
+"""Arrow IPC, as a file (Feather V2) or a stream: rows by ranges of record batches; columns as in Parquet.
+
+A part is a range of rows, `[start, stop)`. A file is read at its batches; a stream, which has no table of contents,
+from its beginning, past the batches of other parts.
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+
+import pyarrow as pa
+
+from pipelines.errors import InputError
+from pipelines.sources import stream
+from pipelines.sources.conversion import check_columns, converted_rows
+from pipelines.sources.inputs import InputFile, Part, whole
+from pipelines.sources.rows import together
+from pipelines.sources.source import Source
+from pipelines.stage import Rows
+
+__all__ = ["cut", "read"]
+
+_BATCH = 1 << 16  # rows converted at once
+_MAGIC = b"ARROW1"
+_ONE_CORE = pa.ipc.IpcReadOptions(use_threads=False)
+
+
+def cut(source: Source, file: InputFile, number: int) -> list[Part]:
+    """Parts of one file: ranges of rows of about `part_bytes` in memory.
+
+    Raises: InputError if the file is damaged or no Arrow IPC, or its columns are not as declared.
+    """
+    parts: list[tuple[int, int, int]] = []
+    start = row = packed = 0
+    schema, sizes = _contents(file)
+    check_columns(source, file.path, schema)
+    for rows, size in sizes:
+        row, packed = row + rows, packed + size
+        pieces = min(packed // source.part_bytes, row - start)
+        if pieces >= 1:
+            ends = [start + (row - start) * piece // pieces for piece in range(pieces + 1)]
+            parts += [(ends[piece], ends[piece + 1], packed // pieces) for piece in range(pieces)]
+            start, packed = row, 0
+    if row > start or not parts:
+        parts.append((start, row, packed))
+    part = whole(file, number)
+    return [dataclasses.replace(part, start=a, stop=b, line=a + 1, weight=weight) for a, b, weight in parts]
+
+
+def read(source: Source, part: Part) -> Rows:
+    """The rows of a part.
+
+    Raises: InputError for a damaged batch, and for a value that does not fit a column with on_error = "fail".
+    """
+    return together(
+        source.schema,
+        [converted_rows(source, part, row, pa.Table.from_batches([batch])) for row, batch in _pieces(part)],
+    )
+
+
+def _contents(file: InputFile) -> tuple[pa.Schema, list[tuple[int, int]]]:
+    """The columns; rows and bytes of each batch."""
+    with _batches(file.path, file.size) as (schema, batches):
+        return schema, [(batch.num_rows, batch.nbytes) for batch in batches]
+
+
+def _pieces(part: Part) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """The rows of a part, with the number of the first in the file."""
+    row = 0
+    with _batches(part.path, part.size) as (_, batches):
+        for batch in batches:
+            begin, end = max(part.start - row, 0), min(part.stop - row, batch.num_rows)
+            for at in range(begin, end, _BATCH):
+                piece = batch.slice(at, min(_BATCH, end - at))
+                piece.validate(full=True)  # offsets of a damaged file would be followed anywhere
+                yield row + at, piece
+            row += batch.num_rows
+            if row >= part.stop:
+                return
+
+
+@contextlib.contextmanager
+def _batches(path: str, size: int) -> Iterator[tuple[pa.Schema, Iterator[pa.RecordBatch]]]:
+    """The columns and the batches of either form."""
+    if not size:
+        raise InputError(f"{path}: empty file, expected Arrow IPC; check path and kind")
+    with stream.opened(path) as file, stream.damage(path, "Arrow IPC", size):
+        head = file.read(len(_MAGIC))
+        file.seek(0)
+        if head == _MAGIC:
+            reader = pa.ipc.open_file(file, options=_ONE_CORE)
+            yield reader.schema, (reader.get_batch(at) for at in range(reader.num_record_batches))
+        else:
+            stream_reader = pa.ipc.open_stream(file, options=_ONE_CORE)
+            yield stream_reader.schema, iter(stream_reader)
