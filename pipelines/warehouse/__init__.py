@@ -20,6 +20,11 @@ deltalake is imported inside the functions that need it: a worker never pays for
     merge        rows changed by key: upsert, deletion (by key, by condition), compaction, restoration
     prune        the files that a condition needs
     loads        which source files a table's rows are from
+    feed         rows added, removed, updated between two versions
+    dimension    dimensions with history: valid from, valid to
+    releases     names for versions of several tables that belong together
+    pins         versions that somebody still needs
+    moment       versions by number, time or release
     quarantine   the rejected rows beside a table
     catalog      tables and their history
     sql          read-only SQL over all tables
@@ -30,15 +35,27 @@ from pipelines.warehouse.catalog import history, tables
 from pipelines.warehouse.commit import Committed, commit, current_fingerprint_is
 from pipelines.warehouse.compaction import compact
 from pipelines.warehouse.deletion import delete, delete_keys
+from pipelines.warehouse.dimension import history_schema, record_changes
+from pipelines.warehouse.feed import Feed, changes
 from pipelines.warehouse.file import LiveFile, Receipt, read_file, row_groups, write_file
 from pipelines.warehouse.lineage import Lineage, source_transactions
 from pipelines.warehouse.loads import LoadedFile, Manifest, load, loaded, prune_manifests
 from pipelines.warehouse.lock import lock
 from pipelines.warehouse.merge import Changed
+from pipelines.warehouse.moment import open_at, version_at
 from pipelines.warehouse.names import quarantine_uri, table_uri
 from pipelines.warehouse.operation import append, create, replace, replace_partitions
+from pipelines.warehouse.pins import Pin, held, pin, pins, unpin
 from pipelines.warehouse.preflight import preflight
 from pipelines.warehouse.quarantine import carry_rejects, commit_rejects, read_quarantine, tidy, write_rejects
+from pipelines.warehouse.releases import (
+    Release,
+    drop_release,
+    make_release,
+    open_release,
+    release_versions,
+    releases,
+)
 from pipelines.warehouse.restoration import restore
 from pipelines.warehouse.snapshot import RELEASED, Snapshot
 from pipelines.warehouse.split import write_rows
@@ -50,14 +67,18 @@ __all__ = [
     "RELEASED",
     "Changed",
     "Committed",
+    "Feed",
     "Lineage",
     "LiveFile",
     "LoadedFile",
     "Manifest",
+    "Pin",
     "Receipt",
+    "Release",
     "Snapshot",
     "append",
     "carry_rejects",
+    "changes",
     "commit",
     "commit_rejects",
     "compact",
@@ -65,15 +86,26 @@ __all__ = [
     "current_fingerprint_is",
     "delete",
     "delete_keys",
+    "drop_release",
+    "held",
     "history",
+    "history_schema",
     "load",
     "loaded",
     "lock",
+    "make_release",
+    "open_at",
+    "open_release",
+    "pin",
+    "pins",
     "preflight",
     "prune_manifests",
     "quarantine_uri",
     "read_file",
     "read_quarantine",
+    "record_changes",
+    "release_versions",
+    "releases",
     "replace",
     "replace_partitions",
     "restore",
@@ -83,8 +115,10 @@ __all__ = [
     "table_uri",
     "tables",
     "tidy",
+    "unpin",
     "upsert",
     "vacuum",
+    "version_at",
     "write_file",
     "write_rejects",
     "write_rows",

@@ -22,17 +22,17 @@ _POLL_S = 0.05
 
 
 @contextmanager
-def lock(root: str, name: str, wait_s: float = 0.0, *, run: str = "") -> Iterator[None]:
-    """Hold the writer's lock of a table.
+def lock(root: str, name: str, wait_s: float = 0.0, *, run: str = "", work: str = "builds") -> Iterator[None]:
+    """Hold the writer's lock of a table, or with another `work` the lock of that.
 
     Units: wait_s, seconds to wait for another holder.
     Raises: CommitConflict naming the holder.
     """
-    path = Path(root, SYSTEM, "locks", f"{check_table(name)}.lock")
+    path = Path(root, SYSTEM, "locks", f"{check_table(name)}{'' if work == 'builds' else f'.{work}'}.lock")
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)  # no child keeps it
     try:
-        _acquire(descriptor, path, name, wait_s)
+        _acquire(descriptor, path, f"table {name!r}: another run {work} it", wait_s)
         _sign(descriptor, run)
         yield
         os.ftruncate(descriptor, 0)
@@ -40,7 +40,7 @@ def lock(root: str, name: str, wait_s: float = 0.0, *, run: str = "") -> Iterato
         os.close(descriptor)
 
 
-def _acquire(descriptor: int, path: Path, name: str, wait_s: float) -> None:
+def _acquire(descriptor: int, path: Path, what: str, wait_s: float) -> None:
     deadline = time.monotonic() + wait_s
     while True:
         try:
@@ -48,7 +48,7 @@ def _acquire(descriptor: int, path: Path, name: str, wait_s: float) -> None:
         except BlockingIOError as error:
             if time.monotonic() >= deadline:
                 raise CommitConflict(
-                    f"table {name!r}: another run builds it ({_holder(path)}), waited {wait_s:g} s; "
+                    f"{what} ({_holder(path)}), waited {wait_s:g} s; "
                     "wait for it to end, or stop it, then run again"
                 ) from error
             time.sleep(_POLL_S)
