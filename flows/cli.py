@@ -20,6 +20,7 @@ import click  # noqa: E402 - see above
 from flows.commands.ingest import quarantine, replay  # noqa: E402
 from flows.commands.run import check, demo, new, plan, run  # noqa: E402
 from flows.commands.tables import checks, history, sql, tables  # noqa: E402
+from flows.commands.warehouse import changes, maintain, pins, release, releases, restore  # noqa: E402
 from flows.failures import show_warning  # noqa: E402
 from flows.options import Terminated  # noqa: E402
 
@@ -60,6 +61,12 @@ for _command in (  # in the order in which people need them
     sql,
     quarantine,
     replay,
+    changes,
+    restore,
+    release,
+    releases,
+    pins,
+    maintain,
 ):
     cli.add_command(_command)
 

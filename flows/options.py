@@ -41,13 +41,13 @@ class Terminated(BaseException):
     """SIGTERM: the run ends as by Ctrl-C."""
 
 
-def settings_of(pairs: tuple[str, ...]) -> dict[str, str]:
-    """The values of --set by name."""
+def settings_of(pairs: tuple[str, ...], option: str = "--set") -> dict[str, str]:
+    """The values of --set, or of another option, by name."""
     settings = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals or not name:
-            raise click.UsageError(f"--set {pair}: expected NAME=VALUE")
+            raise click.UsageError(f"{option} {pair}: expected NAME=VALUE")
         settings[name] = value
     return settings
 

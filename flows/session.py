@@ -83,6 +83,16 @@ class Session:
             str(self.project.pipeline.warehouse / name), self._versions.get(name)
         )
         self._versions[name] = snapshot.version
+        root = str(self.project.pipeline.warehouse)
+        warehouse.pin(
+            root,
+            name,
+            snapshot.version,
+            holder=f"run:{self.run}",
+            why="a run reads it",
+            lease_s=warehouse.LEASE_S,
+            check=False,
+        )
         return reference(name, snapshot)
 
     def committed(self, name: str, version: int) -> None:
@@ -116,6 +126,7 @@ def open_session(
     log.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         stack.enter_context(_logging_to(log))
+        stack.callback(warehouse.unpin, str(pipeline.warehouse), f"run:{run}")
         session = Session(project, plan, options, terminal, run, driver, log)
         if options.workers != 0 or options.scheduler:
             session._cluster = _start_cluster(stack, options, log)  # noqa: SLF001 - this is its constructor

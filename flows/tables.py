@@ -1,5 +1,6 @@
 """What is in a warehouse, for people and for programs: its tables, the history of one, answers to SQL."""
 
+import contextlib
 import csv
 import datetime as dt
 import json
@@ -10,11 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import click
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from flows.figures import size
 from pipelines import warehouse
 
-__all__ = ["print_checks", "print_history", "print_query", "print_tables"]
+__all__ = [
+    "print_answer",
+    "print_checks",
+    "print_history",
+    "print_json",
+    "print_query",
+    "print_rows",
+    "print_tables",
+]
 
 
 _CHECK = ("passed", "severity", "name", "found", "expected")
@@ -24,12 +35,12 @@ def print_tables(root: Path, *, as_json: bool) -> None:
     """One line per table."""
     found = [asdict(table) for table in warehouse.tables(str(root))]
     if as_json:
-        _print_json(found)
+        print_json(found)
     elif not found:
         click.echo(f"{root}: no tables yet; dlflow run makes them", err=True)
     else:
         shown = [{**table, "bytes": size(table["bytes"])} for table in found]
-        _print_rows(list(shown[0]), [list(table.values()) for table in shown])
+        print_rows(list(shown[0]), [list(table.values()) for table in shown])
 
 
 def print_history(root: Path, table: str, *, as_json: bool) -> None:
@@ -39,9 +50,9 @@ def print_history(root: Path, table: str, *, as_json: bool) -> None:
         {key: value for key, value in asdict(event).items() if key != "record" or as_json} for event in events
     ]
     if as_json:
-        _print_json(found)
+        print_json(found)
     else:
-        _print_rows(list(found[0]), [list(version.values()) for version in found])
+        print_rows(list(found[0]), [list(version.values()) for version in found])
 
 
 def print_checks(root: Path, table: str | None, *, every: bool, as_json: bool) -> None:
@@ -55,36 +66,61 @@ def print_checks(root: Path, table: str | None, *, every: bool, as_json: bool) -
             head = {"table": name, "version": event.version, "time": event.time}
             found += [{**head, **{key: one.get(key) for key in _CHECK}} for one in event.record["checks"]]
     if as_json:
-        _print_json(found)
+        print_json(found)
     elif not found:
         where = f"table {table!r}" if table else str(root)
         click.echo(f"{where}: no checks yet; write checks = [...] in the pipeline file", err=True)
     else:
-        _print_rows(list(found[0]), [list(one.values()) for one in found])
+        print_rows(list(found[0]), [list(one.values()) for one in found])
 
 
-def print_query(root: Path, query: str, *, form: str, limit: int) -> None:
-    """The answer to a query."""
-    answer = warehouse.sql(str(root), query)
+def print_query(
+    root: Path,
+    query: str,
+    *,
+    at: str | None = None,
+    versions: Mapping[str, int] | None = None,
+    form: str = "table",
+    output: Path | None = None,
+    limit: int = 100,
+) -> None:
+    """The answer to a query over the newest versions, or those of a time, a release, or by number."""
+    answer = warehouse.sql(str(root), query, at=at, versions=versions)
+    if output is None:
+        print_answer(answer, form=form, limit=limit)
+        return
+    if form == "parquet":
+        pq.write_table(answer, output, compression="zstd")
+    else:
+        with output.open("w", encoding="utf-8", newline="") as file, contextlib.redirect_stdout(file):
+            print_answer(answer, form=form, limit=answer.num_rows)
+    click.echo(f"{output}: {answer.num_rows:,} rows", err=True)
+
+
+def print_answer(answer: pa.Table, *, form: str, limit: int) -> None:
+    """Rows as a table for people (`limit` of them), or all as CSV or JSON."""
     if form == "json":
-        _print_json(answer.to_pylist())
+        print_json(answer.to_pylist())
     elif form == "csv":
         writer = csv.writer(sys.stdout)
         writer.writerow(answer.column_names)
-        writer.writerows(zip(*(column.to_pylist() for column in answer.columns), strict=True))
+        for batch in answer.to_batches():
+            writer.writerows(zip(*(column.to_pylist() for column in batch.columns), strict=True))
     else:
-        _print_rows(answer.column_names, [list(row.values()) for row in answer.slice(0, limit).to_pylist()])
+        print_rows(answer.column_names, [list(row.values()) for row in answer.slice(0, limit).to_pylist()])
         if answer.num_rows > limit:
             click.echo(
                 f"... {answer.num_rows - limit:,} more rows; --limit or --format csv shows them", err=True
             )
 
 
-def _print_json(value: Any) -> None:
+def print_json(value: Any) -> None:
+    """A value for programs."""
     click.echo(json.dumps(value, indent=1, default=str, ensure_ascii=False))
 
 
-def _print_rows(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+def print_rows(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Rows for people, in columns; numbers are flush right."""
     cells = [[_shown(value) for value in row] for row in rows]
     right = [
         all(isinstance(row[place], int | float) or row[place] is None for row in rows)
@@ -114,6 +150,8 @@ def _shown(value: Any) -> str:
             return f"{value:.6g}"
         case dt.datetime():
             return value.isoformat(sep=" ", timespec="seconds")
+        case dict() if not value:
+            return ""
         case Mapping() | list() | tuple():
             return json.dumps(value, default=str, ensure_ascii=False)
     text = str(value).replace("\n", "\\n")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from flows.options import JSON, WAREHOUSE, failures, warehouse_of
+from flows.options import JSON, WAREHOUSE, failures, settings_of, warehouse_of
 
 __all__ = ["checks", "history", "sql", "tables"]
 
@@ -25,7 +25,7 @@ def tables(warehouse: Path | None, as_json: bool) -> None:
 @WAREHOUSE
 @JSON
 def history(table: str, warehouse: Path | None, as_json: bool) -> None:
-    """The versions of a table: when, who, rows, why."""
+    """The versions of a table: when, who, why, rows written and changed."""
     from flows.tables import print_history  # noqa: PLC0415
 
     with failures():
@@ -49,18 +49,63 @@ def checks(table: str | None, warehouse: Path | None, every: bool, as_json: bool
 @click.argument("query")
 @WAREHOUSE
 @click.option(
-    "--format", "form", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True
+    "--at", metavar="WHEN", help="Tables as they were: a time (2026-01-05, 2026-01-05T12:00Z) or a release."
 )
-@click.option("--limit", default=100, show_default=True, help="Rows shown as a table; csv and json give all.")
-def sql(query: str, warehouse: Path | None, form: str, limit: int) -> None:
+@click.option(
+    "--version",
+    "versions",
+    multiple=True,
+    metavar="TABLE=NUMBER",
+    help="A version of one table; may be repeated.",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "csv", "json", "parquet"]),
+    default="table",
+    show_default=True,
+)
+@click.option(
+    "--output", type=click.Path(path_type=Path), help="File for the answer (default: the terminal)."
+)
+@click.option(
+    "--limit", default=100, show_default=True, help="Rows shown as a table; the other formats give all."
+)
+def sql(
+    query: str,
+    warehouse: Path | None,
+    at: str | None,
+    versions: tuple[str, ...],
+    form: str,
+    output: Path | None,
+    limit: int,
+) -> None:
     """Ask the tables in SQL; reads only.
 
     \b
     Examples:
       dlflow sql "select month, count(*) from sales group by month order by month"
+      dlflow sql "select count(*) from orders" --at 2026-01-05
+      dlflow sql "select * from orders join customers using (customer_id)" --at spring --format parquet --output o.parquet
       dlflow sql "select rule, count(*) from orders__quarantine group by rule" --format json
     """
     from flows.tables import print_query  # noqa: PLC0415
 
+    if form == "parquet" and output is None:
+        raise click.UsageError("--format parquet needs a file; add --output FILE")
     with failures():
-        print_query(warehouse_of(warehouse), query, form=form, limit=limit)
+        chosen = {
+            name: number_of(name, number) for name, number in settings_of(versions, "--version").items()
+        }
+        print_query(
+            warehouse_of(warehouse), query, at=at, versions=chosen, form=form, output=output, limit=limit
+        )
+
+
+def number_of(name: str, text: str) -> int:
+    """The number of a version."""
+    if not (text.isascii() and text.isdigit()):
+        raise click.UsageError(
+            f"--version {name}={text}: expected a whole number; `dlflow history {name}` lists them"
+        )
+    return int(text)

@@ -28,7 +28,9 @@ deltalake is imported inside the functions that need it: a worker never pays for
     quarantine   the rejected rows beside a table
     catalog      tables and their history
     sql          read-only SQL over all tables
-    lock, preflight, vacuum, disk
+    vacuum       files that nobody can need
+    upkeep       compaction, checkpoints and vacuum of all tables
+    lock, preflight, disk
 """
 
 from pipelines.warehouse.catalog import history, tables
@@ -45,7 +47,7 @@ from pipelines.warehouse.merge import Changed
 from pipelines.warehouse.moment import open_at, version_at
 from pipelines.warehouse.names import quarantine_uri, table_uri
 from pipelines.warehouse.operation import append, create, replace, replace_partitions
-from pipelines.warehouse.pins import Pin, held, pin, pins, unpin
+from pipelines.warehouse.pins import LEASE_S, Pin, held, pin, pins, unpin
 from pipelines.warehouse.preflight import preflight
 from pipelines.warehouse.quarantine import carry_rejects, commit_rejects, read_quarantine, tidy, write_rejects
 from pipelines.warehouse.releases import (
@@ -60,14 +62,17 @@ from pipelines.warehouse.restoration import restore
 from pipelines.warehouse.snapshot import RELEASED, Snapshot
 from pipelines.warehouse.split import write_rows
 from pipelines.warehouse.sql import sql
+from pipelines.warehouse.upkeep import FileSizes, Upkeep, maintain
 from pipelines.warehouse.upsert import upsert
-from pipelines.warehouse.vacuum import vacuum
+from pipelines.warehouse.vacuum import retained, vacuum
 
 __all__ = [
+    "LEASE_S",
     "RELEASED",
     "Changed",
     "Committed",
     "Feed",
+    "FileSizes",
     "Lineage",
     "LiveFile",
     "LoadedFile",
@@ -76,6 +81,7 @@ __all__ = [
     "Receipt",
     "Release",
     "Snapshot",
+    "Upkeep",
     "append",
     "carry_rejects",
     "changes",
@@ -93,6 +99,7 @@ __all__ = [
     "load",
     "loaded",
     "lock",
+    "maintain",
     "make_release",
     "open_at",
     "open_release",
@@ -109,6 +116,7 @@ __all__ = [
     "replace",
     "replace_partitions",
     "restore",
+    "retained",
     "row_groups",
     "source_transactions",
     "sql",

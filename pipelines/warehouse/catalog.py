@@ -12,7 +12,7 @@ from pipelines.warehouse.names import check_table
 from pipelines.warehouse.quarantine import live_rejects
 from pipelines.warehouse.snapshot import Snapshot
 
-__all__ = ["Event", "Listing", "history", "names", "tables"]
+__all__ = ["Event", "Listing", "history", "is_table", "names", "tables"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +36,7 @@ class Event:
     time: dt.datetime
     operation: str
     rows: int | None  # written by this commit
+    changed: dict[str, int]  # rows inserted, updated, deleted and so on, where the operation counts them
     who: str
     run: str
     why: tuple[str, ...]
@@ -45,7 +46,7 @@ class Event:
 def names(root: str) -> list[str]:
     """Names of the tables of the user."""
     folder = Path(root)
-    return sorted(p.name for p in folder.iterdir() if _is_table(p)) if folder.is_dir() else []
+    return sorted(p.name for p in folder.iterdir() if is_table(p)) if folder.is_dir() else []
 
 
 def tables(root: str) -> list[Listing]:
@@ -67,7 +68,8 @@ def history(uri: str, *, since: int = 0) -> list[Event]:
     return events[::-1]
 
 
-def _is_table(path: Path) -> bool:
+def is_table(path: Path) -> bool:
+    """Whether this folder is a table of the user."""
     try:
         check_table(path.name)
     except SpecError:
@@ -103,6 +105,7 @@ def _event(uri: str, version: int, earliest: dt.datetime) -> Event:
         time=max(time, earliest),
         operation=record.get("operation") or said.get("operation", "unknown").lower(),
         rows=record.get("rows"),
+        changed=record.get("changed", {}),
         who=record.get("who", ""),
         run=record.get("run", ""),
         why=tuple(record.get("why", ())),

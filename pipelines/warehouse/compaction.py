@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from pipelines.warehouse import keys, ranges
+from pipelines.warehouse import keys, loads, ranges
 from pipelines.warehouse.commit import Change, commit
 from pipelines.warehouse.file import LiveFile, Receipt, part_of, read_file, write_file
 from pipelines.warehouse.lineage import Lineage
@@ -81,7 +81,7 @@ def compact(
             if snapshot is None:
                 raise _NothingToDoError
             if by:
-                keys.check(uri, snapshot.schema, by)
+                keys.check(uri, snapshot.schema, by, equal=False)
             groups = _groups(snapshot, by, mark, file_rows, file_bytes)
             if not groups:
                 raise _NothingToDoError
@@ -99,6 +99,7 @@ def compact(
             add = [receipt for group in groups for receipt in done[group.paths]]
             remove = [file for group in groups for file in group.files]
             last.update(counts={}, removed=len(remove), added=len(add))
+            moves = loads.moved(snapshot, [(group.files, done[group.paths]) for group in groups])
             return Change(
                 operation="compact",
                 add=add,
@@ -107,7 +108,7 @@ def compact(
                 partition_by=snapshot.partition_by,
                 data_change=False,
                 rows_out=sum(group.rows for group in groups),
-                transactions={mark: None} if by else {},
+                transactions=moves | ({mark: None} if by else {}),
             )
 
         try:
@@ -121,9 +122,10 @@ def _groups(
     snapshot: Snapshot, by: Sequence[str], mark: str, file_rows: int, file_bytes: int
 ) -> list[_Group]:
     partitions: dict[tuple[Any, ...], list[LiveFile]] = {}
+    owner = loads.owners(snapshot)  # files of one source file stay apart: it may be loaded again
     for file in snapshot.files():
         if file.rows:
-            partitions.setdefault(tuple(file.partition.values()), []).append(file)
+            partitions.setdefault((owner.get(file.path), *file.partition.values()), []).append(file)
     if by:
         since = snapshot.transaction(mark)
         if since is not None and not rows_changed_since(snapshot, since):

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from pipelines.errors import PipelineError, SpecError
 from pipelines.expression import expression
-from pipelines.warehouse import columns, prune
+from pipelines.warehouse import columns, loads, prune
 from pipelines.warehouse.commit import Change, commit
 from pipelines.warehouse.file import LiveFile, Receipt, part_of, read_file, write_file
 from pipelines.warehouse.lineage import Lineage
@@ -60,7 +60,8 @@ def delete(
             schema=snapshot.schema,
             partition_by=snapshot.partition_by,
             rows_out=sum(left.file.rows for left in hit) - deleted,
-            transactions=dict.fromkeys(transactions),
+            transactions=dict.fromkeys(transactions)
+            | loads.moved(snapshot, [((left.file,), [left.receipt] if left.receipt else []) for left in hit]),
             counts=counts,
         )
 

@@ -12,8 +12,8 @@ from pipelines.names import did_you_mean
 __all__ = ["check", "first_null", "positions", "repeated", "sorted_by"]
 
 
-def check(where: str, schema: pa.Schema, by: Sequence[str]) -> None:
-    """Nothing, if these columns can be a key.
+def check(where: str, schema: pa.Schema, by: Sequence[str], *, equal: bool = True) -> None:
+    """Nothing, if these columns can be a key; without `equal`, if rows can be sorted by them.
 
     Raises: SchemaMismatch for a column that is not there, a float (no two are reliably equal), or no column at all.
     """
@@ -24,7 +24,7 @@ def check(where: str, schema: pa.Schema, by: Sequence[str]) -> None:
             raise SchemaMismatch(
                 f"{where}: key column {name!r} is not in the table{did_you_mean(name, schema.names)}"
             )
-        if pa.types.is_floating(kind := schema.field(name).type):
+        if equal and pa.types.is_floating(kind := schema.field(name).type):
             raise SchemaMismatch(
                 f"{where}: key column {name!r} is {kind}, expected whole numbers, text, dates or times; choose another key"
             )

@@ -14,7 +14,7 @@ import hashlib
 import json
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,12 @@ from pipelines.failpoints import failpoint
 from pipelines.warehouse import log
 from pipelines.warehouse.commit import Change, Committed, commit
 from pipelines.warehouse.disk import write_new
-from pipelines.warehouse.file import Receipt
+from pipelines.warehouse.file import LiveFile, Receipt
 from pipelines.warehouse.lineage import Lineage
 from pipelines.warehouse.names import SYSTEM
 from pipelines.warehouse.snapshot import RELEASED, REPLACED, Snapshot
 
-__all__ = ["LoadedFile", "Manifest", "load", "loaded", "prune_manifests"]
+__all__ = ["LoadedFile", "Manifest", "load", "loaded", "moved", "owners", "prune_manifests"]
 
 LOADS, LOADED = "dlflow:loads", "dlflow:loaded"
 _KEPT_S = 90 * 24 * 3600.0  # as long as a version can be restored
@@ -116,6 +116,39 @@ def load(
         )
 
     return commit(uri, key=key, plan=plan, lineage=lineage, whole=whole, once=False)
+
+
+def owners(snapshot: Snapshot) -> dict[str, int]:
+    """For each file of a version, the number of the source file whose rows it holds; empty if nothing is known of that."""
+    _, manifest = _of(snapshot)
+    return {path: place for place, one in enumerate(manifest.files if manifest else ()) for path in one.files}
+
+
+def moved(
+    snapshot: Snapshot, moves: Iterable[tuple[Sequence[LiveFile], Sequence[Receipt]]]
+) -> dict[str, int | None]:
+    """The transaction ids of a rewrite: a manifest in which the new files stand for the old ones.
+
+    Each move is files of one source file (by `owners`) and the files that hold what is kept of their rows.
+    """
+    _, manifest = _of(snapshot)
+    if manifest is None:
+        return {}
+    place = owners(snapshot)
+    files = list(manifest.files)
+    for old, new in moves:
+        number = place.get(old[0].path)
+        if number is None:
+            continue
+        gone = {file.path for file in old}
+        lost = sum(file.rows for file in old) - sum(receipt["rows"] for receipt in new)
+        paths = [path for path in files[number].files if path not in gone]
+        files[number] = replace(
+            files[number],
+            files=(*paths, *(receipt["path"] for receipt in new)),
+            kept=files[number].kept - lost,
+        )
+    return {LOADS: _write(snapshot.uri, replace(manifest, files=tuple(files))), LOADED: None}
 
 
 def prune_manifests(uri: str) -> int:

@@ -27,7 +27,7 @@ from pipelines.warehouse.disk import sync_folder
 from pipelines.warehouse.file import LiveFile, Receipt
 
 if TYPE_CHECKING:
-    from deltalake import CommitProperties, DeltaTable
+    from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties
     from deltalake.transaction import AddAction, RemoveAction
 
 __all__ = [
@@ -38,9 +38,11 @@ __all__ = [
     "actions",
     "check_protocol",
     "checkpoint",
+    "clean",
     "entry_path",
     "exists",
     "handle",
+    "newest",
     "write",
 ]
 
@@ -114,6 +116,22 @@ def check_protocol(table: "DeltaTable", *, write: bool) -> None:
         )
 
 
+def newest(uri: str) -> int:
+    """The number of the newest version, without reading the log."""
+    found = [int(path.stem) for path in Path(uri, LOG).glob("*.json") if path.stem.isdigit()]
+    return max(found) if found else handle(uri).version()
+
+
+def clean(uri: str) -> int:
+    """Remove entries that are older than 90 days and in a checkpoint; how many files. Commits do not do so by themselves.
+
+    What they say of loaded batches stays, versions before the checkpoint cannot be opened any more.
+    """
+    before = sum(1 for _ in Path(uri, LOG).iterdir())
+    handle(uri).cleanup_metadata()
+    return before - sum(1 for _ in Path(uri, LOG).iterdir())
+
+
 def checkpoint(uri: str) -> int:
     """Write the state of the newest version into one Parquet file, so that opening reads it and not every entry; the version.
 
@@ -155,6 +173,7 @@ def _append(table: "DeltaTable", entry: Entry) -> None:
         columns.to_delta(entry.schema),
         list(entry.partition_by),
         commit_properties=_properties(entry),
+        post_commithook_properties=_hooks(),
     )
 
 
@@ -170,6 +189,7 @@ def _replace_all(uri: str, entry: Entry, mode: Any) -> None:
         partition_by=list(entry.partition_by),
         configuration=CONFIGURATION,
         commit_properties=_properties(entry),
+        post_commithook_properties=_hooks(),
     )
 
 
@@ -228,6 +248,14 @@ def _properties(entry: Entry) -> "CommitProperties":
         app_transactions=[Transaction(key, number) for key, number in entry.transactions.items()],
         max_commit_retries=0,
     )
+
+
+def _hooks() -> "PostCommitHookProperties":
+    from deltalake import PostCommitHookProperties  # noqa: PLC0415 - see handle
+
+    return PostCommitHookProperties(
+        create_checkpoint=True, cleanup_expired_logs=False
+    )  # pins may need entries
 
 
 def _sync(uri: str, version: int) -> None:

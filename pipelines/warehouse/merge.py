@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.errors import SchemaMismatch
-from pipelines.warehouse import keys, ranges
+from pipelines.warehouse import keys, loads, ranges
 from pipelines.warehouse.commit import Change, Committed, commit
 from pipelines.warehouse.file import LiveFile, Receipt, part_of, read_file, write_file
 from pipelines.warehouse.lineage import Lineage
@@ -149,6 +149,9 @@ def merge(
                 for name, number in one.counts.items():
                     counts[name] = counts.get(name, 0) + number
             last.update(counts=counts, removed=len(hit), added=len(add))
+            moves = {}
+            if snapshot is not None:
+                moves = loads.moved(snapshot, [((t.file,), [t.kept] if t.kept else []) for t in hit])
             untouched = sum(taken.file.rows - taken.hits for taken in hit)
             return Change(
                 operation=operation,
@@ -157,7 +160,7 @@ def merge(
                 schema=schema,
                 partition_by=partition_by,
                 rows_out=untouched + sum(one.rows for one in put),
-                transactions=transactions,
+                transactions={**transactions, **moves},
                 counts=counts,
             )
 

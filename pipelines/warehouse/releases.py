@@ -75,7 +75,7 @@ def make_release(
     chosen = list(tables) or catalog.names(root)
     if not chosen:
         raise SpecError(f"{root}: there are no tables to release; build them first")
-    snapshots = {table: Snapshot.open(table_uri(root, table)) for table in chosen}
+    snapshots = _together(root, chosen)
     rows = [_row(name, run, note, table, snapshot) for table, snapshot in snapshots.items()]
     if not stale:
         _check_together(snapshots, rows)
@@ -147,6 +147,14 @@ def open_release(root: str, name: str) -> dict[str, Snapshot]:
         table: Snapshot.open(table_uri(root, table), version)
         for table, version in release_versions(root, name).items()
     }
+
+
+def _together(root: str, tables: Sequence[str]) -> dict[str, Snapshot]:
+    """The newest versions of all tables at one moment: opened until none has changed while the others were opened."""
+    while True:
+        opened = {table: Snapshot.open(table_uri(root, table)) for table in tables}
+        if all(log.newest(one.uri) == one.version for one in opened.values()):
+            return opened
 
 
 def _release(name: str, rows: Sequence[Mapping[str, Any]]) -> Release:

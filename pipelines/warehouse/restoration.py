@@ -18,14 +18,12 @@ from pipelines.warehouse.commit import Change, commit
 from pipelines.warehouse.file import LiveFile, Receipt, part_of, read_file, write_file
 from pipelines.warehouse.lineage import Lineage
 from pipelines.warehouse.merge import Changed, changed
-from pipelines.warehouse.snapshot import BORN, REPLACED, Snapshot
+from pipelines.warehouse.snapshot import BORN, RELEASED, REPLACED, Snapshot
 
 if TYPE_CHECKING:
     from pipelines.engine import Runner
 
 __all__ = ["restore"]
-
-_NEVER = -1  # the number of a transaction whose batch is not in the table
 
 
 def restore(uri: str, version: int, *, key: str, lineage: Lineage, runner: "Runner") -> Changed:
@@ -92,7 +90,7 @@ def _set_back(old: Snapshot, now: Snapshot, key: str) -> dict[str, int | None]:
             ) from error
         ids |= {action["appId"] for kind, action in actions if kind == "txn"}
     return {
-        name: 0 if name == REPLACED and number is None else _NEVER if number is None else number
+        name: 0 if name == REPLACED and number is None else RELEASED if number is None else number
         for name in sorted(ids - {BORN, key})
         for number in (old.transaction(name),)
     }

@@ -5,15 +5,20 @@ A table's quarantine is `<table>__quarantine`, the framework's tables are `dlflo
 `batch`, or use `read_quarantine`. Names are written as they are, with their capital letters.
 """
 
+import datetime as dt
 import re
+from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 
 import pyarrow as pa
 
 from pipelines.errors import SpecError
+from pipelines.names import did_you_mean
 from pipelines.warehouse import catalog, log
+from pipelines.warehouse.moment import version_at
 from pipelines.warehouse.names import QUARANTINE, SYSTEM
+from pipelines.warehouse.snapshot import Snapshot
 
 __all__ = ["sql", "visible"]
 
@@ -25,20 +30,35 @@ _READING = re.compile(
 _WRITING = re.compile(r"\b(?:INSERT|MERGE)\s+INTO\b", re.IGNORECASE)  # can follow a WITH
 
 
-def sql(root: str, query: str) -> pa.Table:
-    """The answer to one SELECT, WITH, DESCRIBE or EXPLAIN.
+def sql(
+    root: str,
+    query: str,
+    *,
+    at: str | int | dt.datetime | None = None,
+    versions: Mapping[str, int] | None = None,
+) -> pa.Table:
+    """The answer to one SELECT, WITH, DESCRIBE or EXPLAIN over the newest versions.
 
-    Raises: SpecError for any other statement, or one that cannot be understood.
+    `at` takes all tables of the user as they were at a time, or in a release; `versions` one by one.
+
+    Raises: SpecError for any other statement, one that cannot be understood, or a version of a table that is not there.
     """
     from deltalake import QueryBuilder  # noqa: PLC0415 - slow to import
     from deltalake.exceptions import DeltaError  # noqa: PLC0415
 
     _check_reads(query)
     places = visible(root)
+    chosen = versions or {}
+    if unknown := sorted(set(chosen) - set(places)):
+        raise SpecError(f"there is no table {unknown[0]!r}{did_you_mean(unknown[0], places)}")
+    own = set(catalog.names(root))
     builder = QueryBuilder()
     for name, uri in places.items():
-        if re.search(rf"\b{name}\b", query):  # a table costs an open, so only those that are named
-            builder.register(f'"{name}"', log.handle(uri))  # without quotes it would become lower case
+        if not re.search(rf"\b{name}\b", query):  # a table costs an open, so only those that are named
+            continue
+        version = chosen[name] if name in chosen else version_at(uri, at) if name in own else None
+        snapshot = Snapshot.open(uri, version)
+        builder.register(f'"{name}"', snapshot._handle)  # noqa: SLF001 - the snapshot's own package; without quotes it would become lower case
     try:
         return _plain(pa.table(builder.execute(query)))
     except (DeltaError, pa.ArrowException, ValueError) as error:

@@ -1,0 +1,195 @@
+"""What keeps a warehouse, told to people: changes, restore, releases, pins, maintenance; and the pins of the models."""
+
+import contextlib
+import json
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dlflow import registry
+from flows.figures import size
+from flows.tables import print_answer, print_json, print_rows
+from pipelines import warehouse
+from pipelines.engine import InProcess, OnDask, Runner
+from pipelines.warehouse.names import SYSTEM
+
+__all__ = [
+    "drop_release",
+    "maintain_tables",
+    "make_release",
+    "pin_models",
+    "print_changes",
+    "print_pins",
+    "print_releases",
+    "restore_table",
+]
+
+_MODEL = "model:"
+
+
+def print_changes(
+    root: Path,
+    table: str,
+    *,
+    by: Sequence[str],
+    since: str,
+    until: str | None,
+    form: str,
+    limit: int,
+    workers: int,
+) -> None:
+    """The changed rows, and on stderr how many."""
+    uri = warehouse.open_at(str(root), table).uri
+    first, last = (warehouse.version_at(uri, when) for when in (since, until))
+    with _runner(workers) as runner, warehouse.changes(uri, first or 0, last, by=by, runner=runner) as feed:
+        print_answer(feed.read(), form=form, limit=limit)
+    counted = ", ".join(f"{number:,} {what}" for what, number in feed.counts.items())
+    click.echo(f"{table}, version {feed.since} to {feed.until}: {counted}", err=True)
+
+
+def restore_table(root: Path, table: str, when: str) -> None:
+    """An old version as the newest; one line says which."""
+    uri = warehouse.open_at(str(root), table).uri
+    version = warehouse.version_at(uri, when)
+    run = _run("restore")
+    with warehouse.lock(str(root), table, run=run):
+        lineage = warehouse.Lineage(run=run, why=[f"restore {when}"])
+        made = warehouse.restore(uri, version or 0, key=run, lineage=lineage, runner=InProcess())
+    click.echo(f"{table}: version {made.version} has the content of version {version}")
+
+
+def make_release(root: Path, name: str, tables: Sequence[str], *, note: str, stale: bool) -> None:
+    """One line with the versions."""
+    made = warehouse.make_release(str(root), name, tables, note=note, run=_run("release"), stale=stale)
+    click.echo(f"release {name}: {_versions(made.tables)}")
+
+
+def drop_release(root: Path, name: str) -> None:
+    """One line."""
+    warehouse.drop_release(str(root), name, run=_run("release"))
+    click.echo(f"release {name} is dropped; its versions are kept no longer")
+
+
+def print_releases(root: Path, *, as_json: bool) -> None:
+    """One line per release."""
+    found = [asdict(one) for one in warehouse.releases(str(root))]
+    if as_json:
+        print_json(found)
+    elif not found:
+        click.echo(f"{root}: no releases yet; dlflow release NAME makes one", err=True)
+    else:
+        shown = [{**one, "tables": _versions(one["tables"])} for one in found]
+        print_rows(list(shown[0]), [list(one.values()) for one in shown])
+
+
+def print_pins(root: Path, *, as_json: bool) -> None:
+    """One line per pinned version and holder."""
+    pin_models(root)
+    pins = [asdict(one) for one in warehouse.pins(str(root))]
+    pins += [
+        {"table": table, "version": version, "holder": f"release:{one.name}", "why": one.note, "who": one.who}
+        | {"since": one.time, "until": None}
+        for one in warehouse.releases(str(root))
+        for table, version in one.tables.items()
+    ]
+    if as_json:
+        print_json(pins)
+    elif not pins:
+        click.echo(f"{root}: nothing is pinned", err=True)
+    else:
+        print_rows(list(pins[0]), [list(one.values()) for one in pins])
+
+
+def maintain_tables(
+    root: Path,
+    tables: Sequence[str],
+    *,
+    sort: Mapping[str, Sequence[str]],
+    older_than_h: float,
+    dry_run: bool,
+    workers: int,
+    as_json: bool,
+) -> None:
+    """Upkeep of the tables; one line each."""
+    pin_models(root)
+    with _runner(workers) as runner:
+        done = warehouse.maintain(
+            str(root),
+            tables,
+            runner=runner,
+            sort=sort,
+            older_than_h=older_than_h,
+            dry_run=dry_run,
+            run=_run("maintain"),
+        )
+    if as_json:
+        print_json([asdict(one) for one in done])
+        return
+    rows = [
+        [
+            one.table,
+            f"{one.before.files:,} -> {one.after.files:,}",
+            size(one.after.bytes),
+            size(one.after.median),
+            one.checkpoint,
+            one.removed,
+            ", ".join(f"{version}: {' '.join(holders)}" for version, holders in one.kept_for.items()),
+            one.skipped,
+        ]
+        for one in done
+    ]
+    names = ["table", "files", "bytes", "median file", "checkpoint", "removed", "pinned versions", "skipped"]
+    print_rows(names, rows)
+
+
+def pin_models(root: Path) -> None:
+    """Pin the version that each registered model was trained on, and unpin those of models that are gone.
+
+    The models are those that runs have registered beside the tables.
+    """
+    trained: dict[str, tuple[str, int]] = {}
+    models = root / SYSTEM / "models"
+    for home in sorted(models.iterdir()) if models.is_dir() else ():
+        for number in registry.versions(models, home.name):
+            lineage = _lineage(home / str(number) / "model.json")
+            if lineage:
+                trained[f"{_MODEL}{home.name}/{number}"] = (lineage["table"], lineage["version"])
+    held = {one.holder for one in warehouse.pins(str(root)) if one.holder.startswith(_MODEL)}
+    for holder in held - trained.keys():
+        warehouse.unpin(str(root), holder)
+    for holder in trained.keys() - held:
+        table, version = trained[holder]
+        warehouse.pin(
+            str(root), table, version, holder=holder, why="a registered model was trained on it", check=False
+        )
+
+
+def _lineage(path: Path) -> Mapping[str, Any] | None:
+    try:
+        found = json.loads(path.read_text("utf-8"))["metadata"].get("lineage")
+    except (OSError, ValueError, KeyError):  # no model of ours: loading it says so
+        return None
+    return found if isinstance(found, dict) and {"table", "version"} <= found.keys() else None
+
+
+@contextlib.contextmanager
+def _runner(workers: int) -> Iterator[Runner]:
+    if not workers:
+        yield InProcess()
+        return
+    from flows.cluster import cluster  # noqa: PLC0415 - 0.8 s of imports
+
+    with cluster(workers=workers) as client:
+        yield OnDask(client)
+
+
+def _run(what: str) -> str:
+    return f"{what}-{secrets.token_hex(6)}"
+
+
+def _versions(tables: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in tables.items())
