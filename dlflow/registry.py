@@ -1,7 +1,7 @@
 """Models as files: a folder per version with the weights (safetensors) and a description (JSON). Data only, never code.
 
     <root>/<name>/1/model.safetensors     one float32 vector "w" (P,)
-                    model.json            layers, input shape, digest of the weights, metadata
+                    model.json            layers and input shape, or a graph, digest of the weights, metadata
     <root>/<name>/2/...
 
 A version is written aside, synced, and appears by one rename: whole or not at all. The digest is checked on every load.
@@ -22,10 +22,11 @@ import safetensors
 import safetensors.numpy
 
 from dlflow.errors import ModelError, ModelFileError
+from dlflow.nn.graph import Graph
 from dlflow.nn.layers import Layer
 from dlflow.nn.model import Model
 from dlflow.nn.params import Array, Shape
-from dlflow.nn.spec import layer_from, layer_to
+from dlflow.nn.spec import graph_from, graph_to, layer_from, layer_to
 
 __all__ = ["latest", "load", "save", "save_version", "versions", "weights_digest"]
 
@@ -45,11 +46,11 @@ def save(
     folder: str | Path,
     *,
     weights: Array,
-    layers: Sequence[Layer],
-    in_shape: Shape,
+    layers: Sequence[Layer] | Graph,
+    in_shape: Shape = (),
     metadata: Mapping[str, Any] | None = None,
 ) -> str:
-    """Write a model to a folder that does not exist yet; give the digest of its weights.
+    """Write a model to a folder that does not exist yet; give the digest of its weights. A Graph brings its own shapes.
 
     `metadata` is any JSON: loss, optimizer, feature transforms, lineage, fingerprint.
 
@@ -71,8 +72,8 @@ def save_version(
     name: str,
     *,
     weights: Array,
-    layers: Sequence[Layer],
-    in_shape: Shape,
+    layers: Sequence[Layer] | Graph,
+    in_shape: Shape = (),
     metadata: Mapping[str, Any] | None = None,
 ) -> tuple[int, Path]:
     """Write the next version of a named model; give its number and folder. Writers at the same time get different numbers.
@@ -122,7 +123,7 @@ def load(folder: str | Path) -> tuple[Model, dict[str, Any]]:
     description = _read_description(folder / DESCRIPTION)
     path = folder / WEIGHTS
     try:
-        model = Model([layer_from(layer) for layer in description["layers"]], tuple(description["in_shape"]))
+        model = _model(description)
     except (ModelError, MemoryError, OverflowError, TypeError, ValueError) as error:
         raise ModelFileError(
             f"{folder / DESCRIPTION}: cannot build the model: {error}; was it written by a newer dlflow?"
@@ -150,7 +151,7 @@ def _home(root: str | Path, name: str) -> Path:
 
 
 def _files(
-    w: Array, layers: Sequence[Layer], in_shape: Shape, metadata: Mapping[str, Any]
+    w: Array, layers: Sequence[Layer] | Graph, in_shape: Shape, metadata: Mapping[str, Any]
 ) -> tuple[dict[str, bytes], str]:
     needed = Model(layers, in_shape).parameters
     if w.shape != (needed,) or w.dtype != np.float32:
@@ -165,8 +166,7 @@ def _files(
     description = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
-        "layers": [layer_to(layer) for layer in layers],
-        "in_shape": list(in_shape),
+        **_architecture(layers, in_shape),
         "parameters": needed,
         "weights_sha256": digest,
         "metadata": dict(metadata),
@@ -183,6 +183,18 @@ def _files(
             f"the metadata are {len(made[DESCRIPTION]):,} bytes, expected at most {MAX_DESCRIPTION:,}; leave data out"
         )
     return made, digest
+
+
+def _architecture(layers: Sequence[Layer] | Graph, in_shape: Shape) -> dict[str, Any]:
+    if isinstance(layers, Graph):
+        return {"graph": graph_to(layers)}
+    return {"layers": [layer_to(layer) for layer in layers], "in_shape": list(in_shape)}
+
+
+def _model(description: Mapping[str, Any]) -> Model:
+    if "graph" in description:
+        return Model(graph_from(description["graph"]))
+    return Model([layer_from(layer) for layer in description["layers"]], tuple(description["in_shape"]))
 
 
 class _Aside:
@@ -251,13 +263,15 @@ def _read_description(path: Path) -> dict[str, Any]:
         raise ModelFileError(
             f"{path}: cannot be read ({error}); the file is damaged, take another copy"
         ) from error
-    expected: dict[str, type] = {"layers": list, "in_shape": list, "weights_sha256": str, "metadata": dict}
+    expected: dict[str, type] = {"weights_sha256": str, "metadata": dict}
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise ModelFileError(f"{path}: this is no model of dlflow; give the folder of one version of a model")
     if found.get("format_version") != FORMAT_VERSION:
         raise ModelFileError(
             f"{path}: format version {found.get('format_version')!r}, expected {FORMAT_VERSION}; install a newer dlflow"
         )
+    chain: dict[str, type] = {"layers": list, "in_shape": list}
+    expected |= {"graph": dict} if isinstance(found.get("graph"), dict) else chain
     wrong = [name for name, kind in expected.items() if not isinstance(found.get(name), kind)]
     if wrong:
         raise ModelFileError(

@@ -1,10 +1,12 @@
 """Activation functions, each with its derivative; both work in place.
 
-Every derivative is written in terms of the output Y alone, so the input need not be kept: `backward` turns dY into dZ.
+Almost every derivative is written in terms of the output Y alone, so the input need not be kept: `backward` turns dY into dZ.
+What else a derivative needs, `forward` leaves in the Workspace.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import pi, sqrt
 
 import numpy as np
 
@@ -23,6 +25,8 @@ class Nonlinearity:
 
     forward: Callable[[Array, Workspace], None]
     backward: Callable[[Array, Array, Workspace], None]
+    elementwise: bool = True  # each number alone, whatever its place
+    rising: bool = True  # never falls, so it may be taken after a maximum instead of before
 
 
 def activation(name: str | None) -> Nonlinearity:
@@ -122,6 +126,32 @@ def _sigmoid_backward(dY: Array, Y: Array, space: Workspace) -> None:
     np.multiply(dY, slope, out=dY)
 
 
+def _gelu(Z: Array, space: Workspace) -> None:
+    # 0.5 z (1 + tanh(c (z + a z^3))): Hendrycks & Gimpel 2016; NumPy has no erf, which the exact form needs
+    a, c = 0.044715, sqrt(2 / pi)
+    square = np.square(Z, out=space.array("gelu square", Z.shape, Z.dtype))
+    bend = np.multiply(square, a, out=space.array("gelu", Z.shape, Z.dtype))
+    bend += 1
+    bend *= Z
+    bend *= c
+    np.tanh(bend, out=bend)
+    slope = np.multiply(square, 3 * a * c, out=space.array("gelu slope", Z.shape, Z.dtype))
+    slope += c
+    slope *= Z
+    np.square(bend, out=square)
+    np.subtract(1, square, out=square)
+    slope *= square
+    bend += 1
+    slope += bend
+    slope *= 0.5
+    Z *= bend
+    Z *= 0.5
+
+
+def _gelu_backward(dY: Array, Y: Array, space: Workspace) -> None:
+    np.multiply(dY, space.array("gelu slope", Y.shape, Y.dtype), out=dY)
+
+
 def _softmax(Z: Array, _space: Workspace) -> None:
     Z -= Z.max(axis=-1, keepdims=True)
     np.exp(Z, out=Z)
@@ -136,11 +166,12 @@ def _softmax_backward(dY: Array, Y: Array, space: Workspace) -> None:
 
 ACTIVATIONS = {
     "elu": Nonlinearity(_elu, _elu_backward),
+    "gelu": Nonlinearity(_gelu, _gelu_backward, rising=False),
     "leaky_relu": Nonlinearity(_leaky_relu, _leaky_relu_backward),
     "linear": Nonlinearity(_linear, _linear_backward),
     "relu": Nonlinearity(_relu, _relu_backward),
     "sigmoid": Nonlinearity(_sigmoid, _sigmoid_backward),
-    "softmax": Nonlinearity(_softmax, _softmax_backward),
+    "softmax": Nonlinearity(_softmax, _softmax_backward, elementwise=False, rising=False),
     "softplus": Nonlinearity(_softplus, _softplus_backward),
     "tanh": Nonlinearity(_tanh, _tanh_backward),
 }

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dlflow.nn.door import Inputs
+from dlflow.nn.graph import Graph
 from dlflow.nn.layers import Layer
 from dlflow.nn.losses import Loss
 from dlflow.nn.model import Model
@@ -28,10 +30,10 @@ class GradientCheck:
 
 
 def gradient_check(
-    layers: Sequence[Layer],
+    layers: Sequence[Layer] | Graph,
     in_shape: Shape | int,
     loss: Loss,
-    X: Array,
+    X: Inputs,
     y: Array,
     *,
     weights: Array | None = None,
@@ -43,7 +45,7 @@ def gradient_check(
 
     A sound layer is below 1e-7. An `rng` turns dropout on; its masks are the same in every pass.
 
-    Shapes: X (B, *in_shape); y as the loss wants it; weights (B,).
+    Shapes: X (B, *in_shape), or one array for each input of a Graph; y as the loss wants it; weights (B,).
     """
     model = Model(layers, in_shape, dtype=np.float64)
     loss.check(model.out_shape, model.head)
@@ -51,6 +53,8 @@ def gradient_check(
     model.w += Stream(seed, "sample").normal(
         model.w.shape, 0.1
     )  # biases are zero at first, which hides errors
+    for slot in model.statistics:  # a running variance is not below 0
+        model.w[slot.start : slot.stop] = np.abs(model.w[slot.start : slot.stop]) + 0.1
 
     def mean_loss() -> float:
         model.gradient(loss, X, y, weights=weights, rng=rng)
@@ -58,7 +62,11 @@ def gradient_check(
 
     mean_loss()
     computed = model.g[: model.parameters].copy()
-    chosen = Stream(seed, "sample", step=1).permutation(model.parameters)[:at_most]
+    moved = np.ones(model.parameters, np.bool_)
+    for slot in model.statistics:  # no gradient moves these
+        moved[slot.start : slot.stop] = False
+    chosen = Stream(seed, "sample", step=1).permutation(model.parameters)
+    chosen = chosen[moved[chosen]][:at_most]
     numeric = np.zeros_like(computed)
     for place in chosen:
         value = model.w[place]

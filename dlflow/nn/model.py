@@ -4,6 +4,8 @@
     (add up the messages of all shards)
     mean_loss = model.finish()               sums -> mean gradient, plus weight decay, once; checks that all is finite
     optimizer.step(model.w, model.g[:-2], state, t)
+    model.settle()                           running statistics of normalisation
+    model.constrain()
 
 Letters: B samples, P parameters, Z the output before the head, which is the last activation.
 
@@ -12,18 +14,20 @@ Memory: activations and gradients live in Workspaces of the model and are overwr
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from math import isfinite, prod
-from typing import TypeVar
+from math import isfinite
+from typing import Any, TypeVar
 
 import numpy as np
 
 from dlflow.errors import ModelError, NonFinite
 from dlflow.nn.activations import activation, sigmoid
 from dlflow.nn.choice import suggestion
-from dlflow.nn.layers import Activation, Backward, Dense, Layer
+from dlflow.nn.door import Inputs, in_order, rows_of, shaped
+from dlflow.nn.graph import Graph
+from dlflow.nn.layers import Backward, JoinedBackward, Layer
 from dlflow.nn.losses import Loss, checked_weights
 from dlflow.nn.params import Array, Message, Shape, Slot, Views, Workspace, aligned, slots_of, views
+from dlflow.nn.plan import Plan, build
 from dlflow.nn.streams import Stream
 
 __all__ = ["Model", "Tape"]
@@ -32,46 +36,68 @@ Thing = TypeVar("Thing")
 
 
 class Tape:
-    """The backward passes of one forward pass, last layer first to run. Valid until the model's next forward pass."""
+    """The backward passes of one forward pass, last step first to run. Valid until the model's next forward pass."""
 
-    def __init__(self, steps: list[Backward], serial: int) -> None:
+    def __init__(self, steps: list[Any], serial: int) -> None:
         self.steps = steps
         self.serial = serial
 
 
 class Model:
-    """Layers in order over one vector w (P,) and one message g (P + 2,); dtype float64 is for gradient checks.
+    """Layers in order, or a Graph, over one vector w (P,) and one message g (P + 2,); dtype float64 is for gradient checks.
 
     Raises: ModelError if a layer does not fit the one before it.
     """
 
-    def __init__(self, layers: Sequence[Layer], in_shape: Shape | int, *, dtype: type = np.float32) -> None:
-        if not layers:
-            raise ModelError("the model has no layers, expected at least one; add a Dense layer")
-        self.layers = tuple(layers)
-        self.in_shape: Shape = (in_shape,) if isinstance(in_shape, int) else tuple(in_shape)
+    def __init__(
+        self,
+        layers: Sequence[Layer] | Graph,
+        in_shape: Shape | int = (),
+        *,
+        dtype: type = np.float32,
+        fuse: bool = True,
+    ) -> None:
+        in_shape = (in_shape,) if isinstance(in_shape, int) else tuple(in_shape)
+        self.graph = layers if isinstance(layers, Graph) else Graph.chain(layers, in_shape)
+        self.layers = self.graph.layers
+        self.inputs = tuple(name for name, _ in self.graph.inputs)
+        self.in_shapes = tuple(shape for _, shape in self.graph.inputs)
+        self.in_shape = self.in_shapes[0]  # of a model with one input
         self.dtype = np.dtype(dtype)
-        needs, self.shapes = _build(self.layers, self.in_shape)
+        needs, self.shapes = build(self.graph)
         self.out_shape = self.shapes[-1]
         self.slots = slots_of(needs)
         self.parameters = self.slots[-1].stop if self.slots else 0
         self.w = aligned(self.parameters, dtype)
         self.p: tuple[Views, ...] = views(self.w, self.slots, len(self.layers))
         self.message = self.new_message()
-        self.head, self._body = _split_head(self.layers)
-        self._spaces = [Workspace() for _ in self.layers]
+        plan = Plan.of(self.graph, fuse=fuse)
+        self.head, self._out = plan.head, plan.out
+        # a step's dX is needed only if something before it has parameters
+        learns = [False] * len(self.inputs)
+        for node, need in zip(self.graph.nodes, needs, strict=True):
+            learns.append(bool(need) or any(learns[source] for source in node.sources))
+        self._body = [
+            (step, Workspace(), any(learns[source] for source in step.sources)) for step in plan.steps
+        ]
+        self.first = [self.layers[self.graph.readers(place)[0]] for place in range(len(self.inputs))]
         self._loss_space = Workspace()
         self._serial = 0
-        # a layer's dX is needed only if a layer before it has parameters
-        self._need_dX = [any(needs[:number]) for number in range(len(self.layers))]
         self._penalties = self._named([layer.penalties() for layer in self.layers])
         self._constraints = self._named([layer.constraints() for layer in self.layers])
         self._penalty_space = Workspace()
+        self._followed = self._named([layer.statistics() for layer in self.layers])
+        self._moved: list[tuple[slice, Array]] = []  # where `settle` puts statistics
 
     @property
     def g(self) -> Array:
         """The model's own message: gradient (P,), loss sum, weight sum."""
         return self.message.g
+
+    @property
+    def statistics(self) -> tuple[Slot, ...]:
+        """The parameters that no gradient moves: `settle` moves them towards what the batch showed."""
+        return tuple(slot for slot, _ in self._followed)
 
     def init(self, seed: int) -> None:
         """Fill w with initial weights, a pure function of the seed."""
@@ -84,26 +110,48 @@ class Model:
         g = aligned(self.parameters + 2, self.dtype.type)
         return Message(g, views(g, self.slots, len(self.layers)))
 
-    def cast(self, X: Array) -> Array:
-        """X in the form the model computes with; unchanged if it has it already.
+    def cast(self, X: Any) -> Inputs:
+        """X in the form the model computes with, an array or a tuple of arrays; unchanged if it has it already.
 
         Raises: ModelError that says how to reshape X.
         """
-        X = np.asarray(X)
-        if X.shape[1:] != self.in_shape or X.ndim == 0:
-            raise ModelError(_shape_problem(X.shape, self.in_shape))
-        if X.dtype.kind not in "biuf":
-            raise ModelError(f"X is of type {X.dtype}, expected numbers; encode texts and dates first")
-        return np.ascontiguousarray(X, self.dtype)
+        made = []
+        for each, shape, name, layer in zip(
+            in_order(X, self.inputs), self.in_shapes, self.inputs, self.first, strict=True
+        ):
+            try:
+                made.append(layer.accept(shaped(each, shape, name), self.dtype))
+            except ModelError as error:
+                if len(self.inputs) == 1:
+                    raise
+                raise ModelError(f"input {name!r}: {error}") from error
+        if len(made) == 1:
+            return made[0]
+        rows_of(tuple(made))
+        return tuple(made)
 
-    def forward(self, X: Array, rng: Stream | None = None) -> tuple[Array, Tape]:
+    def forward(self, X: Inputs, rng: Stream | None = None) -> tuple[Array, Tape]:
         """Output before the head, and the tape for `backward`. An `rng` means training. X is one that `cast` gave."""
         self._serial += 1
+        values = dict(enumerate(X if isinstance(X, tuple) else (X,)))
+        masks: dict[int, Array | None] = {}
         steps = []
-        for number, (layer, p, space) in enumerate(zip(self._body, self.p, self._spaces, strict=False)):
-            X, step = layer.forward(p, X, None if rng is None else rng.at(layer=number), space)
-            steps.append(step)
-        return X, Tape(steps, self._serial)
+        for step, space, need_dX in self._body:
+            layer, sources, p = step.layer, step.sources, self.p[step.number]
+            stream = None if rng is None else rng.at(layer=step.number)
+            read = values[sources[0]]
+            space.mask = masks.get(sources[0])
+            back: Backward | JoinedBackward
+            if len(sources) == 1:
+                values[step.makes], back = layer.forward(p, read, stream, space)
+            else:
+                space.mask = _both([masks.get(source) for source in sources])
+                values[step.makes], back = layer.forward_joined(
+                    p, tuple(values[source] for source in sources), stream, space
+                )
+            masks[step.makes] = layer.mask(read, space.mask)
+            steps.append((step, back, need_dX))
+        return values[self._out], Tape(steps, self._serial)
 
     def backward(self, dZ: Array, tape: Tape, *, into: Message | None = None) -> None:
         """Fill the gradient of the message. Overwrites dZ; uses up the tape.
@@ -115,15 +163,23 @@ class Model:
                 "this tape is of an earlier forward pass, whose memory is reused; call backward right after forward"
             )
         dp = (into or self.message).dp
-        dY: Array | None = dZ
-        while tape.steps and dY is not None:  # popped, so that activations can be freed on the way
-            step, number = tape.steps.pop(), len(tape.steps)
-            dY = step(dY, dp[number], self._need_dX[number])
+        gradients: dict[int, Array] = {self._out: dZ}
+        while tape.steps:  # popped, so that activations can be freed on the way
+            step, back, need_dX = tape.steps.pop()
+            dY = gradients.pop(step.makes, None)
+            if dY is None:  # nothing up to here has parameters
+                continue
+            dX = back(dY, dp[step.number], need_dX)
+            if dX is None or not need_dX:
+                continue
+            for source, part in zip(step.sources, dX if isinstance(dX, tuple) else (dX,), strict=True):
+                there = gradients.get(source)
+                gradients[source] = part if there is None else np.add(there, part, out=there)
 
     def gradient(
         self,
         loss: Loss,
-        X: Array,
+        X: Inputs,
         y: Array,
         *,
         weights: Array | None = None,
@@ -137,11 +193,12 @@ class Model:
         Raises: ModelError for rows or labels that do not fit.
         """
         X, y = self.cast(X), loss.labels(y, self.out_shape, self.dtype)
-        if len(X) != len(y):
-            raise ModelError(f"X has {len(X)} rows, y has {len(y)}; give one label per row")
+        rows = rows_of(X)
+        if rows != len(y):
+            raise ModelError(f"X has {rows} rows, y has {len(y)}; give one label per row")
         message = into or self.message
         if weights is not None:
-            weights = checked_weights(weights, len(X), self.out_shape, self.dtype)
+            weights = checked_weights(weights, rows, self.out_shape, self.dtype)
         with np.errstate(
             over="ignore", invalid="ignore", divide="ignore"
         ):  # `finish` says it better, and where
@@ -149,11 +206,14 @@ class Model:
             made = loss(Z, y, weights, self.head, self._loss_space)
             self.backward(made.gradient, tape, into=message)
             message.g[-2:] = made.total, made.weight
+            for slot, _ in self._followed:  # means become sums, as all of the message
+                message.g[slot.start : slot.stop] *= made.weight
 
     def finish(self, message: Message | None = None, *, lo: int = 0, hi: int | None = None) -> float:
         """Turn the sums of a whole batch into the mean gradient on [lo, hi), in place; give the mean loss, penalties included.
 
-        Weight decay enters here, after the sum over shards, and so exactly once per batch. Call it once per batch and segment.
+        Weight decay enters here, after the sum over shards, and so exactly once per batch. The gradient of statistics (running
+        means) is 0 afterwards; `settle` moves them. Call it once per batch and segment.
 
         Raises: NonFinite naming the layers whose gradient is not finite; ModelError if the weights of the batch sum to 0.
         """
@@ -172,6 +232,11 @@ class Model:
             square = np.dot(part, part)
         if not (isfinite(mean) and isfinite(square)):
             self.check_finite(mean, g, lo, stop)
+        self._moved = []
+        for slot, share in self._followed:
+            at = slice(max(slot.start, lo), max(min(slot.stop, stop), lo))
+            self._moved.append((at, self.w[at] + share * (g[at] - self.w[at])))
+            g[at] = 0
         return mean
 
     def check_finite(self, mean: float, g: Array, lo: int, stop: int) -> None:
@@ -205,20 +270,28 @@ class Model:
                 total += l1 * float(np.abs(w, out=self._penalty_space.array("w", w.shape, w.dtype)).sum())
         return total
 
+    def settle(self) -> None:
+        """Move the statistics of the segment that was finished; called after the optimizer, which has no say in them."""
+        for at, moved in self._moved:
+            self.w[at] = moved
+        self._moved = []
+
     def constrain(self) -> None:
         """Make the weights satisfy what their layers ask for, in place; called after every update, on the whole w."""
         for slot, constraint in self._constraints:
             constraint.apply(self.p[slot.layer][slot.name])
 
-    def outputs(self, X: Array, *, batch: int = 1024) -> Array:
+    def outputs(self, X: Inputs, *, batch: int = 1024) -> Array:
         """Z, the outputs before the head, as a new array. Shapes: (n, *out_shape)."""
         X = self.cast(X)
-        Z = np.empty((len(X), *self.out_shape), self.dtype)
-        for start in range(0, len(X), batch):
-            Z[start : start + batch] = self.forward(X[start : start + batch])[0]
+        rows = rows_of(X)
+        Z = np.empty((rows, *self.out_shape), self.dtype)
+        for start in range(0, rows, batch):
+            at = slice(start, start + batch)
+            Z[at] = self.forward(tuple(each[at] for each in X) if isinstance(X, tuple) else X[at])[0]
         return Z
 
-    def predict(self, X: Array, *, batch: int = 1024) -> Array:
+    def predict(self, X: Inputs, *, batch: int = 1024) -> Array:
         """The model's output, as a new array. Shapes: (n, *out_shape)."""
         Z = self.outputs(X, batch=batch)
         if self.head == "sigmoid":
@@ -257,47 +330,7 @@ class Model:
         return self.penalty()
 
 
-def _build(layers: tuple[Layer, ...], in_shape: Shape) -> tuple[list[dict[str, Shape]], list[Shape]]:
-    needs, shapes, shape = [], [], in_shape
-    if any(length < 1 for length in in_shape):
-        raise ModelError(
-            f"samples have shape {in_shape!r}, expected lengths of at least 1; give the shape of one sample"
-        )
-    for number, layer in enumerate(layers):
-        try:
-            need, shape = layer.build(shape)
-        except ModelError as error:
-            raise ModelError(f"layer {number}: {error}") from error
-        needs.append(need)
-        shapes.append(shape)
-    return needs, shapes
-
-
-def _split_head(layers: tuple[Layer, ...]) -> tuple[str, tuple[Layer, ...]]:
-    """The last activation, and the layers that run before it."""
-    match layers[-1]:
-        case Dense(activation=str(name)):
-            return name, (*layers[:-1], replace(layers[-1], activation=None))
-        case Activation(function=name):
-            return name, layers[:-1]
-        case _:
-            return "linear", layers
-
-
-def _shape_problem(shape: Shape, expected: Shape) -> str:
-    """What to do about X of a wrong shape."""
-    rows, sample = shape[:1], shape[1:]
-    wanted = f"({', '.join(['n', *map(str, expected)])})"
-    if shape == expected:
-        advice = "this is one sample; add the batch axis with X[None]"
-    elif (*sample, 1) == expected:
-        advice = "the channel axis is missing; add it with X[..., None]"
-    elif rows and sample == (*expected, 1):
-        advice = "there is an axis too many; take X[..., 0]"
-    elif rows and prod(sample) == prod(expected) and len(expected) == 1:
-        advice = "begin the model with Flatten() or reshape X with X.reshape(len(X), -1)"
-    elif rows and prod(sample) == prod(expected):
-        advice = f"the number of values fits; reshape X with X.reshape(-1, {', '.join(map(str, expected))})"
-    else:
-        advice = "give the columns the model was built for, or build it for these"
-    return f"X has shape {shape!r}, expected {wanted}; {advice}"
+def _both(masks: list[Array | None]) -> Array | None:
+    """The time steps that count in all of them."""
+    known = [mask for mask in masks if mask is not None]
+    return np.logical_and.reduce(known) if known else None

@@ -23,6 +23,7 @@ __all__ = [
     "Views",
     "Workspace",
     "aligned",
+    "memory_order",
     "slots_of",
     "views",
 ]
@@ -40,6 +41,11 @@ def aligned(size: int, dtype: npt.DTypeLike = np.float32) -> Array:
     raw = np.zeros(n_bytes + ALIGNMENT, np.uint8)
     start = -raw.ctypes.data % ALIGNMENT
     return raw[start : start + n_bytes].view(dtype)
+
+
+def memory_order(X: Array) -> tuple[int, ...]:
+    """The axes of X, the one with the largest stride first."""
+    return tuple(sorted(range(X.ndim), key=lambda axis: (-X.strides[axis], axis)))
 
 
 @dataclass(frozen=True)
@@ -89,12 +95,40 @@ class Workspace:
 
     An array is made for the largest size asked for; smaller requests (a tail batch) get the beginning of it. Its content is
     what was left there. Whoever asks again for the same name gets the same memory: a value lives until the next forward pass.
+
+    `mask` comes with the input of a layer: which time steps count, (B, T) bool, or None for all.
     """
 
     def __init__(self) -> None:
+        self.mask: Array | None = None
         self._flat: dict[str, Array] = {}
         self._shaped: dict[str, Array] = {}
+        self._parts: dict[str, Workspace] = {}
         self._ones = np.ones(0)
+
+    def part(self, name: str) -> "Workspace":
+        """The workspace of a layer within this layer."""
+        return self._parts.setdefault(name, Workspace())
+
+    def like(self, name: str, X: Array, shape: Shape | None = None) -> Array:
+        """A work array of the shape of X (or another of as many axes) with its axes in memory as those of X lie."""
+        shape = X.shape if shape is None else shape
+        if X.flags.c_contiguous:
+            return self.array(name, shape, X.dtype)
+        return self.ordered(name, shape, memory_order(X), X.dtype)
+
+    def ordered(self, name: str, shape: Shape, order: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
+        """A work array of this shape whose axes lie in memory in this order, the last one innermost."""
+        made = self.array(name, tuple(shape[axis] for axis in order), dtype)
+        return made.transpose(np.argsort(order))
+
+    def contiguous(self, name: str, X: Array) -> Array:
+        """X itself if its memory is in the order of its axes and without gaps, else a copy that is."""
+        if X.flags.c_contiguous:
+            return X
+        made = self.array(name, X.shape, X.dtype)
+        np.copyto(made, X)
+        return made
 
     def array(self, name: str, shape: Shape, dtype: npt.DTypeLike = np.float32) -> Array:
         """The work array of this name; its content is arbitrary."""

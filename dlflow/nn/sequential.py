@@ -17,15 +17,28 @@ import numpy as np
 
 from dlflow.errors import ModelError, NonFinite
 from dlflow.nn.clipping import Clipping
+from dlflow.nn.door import (
+    Inputs,
+    buffers_of,
+    first_bad_row,
+    in_order,
+    rows_of,
+    take_rows,
+    warn_of_pixels,
+)
+from dlflow.nn.embedding import Embedding
+from dlflow.nn.graph import Graph, Value
 from dlflow.nn.layers import Layer
 from dlflow.nn.losses import Loss, checked_weights
 from dlflow.nn.model import Model
+from dlflow.nn.normalization import BatchNormalization
 from dlflow.nn.optimizers import Optimizer
 from dlflow.nn.params import Array, Shape, Workspace
+from dlflow.nn.shape import Rescaling
 from dlflow.nn.spec import layer_from, loss_from, optimizer_from
 from dlflow.nn.streams import Stream
 
-__all__ = ["Sequential"]
+__all__ = ["Functional", "Sequential"]
 
 Line = dict[str, float]
 
@@ -43,6 +56,7 @@ class Sequential:
         self.seed = seed
         self.history: list[Line] = []
         self._in_shape = in_shape
+        self._graph: Graph | None = None
         self._model: Model | None = None
         self._loss: Loss | None = None
         self._optimizer: Optimizer | None = None
@@ -84,18 +98,18 @@ class Sequential:
                 raise ModelError(
                     "the shape of the samples is not known; give in_shape, or fit the model first"
                 )
-            self._model = Model(self.layers, self._in_shape)
+            self._model = Model(self._graph or self.layers, self._in_shape)
             self._model.init(self.seed)
         return self._model
 
     def fit(
         self,
-        X: Array,
+        X: Inputs,
         y: Array,
         *,
         batch_size: int = 32,
         epochs: int = 1,
-        validation_data: tuple[Array, Array] | None = None,
+        validation_data: tuple[Inputs, Array] | None = None,
         sample_weight: Array | None = None,
         shuffle: bool = True,
         report: Callable[[Line], None] | None = None,
@@ -109,23 +123,22 @@ class Sequential:
         """
         model, loss, optimizer = self._ready(X)
         X, y = self._data(X, y)
-        if not len(X) or batch_size < 1:
+        n = rows_of(X)
+        if not n or batch_size < 1:
             raise ModelError(
-                f"{len(X)} rows in batches of {batch_size!r}, expected at least 1 each; give rows to learn from"
+                f"{n} rows in batches of {batch_size!r}, expected at least 1 each; give rows to learn from"
             )
-        weights = None if sample_weight is None else _weights(sample_weight, len(X), model)
-        rows = np.empty((min(batch_size, len(X)), *model.in_shape), model.dtype)
+        weights = None if sample_weight is None else _weights(sample_weight, n, model)
+        buffers = buffers_of(X, min(batch_size, n))
         first = len(self.history)
         if self._raw is not None:
             model.w[...], self._raw = self._raw, None
         for epoch in range(first, first + epochs):
-            order = (
-                Stream(self.seed, "shuffle", step=epoch).permutation(len(X)) if shuffle else np.arange(len(X))
-            )
+            order = Stream(self.seed, "shuffle", step=epoch).permutation(n) if shuffle else np.arange(n)
             total = weight = 0.0
-            for start in range(0, len(X), batch_size):
+            for start in range(0, n, batch_size):
                 at = order[start : start + batch_size]
-                batch = np.take(X, at, axis=0, out=rows[: len(at)], mode="clip")
+                batch = take_rows(X, at, buffers)
                 rng = Stream(self.seed, "dropout", step=self._steps)
                 model.gradient(loss, batch, y[at], weights=None if weights is None else weights[at], rng=rng)
                 batch_weight = float(model.g[-1])
@@ -147,16 +160,16 @@ class Sequential:
             model.w[...] = optimizer.averaged(model.w, self._state, self._steps)
         return self.history[first:]
 
-    def evaluate(self, X: Array, y: Array, *, sample_weight: Array | None = None) -> Line:
+    def evaluate(self, X: Inputs, y: Array, *, sample_weight: Array | None = None) -> Line:
         """Mean loss, weight decay included, and for classes the accuracy; both weighted.
 
         Raises: ModelError for data that do not fit.
         """
         model, loss, _ = self._ready(X)
         X, y = self._data(X, y)
-        if not len(X):
+        if not rows_of(X):
             raise ModelError("no rows to evaluate, expected at least 1; give data")
-        weights = None if sample_weight is None else _weights(sample_weight, len(X), model)
+        weights = None if sample_weight is None else _weights(sample_weight, rows_of(X), model)
         Z = model.outputs(X)
         made = loss(Z, y, weights, model.head, Workspace())
         line = {"loss": made.total / made.weight + model.penalty()}
@@ -165,7 +178,7 @@ class Sequential:
             line["accuracy"] = hits.right / hits.counted
         return line
 
-    def predict(self, X: Array, *, batch_size: int = 1024) -> Array:
+    def predict(self, X: Inputs, *, batch_size: int = 1024) -> Array:
         """The outputs of the last layer, as a new array. Shapes: (n, *out_shape)."""
         self._infer(X)
         return self.model.predict(X, batch=batch_size)
@@ -191,18 +204,23 @@ class Sequential:
         if self._clipping is not None:
             self._clipping.clip(model.g[:-2])
         optimizer.step(model.w, model.g[:-2], self._state, self._steps)
+        model.settle()
         model.constrain()
         return mean
 
-    def _infer(self, X: Array) -> None:
+    def _infer(self, X: Inputs) -> None:
         if self._in_shape is None:
+            if isinstance(X, (tuple, dict)):
+                raise ModelError(
+                    "X is several arrays, expected one; use Functional for a model of several inputs"
+                )
             shape = np.shape(X)
             if len(shape) < 2:
                 advice = "reshape one feature per row with X.reshape(-1, 1)"
                 raise ModelError(f"X has shape {shape!r}, expected (rows, features); {advice}")
             self._in_shape = shape[1:]
 
-    def _ready(self, X: Array) -> tuple[Model, Loss, Optimizer]:
+    def _ready(self, X: Inputs) -> tuple[Model, Loss, Optimizer]:
         if self._loss is None or self._optimizer is None:
             raise ModelError(
                 'the model has no loss and optimizer; call compile(optimizer="adam", loss=...) first'
@@ -220,17 +238,40 @@ class Sequential:
         self._clipping, self._raw = Clipping(model.slots, self._optimizer), None
         model.constrain()
 
-    def _data(self, X: Array, y: Array) -> tuple[Array, Array]:
+    def _data(self, X: Inputs, y: Array) -> tuple[Inputs, Array]:
         model, loss, _ = self._ready(X)
+        for each, name, layer in zip(in_order(X, model.inputs), model.inputs, model.first, strict=True):
+            if not isinstance(layer, (BatchNormalization, Embedding, Rescaling)):
+                warn_of_pixels(np.asarray(each), name)
         X, y = model.cast(X), loss.labels(y, model.out_shape, model.dtype)
-        if len(X) != len(y):
-            raise ModelError(f"X has {len(X)} rows, y has {len(y)}; give one label per row")
-        bad = ~np.isfinite(X).all(axis=tuple(range(1, X.ndim)))
-        if bad.any():
+        if rows_of(X) != len(y):
+            raise ModelError(f"X has {rows_of(X)} rows, y has {len(y)}; give one label per row")
+        bad = first_bad_row(X)
+        if bad is not None:
             raise ModelError(
-                f"X holds nan or inf in row {int(bad.argmax())} ({int(bad.sum())} rows), expected numbers; fill or drop them"
+                f"X holds nan or inf in row {bad[0]} ({bad[1]} rows), expected numbers; fill or drop them"
             )
         return X, y
+
+
+class Functional(Sequential):
+    """The same face for a Graph: a model with branches. X is a tuple of arrays in the order of the inputs, or a dict by their names.
+
+    >>> from dlflow.nn import Add, Dense, Input, join
+    >>> x = Input(4, "x")
+    >>> model = Functional(join((x, join(x, Dense(4, "relu"))), Add(), Dense(1)))
+    >>> model.predict({"x": np.zeros((2, 4))}).shape
+    (2, 1)
+    """
+
+    def __init__(self, graph: Graph | Value, *, seed: int = 0) -> None:
+        graph = Graph.of(graph) if isinstance(graph, Value) else graph
+        super().__init__(graph.layers, (), seed=seed)
+        self._graph = graph
+
+    def add(self, layer: Layer | dict[str, Any]) -> None:
+        """Raises: ModelError; a graph is whole."""
+        raise ModelError(f"add({layer!r}) to a graph, expected a whole one; write it with join(...)")
 
 
 def _weights(weights: Array, rows: int, model: Model) -> Array:

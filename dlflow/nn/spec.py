@@ -12,19 +12,39 @@ from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from dlflow.errors import ModelError
+from dlflow.nn.attention import MultiHeadAttention
+from dlflow.nn.bidirectional import Bidirectional
 from dlflow.nn.choice import choose, suggestion
 from dlflow.nn.constraints import Constraint, MaxNorm, NonNegative, UnitNorm
+from dlflow.nn.convolution import Conv1D, Conv2D
 from dlflow.nn.cross_entropy import (
     BinaryCrossEntropy,
     CategoricalCrossEntropy,
     KLDivergence,
     SparseCategoricalCrossEntropy,
 )
-from dlflow.nn.layers import Activation, Dense, Dropout, Flatten, Layer
+from dlflow.nn.embedding import Embedding, PositionalEmbedding
+from dlflow.nn.graph import Graph, Node
+from dlflow.nn.gru import GRU
+from dlflow.nn.layers import Activation, Dense, Dropout, Layer
 from dlflow.nn.losses import Loss
+from dlflow.nn.lstm import LSTM
+from dlflow.nn.normalization import BatchNormalization, LayerNormalization
 from dlflow.nn.optimizers import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
+from dlflow.nn.pooling import (
+    AveragePooling1D,
+    AveragePooling2D,
+    GlobalAveragePooling1D,
+    GlobalAveragePooling2D,
+    GlobalMaxPooling1D,
+    GlobalMaxPooling2D,
+    MaxPooling1D,
+    MaxPooling2D,
+)
+from dlflow.nn.recurrent import SimpleRNN
 from dlflow.nn.regression import Huber, MeanAbsoluteError, MeanSquaredError
 from dlflow.nn.schedules import Constant, Cosine, Exponential, Schedule, Step, WarmUp
+from dlflow.nn.shape import Add, Concatenate, Flatten, Rescaling, Reshape
 
 __all__ = [
     "CONSTRAINTS",
@@ -32,6 +52,8 @@ __all__ = [
     "LOSSES",
     "OPTIMIZERS",
     "SCHEDULES",
+    "graph_from",
+    "graph_to",
     "layer_from",
     "layer_to",
     "loss_from",
@@ -40,7 +62,16 @@ __all__ = [
     "optimizer_to",
 ]
 
-LAYERS: dict[str, type[Layer]] = {made.kind: made for made in (Activation, Dense, Dropout, Flatten)}
+LAYERS: dict[str, type[Layer]] = {
+    made.kind: made
+    for made in (
+        *(Activation, Add, Concatenate, Dense, Dropout, Flatten, Rescaling, Reshape),
+        *(Conv1D, Conv2D, AveragePooling1D, AveragePooling2D, MaxPooling1D, MaxPooling2D),
+        *(GlobalAveragePooling1D, GlobalAveragePooling2D, GlobalMaxPooling1D, GlobalMaxPooling2D),
+        *(BatchNormalization, LayerNormalization, Embedding, PositionalEmbedding, MultiHeadAttention),
+        *(Bidirectional, GRU, LSTM, SimpleRNN),
+    )
+}
 LOSSES: dict[str, type[Loss]] = {
     made.kind: made
     for made in (
@@ -60,7 +91,15 @@ SCHEDULES: dict[str, type[Schedule]] = {
 CONSTRAINTS: dict[str, type[Constraint]] = {made.kind: made for made in (MaxNorm, NonNegative, UnitNorm)}
 _NESTED: dict[type, tuple[str, Mapping[str, type]]] = {
     Constraint: ("constraint", CONSTRAINTS),
+    Layer: ("layer", LAYERS),
     Schedule: ("schedule", SCHEDULES),
+}
+
+# settings that other libraries have and these layers do not need
+NOT_NEEDED = {
+    "input_dim": "the model takes it from the data; leave it out",
+    "input_length": "the length is that of the data; leave it out",
+    "input_shape": "the model takes it from the data; leave it out",
 }
 
 Thing = TypeVar("Thing")
@@ -77,6 +116,38 @@ def layer_from(spec: Mapping[str, Any] | str | Layer) -> Layer:
 def layer_to(layer: Layer) -> dict[str, Any]:
     """The dict that `layer_from` reads; settings at their default are left out."""
     return _to(layer, "layer", layer.kind)
+
+
+def graph_from(spec: Mapping[str, Any]) -> Graph:
+    """The graph of `{"inputs": {name: shape, ...}, "nodes": [{"layer": ..., "from": [places]}, ...]}`.
+
+    Places count the inputs first, then the nodes.
+
+    Raises: ModelError as `layer_from`, or for nodes that do not fit together.
+    """
+    inputs, nodes = spec.get("inputs"), spec.get("nodes")
+    if not isinstance(inputs, Mapping) or not isinstance(nodes, (list, tuple)):
+        raise ModelError(
+            f"graph has {sorted(spec)!r}, expected inputs (shapes by name) and nodes (a list of layers)"
+        )
+    made = []
+    for node in nodes:
+        if not isinstance(node, Mapping) or not isinstance(node.get("from"), (list, tuple)):
+            raise ModelError(f"graph: node is {node!r}, expected a layer with from = [places that it reads]")
+        layer = layer_from({name: value for name, value in node.items() if name != "from"})
+        made.append(Node(layer, _typed(node["from"], tuple[int, ...], "graph: from")))
+    shapes = {
+        name: _typed(shape, tuple[int, ...], f"graph: shape of {name!r}") for name, shape in inputs.items()
+    }
+    return Graph(tuple(shapes.items()), tuple(made))
+
+
+def graph_to(graph: Graph) -> dict[str, Any]:
+    """The dict that `graph_from` reads."""
+    return {
+        "inputs": {name: list(shape) for name, shape in graph.inputs},
+        "nodes": [layer_to(node.layer) | {"from": list(node.sources)} for node in graph.nodes],
+    }
 
 
 def loss_from(spec: Mapping[str, Any] | str | Loss) -> Loss:
@@ -119,6 +190,8 @@ def _from(spec: object, what: str, known: Mapping[str, type[Thing]]) -> Thing:
     known_fields = {field.name: field for field in fields(made)}  # type: ignore[arg-type]
     types = get_type_hints(made)
     for name in settings.keys() - known_fields.keys():
+        if name in NOT_NEEDED:
+            raise ModelError(f"{what} {spec[what]!r}: unknown setting {name!r}; {NOT_NEEDED[name]}")
         raise ModelError(f"{what} {spec[what]!r}: unknown setting {name!r}; {suggestion(name, known_fields)}")
     for name, field in known_fields.items():
         if field.default is MISSING and name not in settings:
@@ -140,7 +213,10 @@ def _typed(value: Any, wanted: Any, where: str) -> Any:
         nested = next((kind for kind in kinds if kind in _NESTED), None)
         if nested is not None and (len(kinds) == 1 or isinstance(value, (Mapping, nested))):
             return _typed(value, nested, where)
-        return _typed(value, next(kind for kind in kinds if kind is not nested), where)
+        lists = [kind for kind in kinds if get_origin(kind) is tuple]
+        if lists and (isinstance(value, (list, tuple)) or len(kinds) == 1):
+            return _typed(value, lists[0], where)
+        return _typed(value, next(kind for kind in kinds if kind not in {nested, *lists}), where)
     if origin is tuple:
         if not isinstance(value, (list, tuple)):
             raise ModelError(f"{where} is {value!r}, expected a list")

@@ -101,6 +101,7 @@ class Update:
             loss = model.finish(total)
             self.clipping.clip(total.g[:-2])
             optimizer.step(model.w, total.g[:-2], self.state, at.updates + 1)
+            model.settle()
             model.constrain()
             return loss
         low, high = self.tree.segment
@@ -115,6 +116,7 @@ class Update:
         else:
             self.clipping.clip(total.g[:-2], squares, lo=low, hi=high)
             optimizer.step(model.w, total.g[:-2], self.state, at.updates + 1, lo=low, hi=high)
+            model.settle()
         self.tree.gather(model.w, at.updates)
         if wrong or any(np.isnan(model.w[start]) for start, stop in self.tree.segments if start < stop):
             self._diagnose(at)
