@@ -13,7 +13,7 @@ import pytest
 
 from dlflow.errors import GangFailed, ModelError, NonFinite, PeerLost
 from dlflow.nn import Dense
-from dlflow.parallel import gang
+from dlflow.parallel import generation
 from dlflow.parallel.gang import fit_on
 from dlflow.training import fit
 from tests.training_jobs import cluster, dataset, job
@@ -98,7 +98,9 @@ def test_between_hosts_of_a_tls_cluster_the_mesh_is_tls(three, folder, long, mon
 
     facts = numerics()
     monkeypatch.setattr(
-        gang, "describe", lambda dask_worker: {"numerics": facts, "host": dask_worker.address, "unix": True}
+        generation,
+        "describe",
+        lambda dask_worker: {"numerics": facts, "host": dask_worker.address, "unix": True},
     )
     used = []
 
@@ -115,7 +117,7 @@ def _links():
     from dlflow.parallel import rank
 
     (here,) = rank._ranks.values()
-    return [type(here.tls).__name__, str(here.listener.address).rpartition(":")[0]]
+    return [type(here.tls).__name__, str(here.link.address).rpartition(":")[0]]
 
 
 @pytest.mark.parametrize(("rank", "workers"), [(0, 2), (1, 2), (0, 1)])
@@ -150,10 +152,11 @@ def _memories():
 
 def test_a_worker_that_comes_later_is_taken_in(mortal, folder, monkeypatch):
     """The gang goes on with one of two at once, and with two again when the nanny has brought another."""
-    monkeypatch.setattr(gang, "JOIN_S", 0.2)
-    settings = {"epochs": 400, "validation": None, "checkpoint_s": 1e9}  # a few seconds, and nothing on disk
-    first = fit(job(folder, "alone400", **settings))
-    heard = Listener(lambda: os.kill(pid_of_rank(mortal, 1), signal.SIGKILL), at=2)
+    monkeypatch.setattr(generation, "JOIN_S", 0.2)
+    settings = {"epochs": 500, "validation": None, "checkpoint_s": 1e9}  # a few seconds, and nothing on disk
+    first = fit(job(folder, "alone500", **settings))
+    # steps are told every 0.2 s, and memory is a second old at most
+    heard = Listener(lambda: os.kill(pid_of_rank(mortal, 1), signal.SIGKILL), at=8)
 
     outcome = fit_on(mortal, job(folder, "joined", **settings), report=heard)
 
@@ -176,8 +179,8 @@ def test_a_rank_that_is_told_to_be_slow_is_given_up_if_that_is_wanted(three, fol
             self.events.put({"event": "straggler", "run": self.run_id, "rank": 1, "times": 4.0})
         return hear(self)
 
-    hear = gang._Gang._hear
-    monkeypatch.setattr(gang._Gang, "_hear", slow)
+    hear = generation.Gang._hear
+    monkeypatch.setattr(generation.Gang, "_hear", slow)
     heard = Listener()
 
     outcome = fit_on(three, job(folder, "slow"), report=heard, drop_slow=3.0)
@@ -264,7 +267,7 @@ def test_workers_with_other_kernels_are_refused_by_name(three, folder, monkeypat
 
     facts = numerics()
     monkeypatch.setattr(
-        gang,
+        generation,
         "describe",
         lambda dask_worker: {
             "numerics": {**facts, "blas": f"openblas {dask_worker.address}"},
@@ -315,6 +318,56 @@ def test_a_run_that_was_interrupted_goes_on_when_it_is_run_again(three, folder, 
 
     assert heard.events[0]["resumed"]
     assert outcome.weights_sha256 == long.weights_sha256
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+def test_over_the_connections_of_dask_the_bits_are_the_same(three, folder, short, workers):
+    outcome = fit_on(three, job(folder, f"relay{workers}"), workers=workers, transport="dask")
+
+    assert outcome.weights_sha256 == short.weights_sha256
+    assert running(three) == 0
+
+
+def test_a_killed_worker_costs_no_bit_over_the_connections_of_dask(mortal, folder, long):
+    heard = Listener(lambda: os.kill(pid_of_rank(mortal, 1), signal.SIGKILL), at=2)
+
+    outcome = fit_on(mortal, job(folder, "relaykill", **LONG), report=heard, transport="dask")
+
+    assert outcome.weights_sha256 == long.weights_sha256
+    assert len(outcome.restarts) == 1
+
+
+def test_where_sockets_are_forbidden_ranks_talk_over_dask(three, folder, short):
+    def forbid():
+        import dlflow.parallel.transport as there
+
+        def refuse(address, tls):
+            raise PermissionError(f"no way to {address}")
+
+        there.allowed, there._dial = there._dial, refuse
+
+    def allow():
+        import dlflow.parallel.transport as there
+
+        there._dial = there.allowed
+
+    heard = Listener()
+    three.run(forbid)
+    try:
+        outcome = fit_on(three, job(folder, "forbidden"), report=heard)
+    finally:
+        three.run(allow)
+
+    assert outcome.weights_sha256 == short.weights_sha256
+    assert outcome.restarts == ()
+    (why,) = [event["why"] for event in heard.events if event["event"] == "warning"]
+    assert "no way to" in why
+    assert "ranks talk over Dask's connections from now on" in why
+
+
+def test_an_unknown_transport_is_refused(three, folder):
+    with pytest.raises(ModelError, match="transport is 'pigeon', expected one of auto, sockets, dask"):
+        fit_on(three, job(folder), transport="pigeon")
 
 
 def test_two_trainings_on_one_cluster_wait_for_each_other(three, folder, long):

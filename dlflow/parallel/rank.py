@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from dlflow.errors import DlflowError, PeerLost
-from dlflow.parallel.comm import Stopped
+from dlflow.parallel.comm import Comm, Stopped
 from dlflow.parallel.handshake import Ticket
+from dlflow.parallel.relay import HANDLER, Relay, deliver
 from dlflow.parallel.transport import Address, Listener, Tls, connect
 from dlflow.training.checkpoint import Memory
 from dlflow.training.job import Job, Outcome
@@ -44,6 +45,7 @@ class Order:
     ticket: Ticket
     ranks: Mapping[str, int]  # worker address -> rank
     unix: bool
+    relay: bool  # over the cluster's own connections
     start_s: float
     deadline_s: float
 
@@ -51,7 +53,7 @@ class Order:
 @dataclass
 class _Rank:
     order: Order
-    listener: Listener
+    link: Listener | Relay
     tls: Tls | None
     stopped: threading.Event = field(default_factory=threading.Event)
     running: bool = False
@@ -69,11 +71,23 @@ def describe(dask_worker: Any) -> dict[str, Any]:
     return {"numerics": numerics(), "host": _host(), "unix": unix}
 
 
-def prepare(order: Order, dask_worker: Any) -> Address:
-    """Listen for the other ranks; the address to tell them."""
+def prepare(order: Order, dask_worker: Any) -> Address | None:
+    """Listen for the other ranks; the address to tell them, none where they are reached as workers."""
     from distributed.comm.addressing import get_address_host  # noqa: PLC0415
 
     address = dask_worker.address
+    if order.relay:
+        dask_worker.handlers[HANDLER] = deliver
+        relay = Relay(
+            dask_worker,
+            order.run,
+            order.ticket,
+            order.ranks[address],
+            list(order.ranks),
+            deadline_s=order.deadline_s,
+        )
+        _remember(_Rank(order, relay, None), order.ranks[address])
+        return None
     tls = None
     if not order.unix and address.startswith(
         "tls://"
@@ -84,14 +98,20 @@ def prepare(order: Order, dask_worker: Any) -> Address:
             security.get_connection_args("worker")["ssl_context"],
         )
     listener = Listener(None if order.unix else get_address_host(address))
-    with _lock:
-        _ranks[order.run, order.ranks[address]] = _Rank(order, listener, tls)
-        for other in set(_memories) - {order.training}:  # a driver was killed before it could say `forget`
-            del _memories[other]
+    _remember(_Rank(order, listener, tls), order.ranks[address])
     return listener.address
 
 
-def run_rank(run: str, rank: int, addresses: tuple[Address, ...]) -> Outcome | DlflowError:
+def _remember(here: _Rank, rank: int) -> None:
+    with _lock:
+        _ranks[here.order.run, rank] = here
+        for other in set(_memories) - {
+            here.order.training
+        }:  # a driver was killed before it could say `forget`
+            del _memories[other]
+
+
+def run_rank(run: str, rank: int, addresses: tuple[Address | None, ...]) -> Outcome | DlflowError:
     """Train as one rank of a gang: the task of a Dask worker.
 
     An error of dlflow is the answer, not raised: Dask would log each with a traceback on the worker, and the supervisor tells it better.
@@ -104,27 +124,18 @@ def run_rank(run: str, rank: int, addresses: tuple[Address, ...]) -> Outcome | D
         return error
 
 
-def _run_rank(run: str, rank: int, addresses: tuple[Address, ...], worker: Any) -> Outcome:
+def _run_rank(run: str, rank: int, addresses: tuple[Address | None, ...], worker: Any) -> Outcome:
     with _lock:
         here = _ranks.get((run, rank))
         if here is None:  # the task was run again elsewhere, or stop came first
             raise PeerLost(
-                f"rank {rank} of run {run} was never prepared on {worker.address}, or is stopped; fit_on restarts all"
+                f"rank {rank} of run {run} was never prepared on {worker.address}, or is stopped; fit_on forms the gang anew"
             )
         here.running = True
         memory = _memories.setdefault(here.order.training, Memory())
     order = here.order
     try:
-        mesh = connect(
-            here.listener,
-            addresses,
-            order.ticket,
-            rank,
-            start_s=order.start_s,
-            deadline_s=order.deadline_s,
-            tls=here.tls,
-            check=_check(here, worker),
-        )
+        mesh = _meet(here, rank, addresses, _check(here, worker))
         try:
             outcome = train(
                 order.job, mesh, lambda event: worker.log_event(TOPIC, {"run": run, **event}), memory
@@ -132,12 +143,29 @@ def _run_rank(run: str, rank: int, addresses: tuple[Address, ...], worker: Any) 
         finally:
             mesh.close()
     finally:
-        here.listener.close()
+        here.link.close()
         with _lock:
             _ranks.pop((run, rank), None)
     if rank == 0:
         worker.log_event(TOPIC, {"run": run, "event": "end"})
     return outcome
+
+
+def _meet(here: _Rank, rank: int, addresses: tuple[Address | None, ...], check: Callable[[], None]) -> Comm:
+    order = here.order
+    if isinstance(here.link, Relay):
+        here.link.check = check
+        return here.link
+    return connect(
+        here.link,
+        [address for address in addresses if address],
+        order.ticket,
+        rank,
+        start_s=order.start_s,
+        deadline_s=order.deadline_s,
+        tls=here.tls,
+        check=check,
+    )
 
 
 def stop(run: str) -> bool:
@@ -147,7 +175,7 @@ def stop(run: str) -> bool:
         for place, rank in here.items():
             rank.stopped.set()
             if not rank.running:
-                rank.listener.close()
+                rank.link.close()
                 del _ranks[place]
         return any(rank.running for rank in here.values())
 

@@ -20,13 +20,17 @@ from dlflow.errors import PeerLost
 from dlflow.parallel.handshake import POLL_S, Refused, Ticket, admit, knock
 from dlflow.parallel.sender import Sender
 
-__all__ = ["Address", "Listener", "Mesh", "Tls", "connect"]
+__all__ = ["Address", "Listener", "Mesh", "NoLink", "Tls", "connect"]
 
 FRAME = struct.Struct("<QQQ")  # step, number of the message on this link, bytes
 HANDSHAKE_S = 5.0  # for one who knocks; a silent stranger is closed after it
 STRANGERS = 64  # handshakes at once
 ACCEPT_S = 0.05  # how soon the door closes once all are in
 BUFFER_BYTES = 4 << 20  # asked for; the kernel may give less
+
+
+class NoLink(PeerLost):
+    """A rank could not be reached from the beginning: it is gone, or sockets are forbidden between the workers."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +166,7 @@ class Mesh:
     def _lost(self, peer: int, step: int, what: str) -> PeerLost:
         return PeerLost(
             f"rank {peer} ({self._addresses[peer]}) {what} at step {step}; rank {self.rank} of {self.size} stops, "
-            "and fit_on restarts all from the newest checkpoint"
+            "and fit_on forms the gang anew"
         )
 
 
@@ -193,9 +197,9 @@ def connect(
                 left = deadline - time.monotonic()
                 knock(outgoing[peer], ticket, rank, peer, seconds=left, check=check)
             except (OSError, Refused) as error:
-                raise PeerLost(
+                raise NoLink(
                     f"rank {peer} ({addresses[peer]}) did not answer within {start_s:g} s before the first step ({error}); "
-                    "fit_on restarts all"
+                    "fit_on forms the gang anew"
                 ) from error
         doorman.wait(deadline, check)
         incoming = doorman.close(keep=True)
@@ -231,8 +235,8 @@ class _Doorman:
             if time.monotonic() > deadline:
                 with self._lock:
                     missing = sorted(set(range(self._ticket.size)) - {self._rank} - set(self._admitted))
-                raise PeerLost(
-                    f"ranks {missing} did not come to rank {self._rank} in time; fit_on restarts all"
+                raise NoLink(
+                    f"ranks {missing} did not come to rank {self._rank} in time; fit_on forms the gang anew"
                 )
 
     def close(self, *, keep: bool) -> dict[int, socket.socket]:

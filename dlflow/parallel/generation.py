@@ -1,0 +1,289 @@
+"""A gang of ranks, generation after generation: formed of the workers that are there, watched, ended.
+
+    ask workers -> listeners -> one pinned task per rank -> watch every 50 ms -> end what runs on
+
+A Dask task that is pinned to a dead worker waits for ever and says nothing; that is why somebody must watch.
+"""
+
+import queue
+import secrets
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from dlflow.errors import DlflowError, GangFailed, PeerLost
+from dlflow.parallel.cluster import Cluster, Event
+from dlflow.parallel.comm import Stopped
+from dlflow.parallel.handshake import Ticket
+from dlflow.parallel.rank import Order, describe, end_worker, forget, prepare, run_rank, stop
+from dlflow.parallel.transport import NoLink
+from dlflow.training.job import Job, Outcome
+from dlflow.training.numerics import check_alike
+from dlflow.training.trainer import Report
+
+__all__ = ["Change", "Gang"]
+
+POLL_S = 0.05
+START_S = 60.0  # for a rank to begin: a worker may be busy with a task, or just starting
+JOIN_S = 3.0  # a generation lasts so long before newcomers are taken in: forming anew costs up to a second and a half
+ANSWER_S = 2.0  # for a small result that is there
+SETTLE_S = 1.0  # for the other ranks to come to their ends, once one has
+STOP_S = 2.0  # for ranks to end by themselves, before their workers are ended
+
+
+class Change(DlflowError):
+    """Other workers should hold the ranks: newcomers, or all but a slow one. Nothing is lost."""
+
+
+class Gang:
+    """The workers and ranks of one training, generation after generation."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        job: Job,
+        report: Report,
+        events: "queue.SimpleQueue[Event]",
+        deadline_s: float,
+        drop_slow: float | None,
+        *,
+        relay: bool,
+    ) -> None:
+        self.cluster, self.job, self.report, self.events = cluster, job, report, events
+        self.deadline_s, self.drop_slow, self.relay = deadline_s, drop_slow, relay
+        self.training, self.wanted = secrets.token_hex(8), 1
+        self.given_up: set[str] = set()  # still hold a rank of ours, and nobody could restart them
+        self.run_id, self.ended, self.began = "", False, 0.0  # of this generation
+        self.ranks: dict[str, int] = {}
+        self.futures: list[Any] = []
+
+    def gather(self, wanted: int | None, seconds: float) -> int:
+        """Wait so long for as many workers as wanted, and a minute for one; how many of those there are can be of use.
+
+        Raises: GangFailed if there is none.
+        """
+        before = bool(self.run_id)
+        _wait(lambda: len(self._present()) >= (wanted or 1), seconds)
+        if not _wait(self._present, START_S):
+            lost = "all workers are lost and none came back" if before else "the cluster has no worker"
+            raise GangFailed(
+                f"{lost} within {START_S:g} s; start workers, then run again to resume from the newest checkpoint"
+            )
+        here, self.wanted = len(self._present()), wanted or sys.maxsize
+        if self.job.exact and min(here, self.wanted) > self.job.shards:
+            self.wanted = self.job.shards
+            if not before:
+                why = (
+                    f"{here} workers are there and a batch has {self.job.shards} shards, which is as many as can work on it: "
+                    "the others stay idle; a larger batch, or more shards, would use them"
+                )
+                self.report({"event": "advice", "why": why})
+        return min(here, self.wanted)
+
+    def run(self, size: int, generation: int) -> Outcome:
+        """One generation, from forming to its end; no rank of it runs after this.
+
+        Raises: PeerLost or Change if it must be formed anew; what a rank raised, if that was not the loss of a peer.
+        """
+        self.run_id = f"{self.training}-{generation}"
+        self.ranks = {address: rank for rank, address in enumerate(self._present()[:size])}
+        self.futures, self.ended, self.began = [], False, time.monotonic()
+        try:
+            self._submit(generation)
+            return self._watch()
+        finally:
+            self._end()
+
+    def forget(self) -> None:
+        """Free what workers have kept in memory for a next generation."""
+        self.cluster.run(forget, self.training, workers=self._known(), seconds=STOP_S)
+
+    def all_there(self) -> bool:
+        """Whether every worker of this generation is still known."""
+        return set(self.ranks) <= self._known()
+
+    def _present(self) -> list[str]:
+        return [address for address in self.cluster.alive() if address not in self.given_up]
+
+    def _submit(self, generation: int) -> None:
+        facts = self._answers(describe)
+        check_alike({address: each["numerics"] for address, each in facts.items()})
+        unix = (
+            all(each["unix"] for each in facts.values())
+            and len({each["host"] for each in facts.values()}) == 1
+        )
+        order = Order(
+            run=self.run_id,
+            training=self.training,
+            job=self.job,
+            ticket=Ticket(generation, len(self.ranks), secrets.token_bytes(32)),
+            ranks=self.ranks,
+            unix=unix,
+            relay=self.relay,
+            start_s=START_S,
+            deadline_s=self.deadline_s,
+        )
+        listening = self._answers(prepare, order)
+        addresses = tuple(listening[worker] for worker in self.ranks)
+        for worker, rank in self.ranks.items():
+            future = self.cluster.client.submit(
+                run_rank,
+                self.run_id,
+                rank,
+                addresses,
+                key=f"dlflow-rank-{self.run_id}-{rank}",
+                workers=[worker],
+                allow_other_workers=False,
+                pure=False,
+                retries=0,
+                priority=100,  # a gang waits for its last rank
+            )
+            self.futures.append(future)
+
+    def _answers(self, function: Callable[..., Any], *args: Any) -> dict[str, Any]:
+        answers = self.cluster.run(function, *args, workers=self.ranks, seconds=START_S / 2)
+        for address, answer in answers.items():
+            if isinstance(answer, (OSError, TimeoutError)):
+                raise NoLink(
+                    f"rank {self.ranks[address]} ({address}) did not answer before it began ({answer!r})"
+                )
+            if isinstance(answer, Exception):  # most often an ImportError, of which Dask keeps only the text
+                raise GangFailed(
+                    f"the worker {address} cannot load the job ({answer}); install the same dlflow, and the modules of your own "
+                    "layers, on all workers"
+                ) from answer
+        return answers
+
+    def _watch(self) -> Outcome:
+        """Wait for the end of the generation.
+
+        Raises: PeerLost; what a rank raised.
+        """
+        patience, last = START_S + self.deadline_s, time.monotonic()
+        while True:
+            if self._hear():
+                # longer than a rank waits for its peers, whose message says which one is silent
+                patience, last = self.deadline_s * 1.25 + 1, time.monotonic()
+            present = set(self.cluster.alive())
+            endings = self._endings(present)
+            if any(isinstance(ending, Exception) for ending in endings.values()):
+                raise self._cause()
+            if isinstance(outcome := endings.get(0), Outcome):
+                _wait(lambda: self._hear() or self.ended, 1.0)
+                return outcome
+            for address, rank in self.ranks.items():
+                if address not in present:
+                    raise PeerLost(f"the worker {address} of rank {rank} was lost")
+            self._take_in(present)
+            if time.monotonic() - last > patience:
+                raise PeerLost(f"no rank of {len(self.ranks)} made progress for {patience:g} s")
+            time.sleep(POLL_S)
+
+    def _hear(self) -> bool:
+        """Pass on what rank 0 has said; whether there was anything."""
+        heard = False
+        while True:
+            try:
+                event = self.events.get_nowait()
+            except queue.Empty:
+                return heard
+            if event.pop("run", None) != self.run_id:  # the last words of an earlier generation
+                continue
+            heard = True
+            if event["event"] == "end":
+                self.ended = True
+            elif event["event"] == "straggler":
+                self._slow(list(self.ranks)[event["rank"]], event["times"])
+            else:
+                self.report(event)
+
+    def _slow(self, address: str, times: float) -> None:
+        """Raises: Change if the rank there is to be given up."""
+        what = f"rank {self.ranks[address]} ({address}) computes {times:.1f} times as long as the others"
+        if self.drop_slow and times >= self.drop_slow:
+            self.given_up.add(address)
+            raise Change(f"{what}: it is given up, as drop_slow = {self.drop_slow:g} asks for")
+        self.report(
+            {"event": "warning", "why": f"{what}, and every step waits for it; look at what else runs there"}
+        )
+
+    def _take_in(self, present: set[str]) -> None:
+        """Raises: Change if there are workers that could be of use."""
+        if time.monotonic() - self.began < JOIN_S or self.futures[0].status != "pending":
+            return
+        newcomers = sorted(present - set(self.ranks) - self.given_up)[: self.wanted - len(self.ranks)]
+        if newcomers:
+            raise Change(f"{', '.join(newcomers)} joins {len(self.ranks)} ranks")
+
+    def _endings(self, present: set[str]) -> dict[int, Outcome | Exception]:
+        """What the ranks that are no longer at work have come to; an answer that was lost with its worker is none."""
+        endings: dict[int, Outcome | Exception] = {}
+        for (address, rank), future in zip(self.ranks.items(), self.futures, strict=True):
+            if future.status == "finished" and address in present:
+                with suppress(OSError, TimeoutError):  # its worker dies now: seen at the next look
+                    endings[rank] = future.result(timeout=ANSWER_S)
+            elif future.status == "error":
+                endings[rank] = future.exception(timeout=ANSWER_S)
+            elif future.status in {"cancelled", "lost"}:
+                endings[rank] = PeerLost(f"the task of rank {rank} was {future.status} by the scheduler")
+        return endings
+
+    def _cause(self) -> Exception:
+        """The error that is not merely the loss of a peer, if one rank has it; the others come to their ends at once."""
+        present = self._known()
+        here = [rank for address, rank in self.ranks.items() if address in present]
+        _wait(lambda: all(self.futures[rank].status != "pending" for rank in here), SETTLE_S)
+        errors = {rank: end for rank, end in self._endings(present).items() if isinstance(end, Exception)}
+        for rank, error in errors.items():
+            # Dask's own errors (a worker killed, a task cancelled) are losses too
+            if isinstance(error, (PeerLost, Stopped)) or type(error).__module__.startswith("distributed"):
+                continue
+            if not isinstance(error, DlflowError):
+                error.add_note(f"on rank {rank} of {len(self.futures)}, worker {list(self.ranks)[rank]}")
+            return error
+        if lost := sorted(set(self.ranks) - present):
+            return PeerLost(f"the worker {lost[0]} of rank {self.ranks[lost[0]]} was lost")
+        told = sorted(errors.values(), key=lambda error: not isinstance(error, PeerLost))
+        if told and isinstance(told[0], PeerLost):
+            return told[0]
+        return PeerLost(str(told[0]) if told else "a rank ended with an error that was lost with its worker")
+
+    def _end(self) -> None:
+        """End every rank of this generation: asked first, then, if it runs on, with its worker."""
+        deadline, running = time.monotonic() + STOP_S, set(self.ranks) & self._known()
+        while running and time.monotonic() < deadline:
+            answers = self.cluster.run(stop, self.run_id, workers=running, seconds=1.0)
+            running = {address for address, answer in answers.items() if answer is not False}
+            running &= self._known()
+            if running:
+                time.sleep(POLL_S)
+        if self.futures:
+            self.cluster.cancel(self.futures)
+        self.futures = []
+        if not running:
+            return
+        nannies = self.cluster.nannies()
+        watched = {address for address in running if nannies.get(address)}
+        self.given_up |= running - watched
+        self.cluster.run(end_worker, workers=watched, nanny=True, seconds=1.5)
+        _wait(lambda: not watched & self._known(), 1.5)
+        self.given_up |= watched & self._known()
+
+    def _known(self) -> set[str]:
+        """Workers that are there; none if even the scheduler is not."""
+        try:
+            return set(self.cluster.alive())
+        except GangFailed:
+            return set()
+
+
+def _wait(condition: Callable[[], Any], seconds: float) -> bool:
+    """Whether the condition came true in time."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(POLL_S)
+    return True
