@@ -28,6 +28,7 @@ from flows.project import ModelSpec, Project
 from flows.session import Session
 from pipelines import warehouse
 from pipelines.features import SPLIT, TEST, TRAIN, VALIDATION
+from pipelines.inspection import fitted_of
 from pipelines.plan import Plan
 from pipelines.storage import TableRef
 
@@ -146,6 +147,7 @@ def _train(session: Session, name: str) -> dict[str, Any]:
             "loss": nn.loss_to(loss),
             "optimizer": nn.optimizer_to(optimizer),
             "features": list(sets.train.names or ()),
+            "inputs": fitted_of(ref.uri, ref.version).get("features"),  # the recipe that scoring follows
             "lineage": {
                 "table": spec.table,
                 "version": ref.version,

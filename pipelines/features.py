@@ -1,114 +1,50 @@
-"""From a table to what a model reads: the split into training, validation and test rows, and one vector per row.
+"""From a table to what a model reads: one vector, tensor or sequence of tokens per row, and its label.
 
-Whatever is learned from data (scales, categories) is learned from the training rows only, and is stored with the
-table, so that scoring later does the same. A row's vector is one fixed-size binary value (float32, row-major) whose
-field says dtype, shape and the name of every number; a list column would cost 3-20 times more to read.
+Whatever is learned from data (scales, categories, vocabularies) is learned from the training rows only, and is stored
+with the table and in the model as a recipe, so that scoring later does the same by the same code (`encode`). A row's
+`x` is one fixed-size binary value (row-major) whose field says dtype, shape and the name of every number; a list column
+would cost 3-20 times more to read.
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines import categories, encoders
 from pipelines.errors import InputError, SpecError
-from pipelines.expression import Expression
-from pipelines.hashing import row_hash, unit_interval
+from pipelines.fields import NUMBER, kind_of, shown
 from pipelines.names import did_you_mean
-from pipelines.sketch import Moments, Several, Values, plain
-from pipelines.stage import SPLIT, Fit, Map, Rows, Sketch, Stage, reject
+from pipelines.sketch import Moments, Several, Values
+from pipelines.split import TEST, TRAIN, VALIDATION
+from pipelines.stage import SPLIT, Fit, Rows, Sketch, Stage, data_columns, reject
+from pipelines.tensors import Form, Tensor, numbers_of, scaled
+from pipelines.tokens import Tokens, sequences
 
-__all__ = ["SPLIT", "TEST", "TRAIN", "VALIDATION", "Features", "Split"]
+__all__ = ["ENCODERS", "SPLIT", "TEST", "TRAIN", "VALIDATION", "Features", "Inputs", "encode"]
 
-TRAIN, VALIDATION, TEST = "train", "validation", "test"
 X, Y = "x", "y"
-MOST_CATEGORIES = 1_000  # of one column: beyond, the rest share no number of their own
-CLIP = 8.0  # standard deviations: a wild value in new data must not outshout all others
-
-
-@dataclass(frozen=True, kw_only=True)
-class Split:
-    """Adds the column `split`: train, validation or test.
-
-    With `by`, a row's place follows from the hash of its key columns: rows of one key are never apart, and a row
-    keeps its place when others come. Then `test` and `validation` are shares. Without `by` they are expressions:
-    "month >= 11"; a row that satisfies both is a test row.
-    """
-
-    do: ClassVar[str] = "split"
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
-
-    by: tuple[str, ...] = ()
-    test: float | str = 0.0
-    validation: float | str = 0.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        wanted = (float, int) if self.by else (str, float, int)
-        for name in (TEST, VALIDATION):
-            value = getattr(self, name)
-            if not isinstance(value, wanted) or (not isinstance(value, str) and not 0 <= value < 1):
-                raise SpecError(
-                    f"split: {name} = {value!r}: expected a share from 0 to 1 with by = [...], or an expression without it"
-                )
-        if self.by and float(self.test) + float(self.validation) >= 1:
-            raise SpecError("split: test and validation leave no rows to train on; make them smaller")
-        if not self.by and not isinstance(self.test, str) and not isinstance(self.validation, str):
-            raise SpecError(
-                'split: say by which key (by = ["customer_id"], test = 0.2) or by which condition (test = "month >= 11")'
-            )
-
-    def build(self, schema: pa.Schema) -> pa.Schema:
-        """The same columns and `split`."""
-        for name in self.by:
-            if name not in schema.names:
-                raise SpecError(f"split: no column {name!r}{did_you_mean(name, schema.names)}")
-        if SPLIT in schema.names:
-            raise SpecError(f"split: there is a column {SPLIT!r} already; rename it first")
-        for text in (self.test, self.validation):
-            if isinstance(text, str) and not pa.types.is_boolean(found := Expression(text).type(schema)):
-                raise SpecError(f"split: {text!r} is {found}, expected a condition such as month >= 11")
-        return schema.append(pa.field(SPLIT, pa.string(), nullable=False))
-
-    def stage(self, schema: pa.Schema) -> Stage:
-        """A Map."""
-        del schema
-        return Map("split", split, {"settings": self})
-
-
-def split(table: pa.Table, *, settings: Split) -> Rows:
-    """Every row with its part in training."""
-    if settings.by:
-        place = unit_interval(row_hash(table, settings.by, seed=settings.seed))
-        test = place < float(settings.test)
-        validation = ~test & (place < float(settings.test) + float(settings.validation))
-    else:
-        test, validation = (_holds(table, text) for text in (settings.test, settings.validation))
-    parts = np.select([test, validation], [2, 1], 0)
-    column = pa.DictionaryArray.from_arrays(
-        pa.array(parts, pa.int32()), pa.array([TRAIN, VALIDATION, TEST])
-    ).cast(pa.string())
-    counts = dict(zip((TRAIN, VALIDATION, TEST), np.bincount(parts, minlength=3).tolist(), strict=True))
-    return Rows(table.append_column(pa.field(SPLIT, pa.string(), nullable=False), column), notes=counts)
-
-
-def _holds(table: pa.Table, text: float | str) -> np.ndarray:
-    if not isinstance(text, str):
-        return np.zeros(table.num_rows, bool)
-    found = pc.fill_null(Expression(text).evaluate(table), fill_value=False)
-    return found.to_numpy(zero_copy_only=False) if isinstance(found, pa.Array) else found.to_numpy()
+ENCODERS: dict[str, Any] = {
+    **encoders.ENCODERS,
+    **categories.ENCODERS,
+    "tensor": Tensor,
+    "tokens": Tokens,
+}
+_APPLY = {**encoders.APPLY, **categories.APPLY}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Features:
-    """One vector `x` and one label `y` per row, beside the key columns and the split.
+    """One input `x` and one label `y` per row, beside the key columns and the split.
 
-    A numeric column becomes (value - mean) / deviation of the training rows, a missing value 0 with a second number
-    that says so. A categorical column becomes one number per category that the training rows have at least
-    `min_count` times; any other category is all zeros. The label is a class (text, bool or integer) or a value.
+    `columns` says how each column becomes numbers: { price = "robust", city = { encode = "target" } }. Those in
+    `numeric` are standard (plain with scale = false), those in `categorical` one_hot. tokens, and a tensor that is the
+    only column, keep their shape; all others stand side by side in one vector. The label is a class (text, bool or
+    integer) or a value. A column with a privacy class may only be used if `allow_private` names it.
     """
 
     do: ClassVar[str] = "features"
@@ -117,39 +53,50 @@ class Features:
     label: str
     numeric: tuple[str, ...] = ()
     categorical: tuple[str, ...] = ()
+    columns: dict[str, str | dict[str, Any]] = field(default_factory=dict)
     key: tuple[str, ...] = ()
     task: Literal["classes", "regression"] | None = None  # None: a float label is a value, any other a class
     min_count: int = 10
     scale: bool = True
+    allow_private: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        self.encoders()
+
+    def encoders(self) -> list[tuple[str, Any]]:
+        """Every input column and its encoder, in the order of the vector.
+
+        Raises: SpecError for a setting that is not one.
+        """
+        made: list[tuple[str, Any]] = []
+        numeric = encoders.Scaler() if self.scale else encoders.Plain()
+        made += [(name, numeric) for name in self.numeric]
+        made += [(name, categories.OneHot(min_count=self.min_count)) for name in self.categorical]
+        made += [(name, _encoder(name, value)) for name, value in self.columns.items()]
+        return made
 
     def build(self, schema: pa.Schema) -> pa.Schema:
         """Key columns, `split`, `x`, `y`. What `x` holds is known when it is fitted."""
-        wanted = [self.label, *self.numeric, *self.categorical, *self.key]
-        for name in wanted:
-            if name not in schema.names:
-                raise SpecError(f"features: no column {name!r}{did_you_mean(name, schema.names)}")
-        if SPLIT not in schema.names:
+        inputs = self.encoders()
+        names = [name for name, _ in inputs]
+        known = data_columns(schema)
+        for name in (self.label, *names, *self.key, *self.allow_private):
+            if name not in known:
+                raise SpecError(f"features: no column {name!r}{did_you_mean(name, known)}")
+        if SPLIT not in known:
             raise SpecError("features: no column 'split'; add the step { do = \"split\", ... } before it")
-        if not self.numeric and not self.categorical:
-            raise SpecError("features: name at least one numeric or categorical column")
-        if self.label in {*self.numeric, *self.categorical}:
+        if not inputs:
+            raise SpecError("features: name at least one numeric or categorical column, or one in columns")
+        if self.label in names:
             raise SpecError(
                 f"features: the label {self.label!r} is also a feature; a model would only repeat it"
             )
-        if twice := sorted({name for name in wanted if [*self.numeric, *self.categorical].count(name) > 1}):
+        if twice := sorted({name for name in names if names.count(name) > 1}):
             raise SpecError(f"features: {twice} are there twice; name each once")
-        for name in self.numeric:
-            kind = schema.field(name).type
-            if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
-                raise SpecError(
-                    f"features: numeric column {name!r} is {kind}, expected numbers; make it categorical, or derive a number"
-                )
-        for name in (*self.numeric, *self.categorical):
-            privacy = (schema.field(name).metadata or {}).get(b"privacy")
-            if privacy is not None:
-                raise SpecError(
-                    f"features: column {name!r} has privacy class {privacy.decode()!r} and may not become a feature; drop it, or generalise it first"
-                )
+        for name, encoder in inputs:
+            self._fits(schema.field(name), encoder, alone=len(inputs) == 1)
+        if any(isinstance(encoder, categories.Target) for _, encoder in inputs):
+            self._target_fits(schema)
         kept = [
             schema.field(name) for name in schema.names if name in {*self.key, SPLIT} or name.startswith("_")
         ]
@@ -161,15 +108,52 @@ class Features:
             ]
         )
 
+    def _fits(self, column: pa.Field, encoder: Any, *, alone: bool) -> None:
+        found = "tensor" if Form.of(column) is not None else kind_of(column.type)
+        if found not in encoder.kinds:
+            raise SpecError(
+                f"features: column {column.name!r} is {column.type}, {encoder.encode} takes {' or '.join(encoder.kinds)}; "
+                "choose another encoder, or derive such a column"
+            )
+        parts = {"hour", "minute"} & set(getattr(encoder, "parts", ()))
+        if parts and found == "date":
+            raise SpecError(f"features: column {column.name!r} is a date, it has no {min(parts)}")
+        if isinstance(encoder, Tokens) and not alone:
+            raise SpecError(
+                f"features: column {column.name!r} becomes tokens, whole numbers; it must be the only column of x"
+            )
+        privacy = (column.metadata or {}).get(b"privacy")
+        if privacy is not None and column.name not in self.allow_private:
+            raise SpecError(
+                f"features: column {column.name!r} has privacy class {privacy.decode()!r} and may not become a feature; "
+                f"drop it, generalise it first, or allow it by name: allow_private = [{column.name!r}]"
+            )
+
+    def _target_fits(self, schema: pa.Schema) -> None:
+        if kind_of(schema.field(self.label).type) not in {*NUMBER, "bool"}:
+            raise SpecError(
+                f"features: target encoding needs a label that is a number or true and false, {self.label!r} is "
+                f"{schema.field(self.label).type}"
+            )
+        if not self.key:
+            raise SpecError(
+                "features: target encoding needs key = [...], the columns that say what a row is: its folds follow from it"
+            )
+
     def stage(self, schema: pa.Schema) -> Stage:
         """A Fit on the training rows."""
-        sketches: dict[str, Sketch] = {f"numeric {name}": Moments(name, spread=True) for name in self.numeric}
-        sketches |= {f"categorical {name}": Values(name, limit=100_000) for name in self.categorical}
-        if self._is_class(schema):
-            sketches["label"] = Values(self.label, limit=10_000)
-        columns = tuple(dict.fromkeys([*self.numeric, *self.categorical, self.label, SPLIT]))
-        params = {"settings": self, "classes": self._is_class(schema)}
-        return Fit("features", OfTraining(Several(sketches), self), vectors, columns, params)
+        sketches: dict[str, Sketch] = {"rows": Moments(self.label)}
+        for name, encoder in self.encoders():
+            if isinstance(encoder, categories.Target):
+                sketches[f"input {name}"] = encoder.sums(name, self.label, self.key)
+            elif (sketch := encoder.sketch(name)) is not None:
+                sketches[f"input {name}"] = sketch
+        classes = self._is_class(schema)
+        if classes or kind_of(schema.field(self.label).type) not in {*NUMBER, "bool", "date", "timestamp"}:
+            sketches["rows"] = Values(self.label, limit=10_000)
+        columns = tuple(dict.fromkeys([*(name for name, _ in self.encoders()), self.label, SPLIT, *self.key]))
+        params = {"settings": self}
+        return Fit("features", OfTraining(Several(sketches), self, classes), vectors, columns, params)
 
     def _is_class(self, schema: pa.Schema) -> bool:
         if self.task is not None:
@@ -180,12 +164,34 @@ class Features:
         return pa.int32() if self._is_class(schema) else pa.float32()
 
 
+def _encoder(column: str, value: str | Mapping[str, Any]) -> Any:
+    settings = {"encode": value} if isinstance(value, str) else dict(value)
+    where = f"features: column {column!r}"
+    encode_ = settings.get("encode")
+    if encode_ not in ENCODERS:
+        raise SpecError(f"{where}: there is no encoder {encode_!r}{did_you_mean(str(encode_), ENCODERS)}")
+    kind = ENCODERS[encode_]
+    known = [one.name for one in fields(kind)]
+    if unknown := sorted(set(settings) - set(known)):
+        raise SpecError(f"{where}: unknown key {unknown[0]!r}{did_you_mean(unknown[0], known)}")
+    from pydantic import TypeAdapter, ValidationError  # noqa: PLC0415 - workers need the recipes, not pydantic
+
+    try:
+        return TypeAdapter(kind).validate_python(settings)
+    except ValidationError as error:
+        found = error.errors(include_url=False)[0]
+        cause = found.get("ctx", {}).get("error")
+        said = str(cause) if isinstance(cause, SpecError) else f"{found['loc'][-1]}: {found['msg']}"
+        raise SpecError(f"{where}: {said}") from None
+
+
 @dataclass(frozen=True)
 class OfTraining:
-    """A sketch of the training rows alone; what it fits becomes the recipe of the vectors."""
+    """A sketch of the training rows alone; what it fits becomes the recipe of the inputs and labels."""
 
     inner: Several
     settings: Features
+    classes: bool
 
     def sketch(self, table: pa.Table, request: Any) -> Any:
         """The state of the training rows of one part."""
@@ -204,106 +210,135 @@ class OfTraining:
         return (True, self._recipe(answer)) if done else (False, answer)
 
     def _recipe(self, fitted: Mapping[str, Any]) -> dict[str, Any]:
-        settings = self.settings
-        first = next(iter(fitted.values()))
-        if not first["rows"]:
+        if not fitted["rows"]["rows"]:
             raise InputError(
                 "features: there are no training rows; look at the split and the steps before it"
             )
-        recipe: dict[str, Any] = {"numeric": [], "categorical": [], "labels": None}
-        for name in settings.numeric:
-            numbers = fitted[f"numeric {name}"]
-            if not numbers["count"]:
-                raise InputError(
-                    f"features: column {name!r} has no value in the training rows; take it out of numeric, or fill it first"
-                )
-            deviation = numbers["std"] or 1.0  # one value only: it says nothing, and becomes 0
-            recipe["numeric"].append(
-                {
-                    "column": name,
-                    "mean": numbers["mean"],
-                    "std": deviation if settings.scale else 1.0,
-                    "missing": numbers["nulls"] > 0,
-                }
+        inputs = [
+            encoder.recipe(name, fitted.get(f"input {name}")) for name, encoder in self.settings.encoders()
+        ]
+        return {"inputs": inputs, "label": self.settings.label, "classes": self._classes(fitted["rows"])}
+
+    def _classes(self, fitted: Mapping[str, Any]) -> list[Any] | None:
+        if not self.classes:
+            return None
+        if fitted["values"] is None:
+            raise InputError(
+                f'features: label {self.settings.label!r} has more than 10,000 classes; is it a value? then set task = "regression"'
             )
-        for name in settings.categorical:
-            values = fitted[f"categorical {name}"]["values"]
-            if values is None:
-                raise InputError(
-                    f"features: column {name!r} has more than 100,000 categories; generalise it first"
-                )
-            often = [value for value, count in values if count >= settings.min_count][:MOST_CATEGORIES]
-            recipe["categorical"].append(
-                {"column": name, "values": sorted(often, key=lambda value: (str(type(value)), value))}
-            )
-        if "label" in fitted:
-            values = fitted["label"]["values"]
-            if values is None:
-                raise InputError(
-                    f'features: label {settings.label!r} has more than 10,000 classes; is it a value? then set task = "regression"'
-                )
-            recipe["labels"] = sorted(value for value, _ in values)
-        return recipe
+        return sorted(value for value, _ in fitted["values"])
 
 
-def vectors(table: pa.Table, *, settings: Features, classes: bool, fitted: Mapping[str, Any]) -> Rows:
-    """The vectors and labels of one part; a row without a usable label is set aside."""
-    label = table[settings.label]
-    aside = reject(
-        table,
-        label.is_null(),
-        rule="label",
-        column=settings.label,
-        message=f"label {settings.label!r} is missing",
-    )
-    table, rejected = aside.kept, aside.rejected
-    if classes:
-        known = pa.array(fitted["labels"]).cast(table[settings.label].type)
-        place = pc.index_in(table[settings.label], value_set=known)
-        strange = reject(
-            table,
-            place.is_null(),
-            rule="label",
-            column=settings.label,
-            message=lambda row: f"label {row[settings.label]!r} is not among those of the training rows",
+@dataclass(frozen=True)
+class Inputs:
+    """What a model reads of some rows: `x` as stored, with dtype and scale, and the names of its numbers, if they have some."""
+
+    x: np.ndarray  # (rows, *shape), float32, or as stored with `scale`, or int32 tokens
+    names: tuple[str, ...] | None
+    scale: float | None = None
+
+    @property
+    def field(self) -> pa.Field:
+        """The column that holds them."""
+        shape = list(self.x.shape[1:])
+        metadata = {"dtype": self.x.dtype.name, "shape": json.dumps(shape)}
+        if self.names is not None:
+            metadata["names"] = json.dumps(list(self.names))
+        if self.scale is not None:
+            metadata["scale"] = repr(self.scale)
+        width = self.x.dtype.itemsize * int(np.prod(shape))
+        return pa.field(X, pa.binary(width), nullable=False, metadata=metadata)
+
+    def column(self) -> pa.Array:
+        """The values of that column."""
+        buffer = pa.py_buffer(np.ascontiguousarray(self.x))
+        return pa.FixedSizeBinaryArray.from_buffers(self.field.type, len(self.x), [None, buffer])
+
+
+def encode(table: pa.Table, recipe: Mapping[str, Any]) -> Inputs:
+    """The inputs of a model from rows with the columns that the recipe names: in training and in scoring.
+
+    Rows without a tensor that the recipe needs have zeros in its place: set them aside before.
+    """
+    inputs = recipe["inputs"]
+    if len(inputs) == 1 and inputs[0]["encode"] == "tokens":
+        return Inputs(sequences(table, inputs[0]), None)
+    if len(inputs) == 1 and inputs[0]["encode"] == "tensor":
+        return _tensor(table, inputs[0])
+    columns: list[np.ndarray] = []
+    names: list[str] = []
+    for one in inputs:
+        made, called = (
+            _side_by_side(table, one) if one["encode"] == "tensor" else _APPLY[one["encode"]](table, one)
         )
-        place, table = place.drop_null(), strange.kept
-        y = place.cast(pa.int32())
-        both = [one for one in (rejected, strange.rejected) if one is not None]
-        rejected = pa.concat_tables(both) if both else None
+        columns.append(made)
+        names += called
+    matrix = np.concatenate(columns, axis=1)
+    if not matrix.shape[1]:
+        raise InputError(
+            "features: no number is left: no category is frequent enough; make min_count smaller, or add columns"
+        )
+    return Inputs(np.ascontiguousarray(matrix, "<f4"), tuple(names))
+
+
+def _tensor(table: pa.Table, recipe: Mapping[str, Any]) -> Inputs:
+    """A tensor alone: as it is stored, beside the scale that its reader applies, or standardised."""
+    if "means" in recipe:
+        return Inputs(scaled(table, recipe), None)
+    form = Form.of(table.schema.field(recipe["column"]))
+    values, _ = numbers_of(table, recipe["column"])
+    scale = recipe["scale"] or (None if form is None else form.scale)
+    return Inputs(values, None, scale)
+
+
+def _side_by_side(table: pa.Table, recipe: Mapping[str, Any]) -> encoders.Encoded:
+    values = scaled(table, recipe).reshape(table.num_rows, -1) if table.num_rows else None
+    if values is None:
+        values = np.zeros((0, int(np.prod(numbers_of(table, recipe["column"])[0].shape[1:]))))
+    return values, [f"{recipe['column']} {place}" for place in range(values.shape[1])]
+
+
+def vectors(table: pa.Table, *, settings: Features, fitted: Mapping[str, Any]) -> Rows:
+    """The inputs and labels of one part; a row without a usable label or tensor is set aside."""
+    rejected = []
+    for why, bad in _unusable(table, settings, fitted):
+        aside = reject(table, bad(table), rule=why[0], column=why[1], message=why[2])
+        table = aside.kept
+        rejected += [] if aside.rejected is None else [aside.rejected]
+    label = table[settings.label]
+    if fitted["classes"] is not None:
+        y = pc.index_in(label, value_set=pa.array(fitted["classes"]).cast(label.type)).cast(pa.int32())
     else:
-        y = table[settings.label].cast(pa.float32())
-    columns, names = [], []
-    for one in fitted["numeric"]:
-        columns.extend(_numeric(table[one["column"]], one))
-        names.extend([one["column"], f"{one['column']} is missing"] if one["missing"] else [one["column"]])
-    for one in fitted["categorical"]:
-        columns.append(_one_hot(table[one["column"]], one["values"]))
-        names.extend(f"{one['column']} = {plain(value)}" for value in one["values"])
-    matrix = np.concatenate(
-        [column if column.ndim == 2 else column[:, None] for column in columns], axis=1
-    ).astype("<f4")
-    width = matrix.shape[1]
-    metadata = {"dtype": "float32", "shape": json.dumps([width]), "names": json.dumps(names)}
-    buffer = pa.py_buffer(np.ascontiguousarray(matrix))
-    x = pa.FixedSizeBinaryArray.from_buffers(pa.binary(4 * width), table.num_rows, [None, buffer])
+        y = label.cast(pa.float32())
+    inputs = encode(table, fitted)
     kept = [name for name in table.schema.names if name in {*settings.key, SPLIT} or name.startswith("_")]
-    made = table.select(kept).append_column(pa.field(X, x.type, nullable=False, metadata=metadata), x)
-    return Rows(made.append_column(pa.field(Y, y.type, nullable=False), y), rejected)
+    made = table.select(kept).append_column(inputs.field, inputs.column())
+    return Rows(
+        made.append_column(pa.field(Y, y.type, nullable=False), y),
+        pa.concat_tables(rejected) if rejected else None,
+    )
 
 
-def _numeric(column: pa.ChunkedArray, one: Mapping[str, Any]) -> list[np.ndarray]:
-    missing = column.is_null().to_numpy()
-    values = pc.fill_null(column.cast(pa.float64()), one["mean"]).to_numpy()
-    scaled = np.clip((values - one["mean"]) / one["std"], -CLIP, CLIP)
-    return [scaled, missing.astype(np.float64)] if one["missing"] else [scaled]
-
-
-def _one_hot(column: pa.ChunkedArray, values: list[Any]) -> np.ndarray:
-    matrix = np.zeros((len(column), len(values)))
-    if values:
-        known = pa.array(values).cast(column.type)
-        place = pc.fill_null(pc.index_in(column, value_set=known), -1).to_numpy()
-        rows = np.flatnonzero(place >= 0)
-        matrix[rows, place[rows]] = 1.0
-    return matrix
+def _unusable(table: pa.Table, settings: Features, fitted: Mapping[str, Any]) -> Iterator[tuple[Any, Any]]:
+    """Why a row cannot be used, and which are so: one after the other."""
+    name = settings.label
+    yield ("label", name, f"label {name!r} is missing"), lambda rows: rows[name].is_null()
+    if fitted["classes"] is not None:
+        known = pa.array(fitted["classes"]).cast(table[name].type)
+        yield (
+            (
+                "label",
+                name,
+                lambda row: (
+                    f"label {shown(table.schema, name, row[name])} is not among those of the training rows"
+                ),
+            ),
+            lambda rows: pc.index_in(rows[name], value_set=known).is_null(),
+        )
+    for one in fitted["inputs"]:
+        if one["encode"] == "tensor":
+            column = one["column"]
+            yield (
+                ("tensor", column, f"column {column!r} is missing"),
+                lambda rows, column=column: rows[column].is_null(),
+            )

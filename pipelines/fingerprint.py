@@ -31,6 +31,7 @@ NOT_ROWS = {
     "quality",
     "replay",
     "spec",
+    "steps",
     "storage",
     "toml_lines",
     "verdicts",

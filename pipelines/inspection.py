@@ -15,6 +15,7 @@ from pipelines.storage import FileRef, TableRef
 
 __all__ = [
     "build_state",
+    "fitted_of",
     "last_checks",
     "outline",
     "profile_table",
@@ -36,6 +37,14 @@ def build_state(uri: str, fingerprint: str) -> tuple[bool, Mapping[str, Any] | N
         if parts := event.record.get("parts"):
             return False, parts
     return False, {}
+
+
+def fitted_of(uri: str, version: int | None = None) -> dict[str, Any]:
+    """What the steps of a build have fitted, by their names: of the version, or of the newest."""
+    for event in warehouse.history(uri):
+        if (version is None or event.version <= version) and "fitted" in event.record:
+            return dict(event.record["fitted"] or {})
+    return {}
 
 
 def last_checks(uri: str) -> list[dict[str, Any]]:

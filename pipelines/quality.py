@@ -126,6 +126,11 @@ class Check:
         Raises: SpecError if the table has no such column, or a setting does not fit its type.
         """
         where = f"check {self.check}"
+        if self.check == "apart" and (gone := [name for name in self.targets if name not in schema.names]):
+            raise SpecError(
+                f"{where}: there is no column {gone[0]!r} at the end of the table, so nobody could tell whether the split "
+                f"has torn rows of one key; keep it, in features by key = [{gone[0]!r}]"
+            )
         require(schema, self.targets, step=where, kinds=_TYPES.get(self.check, ()))
         if self.check == "distribution" and self.max_ks is not None:
             require(schema, self.targets, step=f"{where} by max_ks", kinds=ORDERED)

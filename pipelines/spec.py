@@ -13,35 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pipelines import (
-    clean,
-    columns,
-    custom,
-    duplicates,
-    features,
-    fill,
-    integrate,
-    outliers,
-    quality,
-    references,
-    rows,
-    units,
-)
+from pipelines import quality, references
 from pipelines.document import Document, dotted, read
 from pipelines.errors import SpecError
 from pipelines.names import did_you_mean
 from pipelines.schema import field as declared
 from pipelines.sources import Source
 from pipelines.stage import tables_of
+from pipelines.steps import STEPS, implied_checks, step_of
 
 __all__ = ["STEPS", "Pipeline", "Table", "build", "load"]
-
-STEPS: dict[str, Any] = {
-    step.do: step
-    for module in (clean, fill, units, columns, custom, rows, outliers, duplicates, integrate, features)
-    for step in (getattr(module, name) for name in module.__all__)
-    if hasattr(step, "do")
-}
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 SECTIONS = ("name", "warehouse", "params", "sources", "tables", "models")
@@ -182,7 +163,7 @@ def _tables(document: Document, sources: Mapping[str, Source]) -> dict[str, Tabl
             continue
         value = dict(given)
         steps = [
-            _step(document, (*path, "steps", number), step)
+            step_of(document, (*path, "steps", number), step)
             for number, step in enumerate(value.pop("steps", []))
         ]
         checks = [
@@ -225,11 +206,12 @@ def _tables(document: Document, sources: Mapping[str, Source]) -> dict[str, Tabl
                     document.problem(
                         place, f"{dotted(place)}: there is no table {other!r}{did_you_mean(other, names)}"
                     )
+        sound = tuple(check for check in checks if check is not None)
         tables[name] = Table(
             source=table.source,
             table=table.table,
             steps=kept,
-            checks=tuple(check for check in checks if check is not None),
+            checks=(*sound, *implied_checks(kept, sound)),
             partition_by=table.partition_by,
             load=table.load,
             reject_limit=table.reject_limit,
@@ -247,28 +229,6 @@ def _check_policies(document: Document, sources: Mapping[str, Source], tables: M
             document.problem(
                 place, f'{dotted(place)} has no effect: no table with load = "append" reads {name!r}'
             )
-
-
-def _step(document: Document, path: tuple[str | int, ...], value: Any) -> Any:
-    if not isinstance(value, dict) or not isinstance(value.get("do"), str):
-        document.problem(
-            path,
-            f'{dotted(path)}: a step is written {{ do = "name", ... }}; steps: {", ".join(sorted(STEPS))}',
-        )
-        return None
-    settings = dict(value)
-    do = settings.pop("do")
-    if do not in STEPS:
-        document.problem((*path, "do"), f"{dotted(path)}: there is no step {do!r}{did_you_mean(do, STEPS)}")
-        return None
-    step = document.checked(STEPS[do], settings, path)
-    if not isinstance(step, custom.Python):
-        return step
-    try:
-        return step.located(document.file.resolve().parent)
-    except SpecError as error:
-        document.problem(path, f"{dotted(path)}: {error}")
-        return None
 
 
 def _ordered(document: Document, tables: Mapping[str, Table]) -> dict[str, Table]:

@@ -6,7 +6,7 @@ import pyarrow.compute as pc
 import pytest
 
 from pipelines.errors import InputError, SpecError
-from pipelines.features import Features, Split
+from pipelines.features import Features
 from pipelines.sketch import summarise
 from pipelines.stage import ORIGIN
 
@@ -53,9 +53,16 @@ def test_scales_and_categories_are_learned_from_the_training_rows_alone():
 
     X, names = matrix(rows.kept)
     assert names == ["price", "price is missing", "kind = a", "kind = b"]
-    assert recipe["numeric"] == [
-        {"column": "price", "mean": 2.0, "std": pytest.approx(2**0.5), "missing": True}
-    ]
+    assert recipe["inputs"][0] == {
+        "encode": "scale",
+        "column": "price",
+        "center": 2.0,
+        "width": pytest.approx(2**0.5),
+        "low": -8.0,
+        "high": 8.0,
+        "fill": 2.0,
+        "missing": True,
+    }
     assert X[:, 0] == pytest.approx(
         [-(0.5**0.5), 0.5**0.5, 0.0, 3 * 0.5**0.5, 8.0]
     )  # a wild value is held at 8 deviations
@@ -87,7 +94,7 @@ def test_a_row_without_a_usable_label_is_set_aside():
 
     made = map_(rows)
 
-    assert recipe["labels"] == ["no"]
+    assert recipe["classes"] == ["no"]
     assert made.kept.num_rows == 3
     assert made.rejected["message"].to_pylist() == [
         "label 'late' is missing",
@@ -102,7 +109,7 @@ def test_a_float_label_is_a_value():
 
     made = map_(rows)
 
-    assert recipe["labels"] is None
+    assert recipe["classes"] is None
     assert made.kept.schema.field("y").type == pa.float32()
 
 
@@ -117,7 +124,10 @@ def test_no_training_rows_is_an_error_that_says_where_to_look():
     ("settings", "message"),
     [
         ({"label": "lat", "numeric": ("price",)}, "no column 'lat'; did you mean 'late'"),
-        ({"label": "late", "numeric": ("kind",)}, "numeric column 'kind' is string, expected numbers"),
+        (
+            {"label": "late", "numeric": ("kind",)},
+            "column 'kind' is string, standard takes integer or float or bool",
+        ),
         ({"label": "late", "numeric": ("price", "late")}, "the label 'late' is also a feature"),
         ({"label": "late", "numeric": ("price",), "categorical": ("price",)}, r"\['price'\] are there twice"),
         ({"label": "late"}, "name at least one numeric or categorical column"),
@@ -135,46 +145,3 @@ def test_a_column_with_a_privacy_class_may_not_become_a_feature():
         SpecError, match="column 'kind' has privacy class 'direct' and may not become a feature"
     ):
         Features(label="late", categorical=("kind",)).build(schema)
-
-
-def test_rows_of_one_key_are_never_apart_and_shares_are_kept():
-    many = with_origin(pa.table({"who": [f"c{number % 5000}" for number in range(20_000)]}))
-    step = Split(by=("who",), test=0.2, validation=0.1)
-
-    made = step.stage(many.schema)(many)
-
-    places = {}
-    for who, part in zip(many["who"].to_pylist(), made.kept["split"].to_pylist(), strict=True):
-        assert places.setdefault(who, part) == part
-    counts = made.notes
-    assert counts["test"] / 20_000 == pytest.approx(0.2, abs=0.02)
-    assert counts["validation"] / 20_000 == pytest.approx(0.1, abs=0.02)
-    alone = step.stage(many.schema)(many.slice(7, 1)).kept["split"].to_pylist()
-    assert alone == [places["c7"]]
-
-
-def test_a_split_by_time_takes_conditions():
-    step = Split(test="id >= 4", validation="id == 3")
-
-    made = step.stage(ROWS.schema)(ROWS.drop_columns(["split"]))
-
-    assert made.kept["split"].to_pylist() == ["train", "train", "validation", "test", "test"]
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"by": ("id",), "test": 0.6, "validation": 0.4}, "leave no rows to train on"),
-        ({"by": ("id",), "test": "id > 3"}, "expected a share from 0 to 1"),
-        ({"test": 0.2}, "say by which key"),
-        ({"by": ("id",), "test": 1.5}, "expected a share from 0 to 1"),
-    ],
-)
-def test_a_split_that_cannot_work_says_so(settings, message):
-    with pytest.raises(SpecError, match=message):
-        Split(**settings)
-
-
-def test_a_condition_must_be_one():
-    with pytest.raises(SpecError, match="'id' is int64, expected a condition"):
-        Split(test="id").build(ROWS.drop_columns(["split"]).schema)

@@ -220,7 +220,11 @@ def test_no_row_of_any_cells_is_lost_or_changed(tmp_path_factory, content):
     rows = read(path, {**COLUMNS, "id": "int64"})
 
     good = {
-        i + 1: (number, text, real if real is None else float(real))  # an integer beyond 2**53 is the nearest float
+        i + 1: (
+            number,
+            text,
+            real if real is None else float(real),
+        )  # an integer beyond 2**53 is the nearest float
         for i, (number, text, real) in enumerate(content)
         if _fits((number, text, real))
     }

@@ -120,7 +120,8 @@ def test_a_setting_overrides_a_param_and_the_environment_fills_in(tmp_path, monk
             "tables.more: no column 'spilt' to partition by; did you mean 'split'?",
         ),
         ('id = { type = "int64"', 'id = { type = "int46"', 8, "int46"),
-        ("test = 0.2", 'test = "price > 3"', 21, "expected a share from 0 to 1"),
+        ("test = 0.2", "test = 1.2", 21, "expected shares from 0 to 1"),
+        ("test = 0.2", 'test = "price > 3"', 17, "there is no column 'id' at the end of the table"),
         ("{data}", "{dada}", 6, "sources.orders.path: {dada} is not in [params]; did you mean 'data'?"),
         ('layer = "dense"', 'layer = "dence"', 25, "unknown layer 'dence'; did you mean 'dense'?"),
         (

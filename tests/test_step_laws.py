@@ -15,8 +15,10 @@ from pipelines.errors import InputError
 from pipelines.fill import Fill
 from pipelines.outliers import Clip
 from pipelines.rows import Keep, Quarantine
+from pipelines.split import Split
 from pipelines.stage import ORIGIN
 from pipelines.units import Unit, Units
+from pipelines.windows import Window
 from tests.strategies import SCHEMA, cuts, in_order, outcome, run, same, tables, with_origin
 
 IDEMPOTENT = [
@@ -67,6 +69,9 @@ ONCE = [
     Fill(columns=("age",), with_="forward", by=("city",), order_by=("at",), limit=1),
     Units(column="city", to="kg", units={"g": 0.001}, default="g", other="null"),
     Units(column="note", to="a b", units={"B": 3}),
+    Window(columns={"last": "lag(city, 1)", "mean": "mean(price, 2)"}, by=("id",), order_by=("at",)),
+    Split(by=("id",), test=0.3, stratify=("ok",)),
+    Split(test="age > 3", validation="ok"),
     Drop(columns=("note", "at")),
     Rename(columns={"city": "note", "note": "city"}),
     Cast(columns={"city": "float64", "price": "int64", "age": "string"}),

@@ -1,0 +1,178 @@
+"""Which rows train a model, which validate it, which test it: stable, reproducible, and never torn.
+
+by a key       hash(key) -> [0, 1)         | test | validation | train ...          a row keeps its place for ever
+stratified     the same, cut at the exact quantiles of each stratum                 equal shares of every class
+by conditions  "month >= 11"                                                        by time, by region
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.errors import SpecError
+from pipelines.expression import expression
+from pipelines.fields import ORDERED, kind_of, numpy_of, require
+from pipelines.hashing import row_hash, unit_interval
+from pipelines.sketch import Grouped, Quantiles, group_labels
+from pipelines.stage import SPLIT, Fit, Map, Rows, Sketch, Stage, data_columns
+
+__all__ = ["TEST", "TRAIN", "VALIDATION", "Split", "split"]
+
+TRAIN, VALIDATION, TEST = "train", "validation", "test"
+_ANY = ("string", "bool", *ORDERED)
+_STRATA = 10_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """Adds the column `split`: train, validation or test.
+
+    With shares (test = 0.2) a row's place follows from the hash of its key `by`: rows of one key (of one group) are never
+    apart, and a row keeps its place when others come. With `stratify` every stratum is cut at exactly these shares; a
+    row near a border may then move when others come. With conditions (test = "month >= 11") a row that satisfies both
+    is a test row.
+
+    With conditions and with `stratify` rows of one key could come apart. That is an error: the table is checked for it,
+    so its key columns have to be there at the end (features: key = [...]).
+    """
+
+    do: ClassVar[str] = "split"
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    by: tuple[str, ...] = ()
+    test: float | str = 0.0
+    validation: float | str = 0.0
+    stratify: tuple[str, ...] = ()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        shares = [value for value in (self.test, self.validation) if not isinstance(value, str)]
+        conditions = len(shares) < 2
+        for name in (TEST, VALIDATION):
+            value = getattr(self, name)
+            if not isinstance(value, str) and (not 0 <= value < 1 or (conditions and value)):
+                raise SpecError(
+                    f"split: {name} = {value!r}: expected shares from 0 to 1 with by = [...], or conditions for both"
+                )
+        if conditions:
+            if self.stratify:
+                raise SpecError("split: stratify is for shares; leave it out, or give test = 0.2")
+            return
+        if sum(shares) >= 1:
+            raise SpecError("split: test and validation leave no rows to train on; make them smaller")
+        if not self.by:
+            raise SpecError(
+                'split: say by which key (by = ["customer_id"], test = 0.2) or by which condition (test = "month >= 11")'
+            )
+
+    @property
+    def apart(self) -> tuple[str, ...]:
+        """The key whose rows could come apart, so that it has to be checked."""
+        return (
+            self.by if self.stratify or isinstance(self.test, str) or isinstance(self.validation, str) else ()
+        )
+
+    def build(self, schema: pa.Schema) -> pa.Schema:
+        """The same columns and `split`."""
+        self.stage(schema)
+        return schema.append(pa.field(SPLIT, pa.string(), nullable=False))
+
+    def stage(self, schema: pa.Schema) -> Stage:
+        """A Map; with strata a Fit of the borders."""
+        require(schema, self.by, step=self.do, kinds=_ANY)
+        require(schema, self.stratify, step=self.do, kinds=_ANY)
+        if SPLIT in data_columns(schema):
+            raise SpecError(f"split: there is a column {SPLIT!r} already; rename it first")
+        for text in (self.test, self.validation):
+            if isinstance(text, str) and kind_of(found := expression(text).type(schema)) != "bool":
+                raise SpecError(f"split: {text!r} is {found}, expected a condition such as month >= 11")
+        if not self.stratify:
+            return Map("split", split, {"settings": self})
+        columns = tuple(dict.fromkeys((*self.by, *self.stratify)))
+        return Fit("split", Borders(self), split, columns, {"settings": self})
+
+
+@dataclass(frozen=True)
+class Borders:
+    """The places that cut each stratum at the shares, exactly. Fitted: {label: [end of test, end of validation]}."""
+
+    settings: Split
+
+    @property
+    def _grouped(self) -> Grouped:
+        shares = [float(self.settings.test), float(self.settings.test) + float(self.settings.validation)]
+        inner: Sketch = Quantiles("_place", tuple(dict.fromkeys(shares)))
+        return Grouped(("_stratum",), inner, limit=_STRATA)
+
+    def sketch(self, table: pa.Table, request: Any) -> Any:
+        """Counts of the places in each stratum."""
+        places = pa.table(
+            {"_place": _places(table, self.settings), "_stratum": _strata(table, self.settings)}
+        )
+        return self._grouped.sketch(places, request)
+
+    def merge(self, left: Any, right: Any) -> Any:
+        """The counts of both."""
+        return self._grouped.merge(left, right)
+
+    def finish(self, state: Any, request: Any) -> tuple[bool, Any]:
+        """The borders."""
+        done, answer = self._grouped.finish(state, request)
+        if not done:
+            return False, answer
+        shares = [float(self.settings.test), float(self.settings.test) + float(self.settings.validation)]
+        borders = {}
+        for label, fitted in answer.items():
+            at = dict(map(tuple, fitted["quantiles"]))
+            borders[label] = [at[share] if share else 0.0 for share in shares]
+        return True, borders
+
+
+def _places(table: pa.Table, settings: Split) -> np.ndarray:
+    return unit_interval(row_hash(table, settings.by, seed=settings.seed))
+
+
+def _strata(table: pa.Table, settings: Split) -> pa.Array:
+    """The stratum of each row; those with a missing value are one of their own."""
+    return pc.fill_null(group_labels(table, settings.stratify), "\\missing")
+
+
+def split(table: pa.Table, *, settings: Split, fitted: Mapping[str, list[float]] | None = None) -> Rows:
+    """Every row with its part in training."""
+    if isinstance(settings.test, str) or isinstance(settings.validation, str):
+        test, validation = (_holds(table, text) for text in (settings.test, settings.validation))
+    else:
+        place = _places(table, settings)
+        end_of_test: Any = float(settings.test)
+        end: Any = end_of_test + float(settings.validation)
+        if settings.stratify:
+            end_of_test, end = _borders(table, settings, fitted or {})
+        test, validation = place < end_of_test, place < end
+    parts = np.select([test, validation], [2, 1], 0)
+    column = pa.DictionaryArray.from_arrays(
+        pa.array(parts, pa.int32()), pa.array([TRAIN, VALIDATION, TEST])
+    ).cast(pa.string())
+    counts = dict(zip((TRAIN, VALIDATION, TEST), np.bincount(parts, minlength=3).tolist(), strict=True))
+    return Rows(table.append_column(pa.field(SPLIT, pa.string(), nullable=False), column), notes=counts)
+
+
+def _borders(
+    table: pa.Table, settings: Split, fitted: Mapping[str, list[float]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of each row the places where its stratum's test rows and validation rows end; of a new stratum the shares."""
+    known = pa.array(list(fitted), pa.string())
+    place = numpy_of(pc.fill_null(pc.index_in(_strata(table, settings), value_set=known), len(fitted)))
+    shares = [float(settings.test), float(settings.test) + float(settings.validation)]
+    ends = np.array([*fitted.values(), shares])
+    return ends[place, 0], ends[place, 1]
+
+
+def _holds(table: pa.Table, text: float | str) -> np.ndarray:
+    if not isinstance(text, str):
+        return np.zeros(table.num_rows, bool)
+    found = pc.fill_null(expression(text).evaluate(table), fill_value=False)
+    return numpy_of(found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found)
