@@ -32,7 +32,7 @@ from pipelines.stage import (
 )
 from pipelines.storage import TableRef, read_table, row_bytes
 
-__all__ = ["Join", "Joined"]
+__all__ = ["Join", "Joined", "attached", "broadcast_side"]
 
 BROADCAST_BYTES = 1 << 27  # of an other side, estimated: up to here every worker holds it
 LIMIT_BYTES = 1 << 29  # of a broadcast that was asked for, decoded, in each worker
@@ -142,6 +142,14 @@ class Joined:
                     f"join: {left!r} is {schema.field(left).type}, {name}.{right} is {other.field(right).type}; "
                     f"declare the same type, or add a cast step before"
                 )
+            mine, theirs = (
+                (one.metadata or {}).get(b"unit", b"").decode()
+                for one in (schema.field(left), other.field(right))
+            )
+            if mine and theirs and mine != theirs:
+                raise SpecError(
+                    f"join: {left!r} is in {mine}, {name}.{right} in {theirs}; make them alike with a units step"
+                )
         taken = self.taken()
         if clash := sorted(set(taken.values()) & set(schema.names)):
             raise SpecError(
@@ -163,10 +171,11 @@ class Joined:
         if not moves:
             return Map(f"join {self.join.with_}", join_part, params)
         whole = self.join.how in {"right", "outer"} or self.join.cardinality.startswith("1")
-        beside = Beside(self.other, tuple(self.join.keys.values()), self._columns(), whole)
+        beside = Beside(self.other, tuple(self.join.keys.values()), self.columns(), whole)
         return Exchange(f"join {self.join.with_}", keys, join_bucket, params, alone=True, beside=beside)
 
-    def _columns(self) -> tuple[str, ...]:
+    def columns(self) -> tuple[str, ...]:
+        """The columns of the other table that are needed."""
         return tuple(dict.fromkeys((*self.join.keys.values(), *self.taken())))
 
     def way(self) -> tuple[bool, str]:
@@ -178,7 +187,7 @@ class Joined:
             return join.move == "exchange", f'move = "{join.move}"'
         if self.other.version < 0:
             return False, f"{join.with_!r} is not built yet: if it is large, both will move"
-        wanted = pa.schema([self.other.schema.field(name) for name in self._columns()])
+        wanted = pa.schema([self.other.schema.field(name) for name in self.columns()])
         size = self.other.rows * row_bytes(wanted)
         text = f"{join.with_!r} takes about {size / 2**20:,.1f} MiB, a broadcast may have {BROADCAST_BYTES >> 20}"
         return size > BROADCAST_BYTES, text
@@ -190,7 +199,7 @@ def join_part(table: pa.Table, *, joined: Joined) -> Rows:
     index, other = _broadcast(
         joined.other, tuple(keys.values()), tuple(joined.taken()), joined.join.cardinality
     )
-    return _joined(table, joined, index, other, index.partners([table[name] for name in keys]))
+    return attached(table, joined, other, *index.partners([table[name] for name in keys]), index.order)
 
 
 def join_bucket(table: pa.Table, *, joined: Joined, side: Side) -> Rows:
@@ -206,7 +215,7 @@ def join_bucket(table: pa.Table, *, joined: Joined, side: Side) -> Rows:
     if side.answers and join.cardinality.startswith("1"):
         mine = [table.select(keys)] + ([] if side.elsewhere is None else [side.elsewhere])
         _refuse_twice_here(join, pa.concat_tables(mine))
-    made = _joined(table, joined, index, side.rows, found)
+    made = attached(table, joined, side.rows, *found, index.order)
     if join.how not in {"right", "outer"}:
         return made
     schema = joined.build(table.schema)
@@ -226,15 +235,16 @@ def join_bucket(table: pa.Table, *, joined: Joined, side: Side) -> Rows:
     )
 
 
-def _joined(
+def attached(
     table: pa.Table,
     joined: Joined,
-    index: Index,
     other: pa.Table,
-    found: tuple[np.ndarray, np.ndarray],
+    first: np.ndarray,
+    count: np.ndarray,
+    order: np.ndarray,
 ) -> Rows:
-    """The rows with their partners; `found` says who they are."""
-    join, (first, count) = joined.join, found
+    """The rows with their partners: `count` rows of `other` each, from `order[first]` on."""
+    join = joined.join
     matched = count > 0
     unmatched = int(len(matched) - matched.sum())
     notes = {"unmatched": unmatched} if unmatched else {}
@@ -262,7 +272,7 @@ def _joined(
         table = table.take(pa.array(pick))
     rows = np.zeros(len(partner), np.int64)
     there = partner >= 0
-    rows[there] = index.order[partner[there]]
+    rows[there] = order[partner[there]]
     indices = pa.array(rows, mask=~there)
     for name, new in joined.taken().items():
         field = other.schema.field(name).with_name(new).with_nullable(True)
@@ -286,16 +296,25 @@ def _without_partner(rows: pa.Table, joined: Joined, schema: pa.Schema) -> pa.Ta
 def _broadcast(
     other: TableRef, keys: tuple[str, ...], columns: tuple[str, ...], cardinality: str
 ) -> tuple[Index, pa.Table]:
-    """The other side, read once per worker."""
-    table = read_table(other, columns=tuple(dict.fromkeys((*keys, *columns)))).combine_chunks()
+    """The other side and its index, made once per worker."""
+    table = broadcast_side(other, tuple(dict.fromkeys((*keys, *columns))))
+    index = index_of([table[key] for key in keys])
+    _refuse_twice(other.name, cardinality, keys, index, table)
+    return index, table.select(list(columns))
+
+
+def broadcast_side(other: TableRef, columns: tuple[str, ...]) -> pa.Table:
+    """The other side as every worker holds it.
+
+    Raises: InputError if it is too large for that.
+    """
+    table = read_table(other, columns=columns).combine_chunks()
     if table.nbytes > LIMIT_BYTES:
         raise InputError(
             f"join with {other.name!r}: its columns take {table.nbytes:,} bytes in memory, the limit of a broadcast side is "
             f'{LIMIT_BYTES:,}; take fewer columns, or let both tables move: move = "exchange"'
         )
-    index = index_of([table[key] for key in keys])
-    _refuse_twice(other.name, cardinality, keys, index, table)
-    return index, table.select(list(columns))
+    return table
 
 
 def _refuse_twice(name: str, cardinality: str, keys: Sequence[str], index: Index, other: pa.Table) -> None:

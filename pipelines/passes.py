@@ -15,10 +15,11 @@ import pyarrow as pa
 
 from pipelines import measures, publish, quality, task, warehouse
 from pipelines.engine import Runner
-from pipelines.parts import bucket_count, file_reads, slices, source_reads, table_reads
+from pipelines.opening import opened
+from pipelines.parts import bucket_count, file_reads, slices
 from pipelines.plan import TablePlan
 from pipelines.reads import Bucket, Kept, Read, TableFiles, read_rows, sketch_kept
-from pipelines.stage import ORIGIN, Beside, Exchange, Fit, Map, Step, data_columns, tables_of
+from pipelines.stage import Beside, Exchange, Fit, Map, Step, data_columns, tables_of
 from pipelines.storage import FileRef, TableRef, row_bytes
 from pipelines.storage import reference as reference_of
 from pipelines.task import COUNTS, ExchangeTo, Keep, Receipt, Task, WriteTo
@@ -52,13 +53,19 @@ class Passes:
         self.fitted: dict[str, Any] = {}
         self.seen: Counter[int] = Counter()  # rows by number of the source file
         self.set_aside: Counter[int] = Counter()  # of a load, the same of its rejects
+        self.first: list[
+            Map
+        ] = []  # of each task of the first pass: what makes the columns of its input those of all
         self.numbers: dict[str, int] = {}  # of the other tables of joins, among the inputs
         self.number = 0
         self.rows = 0
 
     def finish(self) -> publish.Made:
         """All passes; what there is to publish."""
-        reads, schema, read = self._first_reads()
+        first = opened(self.plan, self.reference, self.reads)
+        reads: Sequence[Read] = first.reads
+        schema, read = first.schema, first.files
+        self.first = first.maps
         for name in self.plan.spec.beside:
             other = self.reference(name)
             self.numbers[name] = len(read)
@@ -203,11 +210,12 @@ class Passes:
 
     def _tasks(self, reads: Sequence[Any], maps: Iterable[Map], then: Any) -> list[Task]:
         chain = tuple(maps)
+        first = self.first if self.number == 0 else []
         return [
             Task(
                 name=f"{self.plan.name}/{self.number}/{part:06d}",
                 read=read,
-                maps=chain,
+                maps=(first[part], *chain) if first else chain,
                 then=then,
                 uri=self.plan.uri,
                 work=str(self.work),
@@ -240,39 +248,9 @@ class Passes:
                 for note, value in step["notes"].items():
                     total["notes"][note] = total["notes"].get(note, 0) + value
 
-    # ---- input
-
     def _bound(self, step: Any) -> Step:
         names = tables_of(step)
         return step.beside(self.reference(names[0])) if names else step
-
-    def _first_reads(self) -> tuple[list[Any], pa.Schema, list[dict[str, Any]]]:
-        """What each task of the first pass reads, the columns, and the input files by number."""
-        reads: list[Any] = []
-        read: list[dict[str, Any]] = []
-        schema = pa.schema([])
-        for one in self.plan.inputs:
-            if one.kind == "table":
-                ref = self.reference(one.name)
-                schema = pa.schema([*ref.schema, *ORIGIN])
-                reads += table_reads(ref, len(read))
-                read += [
-                    {"name": one.name, "path": file.path, "rows": file.rows, "version": ref.version}
-                    for file in ref.files
-                ]
-                continue
-            if one.source is None:
-                raise AssertionError(one.name)
-            schema = one.source.schema.with_origin()
-            reads += [] if self.reads is not None else source_reads(one.source, one.files, len(read))
-            read += [
-                {"name": one.name, "path": file.path, "bytes": file.size, "sha256": file.sha256}
-                for file in one.files
-            ]
-        reads = reads if self.reads is None else list(self.reads)
-        if not reads:  # no rows: one task all the same, so that every step sees its columns
-            reads = [TableFiles(tuple(schema.field(name) for name in data_columns(schema)), ())]
-        return reads, schema, read
 
 
 # ---- what runs on workers

@@ -20,6 +20,7 @@ from pipelines.names import did_you_mean
 from pipelines.spec import Pipeline, Table
 from pipelines.stage import ORIGIN, data_columns, tables_of
 from pipelines.storage import TableRef
+from pipelines.union import merged
 
 __all__ = [
     "Checked",
@@ -122,7 +123,8 @@ def check(document: Document, pipeline: Pipeline) -> dict[str, Checked]:
         schema = _input_schema(document, pipeline, schemas, name, table)
         if schema is None:
             continue
-        moves, steps = [], []
+        moves: list[Move] = []
+        steps: list[tuple[Any, pa.Schema]] = []
         try:
             for number, step in enumerate(table.steps):
                 place: tuple[str | int, ...] = ("tables", name, "steps", number)
@@ -166,6 +168,15 @@ def _input_schema(
             found.append(schema)
     if len(found) < len(table.inputs) or not found:
         return None
+    if any(other not in schemas for other in table.joined):
+        return None
+    if table.union is not None:
+        try:
+            return merged(table.union, dict(zip(table.inputs, found, strict=True)))
+        except SpecError as error:
+            for text in error.problems:
+                document.problem(("tables", name, "union"), f"tables.{name}: {text}")
+            return None
     for other, schema in zip(table.inputs[1:], found[1:], strict=True):
         if not schema.equals(found[0]):
             different = sorted(
@@ -174,11 +185,10 @@ def _input_schema(
             )
             document.problem(
                 ("tables", name),
-                f"tables.{name}: {table.inputs[0]!r} and {other!r} do not have the same columns: {', '.join(different)}",
+                f"tables.{name}: {table.inputs[0]!r} and {other!r} do not have the same columns: "
+                f"{', '.join(different)}; say how they meet: union = {{ ... }}",
             )
             return None
-    if any(other not in schemas for other in table.joined):
-        return None
     return found[0]
 
 

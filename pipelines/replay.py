@@ -105,8 +105,12 @@ def _check(plan: TablePlan) -> None:
         )
     if plan.load is not None and plan.load.before is None:
         raise SpecError(f"table {plan.name!r}: nothing was loaded yet; `dlflow run` loads it")
+    if plan.spec.union is not None:
+        raise SpecError(
+            f"table {plan.name!r} is a union, so its rejects cannot be read one by one; `dlflow run` builds the table again"
+        )
     for move in plan.moves:
-        if move.kind != "map" or move.step.startswith("join "):
+        if move.kind != "map" or move.step.startswith(("join ", "join_asof ")):
             raise SpecError(
                 f"table {plan.name!r}: step {move.step!r} looks at more than one row, so rejects cannot be read one by one; "
                 "`dlflow run` builds the table with the new rules"

@@ -21,6 +21,7 @@ from pipelines.schema import field as declared
 from pipelines.sources import Source
 from pipelines.stage import tables_of
 from pipelines.steps import STEPS, implied_checks, step_of
+from pipelines.union import Union
 
 __all__ = ["STEPS", "Pipeline", "Table", "build", "load"]
 
@@ -39,6 +40,7 @@ class Table:
     steps: tuple[Any, ...] = ()  # Step: checked one by one, by its own class
     checks: tuple[Any, ...] = ()  # quality.Check
     partition_by: tuple[str, ...] = ()
+    union: Union | None = None  # how the columns of several inputs become one table's
     load: Literal["replace", "append"] = "replace"  # append: files that are not in the table yet
     reject_limit: float | None = None  # below 1: share of the rows read; from 1: rows
 
@@ -213,6 +215,7 @@ def _tables(document: Document, sources: Mapping[str, Source]) -> dict[str, Tabl
             steps=kept,
             checks=(*sound, *implied_checks(kept, sound)),
             partition_by=table.partition_by,
+            union=table.union,
             load=table.load,
             reject_limit=table.reject_limit,
         )

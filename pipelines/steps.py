@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipelines import (
+    asof,
     clean,
     columns,
     custom,
@@ -36,6 +37,7 @@ STEPS: dict[str, Any] = {
         outliers,
         duplicates,
         integrate,
+        asof,
         windows,
         split,
         features,

@@ -167,3 +167,14 @@ def test_a_join_is_what_pandas_makes_of_it(other, left_keys, right_keys):
     ]
     assert sorted(found, key=str) == sorted(wanted, key=str)
     assert rows.kept.num_rows == left.num_rows + rows.added
+
+
+def test_keys_of_different_units_are_no_keys(other):
+    metres, feet = (
+        pa.schema([pa.field("k", pa.int64(), metadata={"unit": unit}), ("v", pa.string())])
+        for unit in ("m", "ft")
+    )
+    join = Join(with_="other", on=("k",), cardinality="m:1", prefix="o_").beside(other(feet.empty_table()))
+
+    with pytest.raises(SpecError, match=r"'k' is in m, other\.k in ft; make them alike with a units step"):
+        join.build(metres)
