@@ -25,6 +25,7 @@ __all__ = ["NO_PART", "Load", "decide", "parts_of", "settings_of"]
 NO_PART = {
     "path": "",
     "url": None,
+    "storage": None,
     "on_change": "",
     "part_bytes": 0,
     "busy_s": 0,

@@ -281,7 +281,13 @@ def _with_state(
     for other in table.inputs:
         if table.source is not None:
             source = pipeline.sources[other]
-            declared = {**fingerprint.plain(source), "path": "", "url": None, "on_change": ""}
+            declared = {
+                **fingerprint.plain(source),
+                "path": "",
+                "url": None,
+                "storage": None,
+                "on_change": "",
+            }
             parts[f"declaration of {other}"] = fingerprint.digest(declared)
             parts[f"source {other}"] = fingerprint.files_below(files[other])
             inputs.append(Input(other, "source", files[other], source))

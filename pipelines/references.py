@@ -7,9 +7,11 @@ from pathlib import Path
 from urllib.parse import quote
 
 from pipelines.document import Document, dotted
+from pipelines.errors import SpecError
 from pipelines.names import did_you_mean
+from pipelines.stores import Storage
 
-__all__ = ["params", "text", "url"]
+__all__ = ["params", "storage", "text", "url"]
 
 _NAME = "[A-Za-z_][A-Za-z0-9_]*"
 _REFERENCE = re.compile(rf"\$\{{(?P<variable>{_NAME})(?::-(?P<default>[^}}]*))?\}}|\{{(?P<param>{_NAME})\}}")
@@ -53,6 +55,21 @@ def text(document: Document, path: tuple[str | int, ...], value: str, params: Ma
         return params.get(name, "")
 
     return _REFERENCE.sub(meant, value)  # once: a secret that looks like a reference is none
+
+
+def storage(document: Document, params: Mapping[str, str]) -> Storage:
+    """[storage], and what the environment says of the rest."""
+    given = {
+        key: text(document, ("storage", key), value, params) if isinstance(value, str) else value
+        for key, value in document.values["storage"].items()
+    }
+    found = document.checked(Storage, given, ("storage",)) or Storage(anonymous=True)
+    try:
+        return found.complete()
+    except SpecError as error:
+        for problem in error.problems:
+            document.problem(("storage",), f"storage, with the environment: {problem}")
+        return found
 
 
 def url(

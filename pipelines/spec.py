@@ -1,5 +1,6 @@
 """The pipeline file (TOML) as validated values; everything that is wrong is said at once, with line and "did you mean".
 
+    [storage]        how object stores are reached
     [sources.NAME]   where rows come from, with the declared columns
     [tables.NAME]    a source or another table, and the steps that make a new one of it
     [models.NAME]    read by flows.model: pipelines knows no models
@@ -21,12 +22,13 @@ from pipelines.schema import field as declared
 from pipelines.sources import Source
 from pipelines.stage import tables_of
 from pipelines.steps import STEPS, implied_checks, step_of
+from pipelines.stores import Storage
 from pipelines.union import Union
 
 __all__ = ["STEPS", "Pipeline", "Table", "build", "load"]
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
-SECTIONS = ("name", "warehouse", "params", "sources", "tables", "models")
+SECTIONS = ("name", "warehouse", "params", "storage", "sources", "tables", "models")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +98,7 @@ def build(document: Document, settings: Mapping[str, str]) -> Pipeline:
     for key in values:
         if key not in SECTIONS:
             document.problem((key,), f"unknown section {key!r}{did_you_mean(key, SECTIONS)}")
-    for section in ("params", "sources", "tables", "models"):
+    for section in ("params", "storage", "sources", "tables", "models"):
         if not isinstance(values.setdefault(section, {}), dict):
             document.problem((section,), f"{section} must be a table: [{section}.NAME]")
             values[section] = {}
@@ -106,7 +108,8 @@ def build(document: Document, settings: Mapping[str, str]) -> Pipeline:
         document.problem(
             ("name",), f"name = {name!r}: expected letters, digits, '-' and '_', not beginning with a digit"
         )
-    sources = _sources(document, params, folder)
+    storage = references.storage(document, params)
+    sources = _sources(document, params, folder, storage)
     tables = _tables(document, sources)
     warehouse = references.text(document, ("warehouse",), values.get("warehouse", "warehouse"), params)
     return Pipeline(
@@ -120,7 +123,9 @@ def build(document: Document, settings: Mapping[str, str]) -> Pipeline:
     )
 
 
-def _sources(document: Document, params: Mapping[str, str], folder: Path) -> dict[str, Source]:
+def _sources(
+    document: Document, params: Mapping[str, str], folder: Path, storage: Storage
+) -> dict[str, Source]:
     sources = {}
     for name, given in document.values["sources"].items():
         path = ("sources", name)
@@ -131,7 +136,15 @@ def _sources(document: Document, params: Mapping[str, str], folder: Path) -> dic
         value = dict(given)
         for key in ("path", "labels"):
             if isinstance(value.get(key), str):
-                value[key] = str(folder / references.text(document, (*path, key), value[key], params))
+                place = references.text(document, (*path, key), value[key], params)
+                value[key] = place if "://" in place else str(folder / place)
+        if "storage" in value:
+            document.problem(
+                (*path, "storage"), f"{dotted(path)}: storage is a section of its own, [storage]"
+            )
+            continue
+        if str(value.get("path")).startswith("s3://"):
+            value["storage"] = storage
         if isinstance(value.get("url"), str):
             value["url"] = references.url(document, (*path, "url"), value["url"], params, folder)
         if isinstance(value.get("columns"), dict):

@@ -180,3 +180,20 @@ def database(postgres):
     name = f"d{os.urandom(6).hex()}"
     postgres.run(f"CREATE DATABASE {name} TEMPLATE template0")
     return name
+
+
+@pytest.fixture(scope="session")
+def store():
+    """A local S3 server of this session."""
+    from tests.stores import store_server
+
+    with store_server() as server:
+        yield server
+
+
+@pytest.fixture
+def bucket(store):
+    """The name of a new, empty bucket."""
+    name = f"b{os.urandom(6).hex()}"
+    store.files().create_dir(name)
+    return name

@@ -11,6 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
+from pipelines import stores
 from pipelines.sources import inputs
 from pipelines.sources.inputs import InputFile, Part, at_rest
 from pipelines.sources.source import Source
@@ -39,6 +40,8 @@ def files(source: Source, cache: Path | str | None = None) -> list[InputFile]:
     if source.reader == "postgresql":
         found: list[InputFile] = _kind(source).files(source)
         return found
+    if source.remote:
+        return inputs.objects(source)
     return inputs.files(source, cache)
 
 
@@ -47,7 +50,7 @@ def cut(source: Source, file: InputFile, number: int) -> list[Part]:
 
     Raises: InputError if the file is not what was declared; SourceChanged if it is no longer the one of `files`.
     """
-    with at_rest(file, source.reader):
+    with stores.using(source.storage), at_rest(file, source.reader):
         parts: list[Part] = _kind(source).cut(source, file, number)
     return parts
 
@@ -57,7 +60,7 @@ def read(source: Source, part: Part) -> Rows:
 
     Raises: SourceChanged if the file is not the planned one before or after; InputError if it cannot be read as declared.
     """
-    with at_rest(part, source.reader):
+    with stores.using(source.storage), at_rest(part, source.reader):
         rows: Rows = _kind(source).read(source, part)
     return rows
 

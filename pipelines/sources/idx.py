@@ -11,7 +11,6 @@ import dataclasses
 import itertools
 from collections.abc import Iterator
 from math import prod
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -151,7 +150,11 @@ def _check_size(path: str, form: _Form) -> None:
         raise InputError(
             f"{path}: a sample of shape {list(form.shape)} has {form.size:,} bytes, at most {tensor.MOST_BYTES:,} are read"
         )
-    found = sum(map(len, _bytes(path, 0, expected + 1))) if _is_packed(path) else Path(path).stat().st_size
+    if _is_packed(path):
+        found = sum(map(len, _bytes(path, 0, expected + 1)))
+    else:
+        with stream.opened(path) as file:
+            found = file.size()
     if found != expected:
         raise InputError(
             f"{path}: {'more' if found > expected else f'{found:,} bytes'}, {expected:,} bytes expected for {form.rows:,} samples of shape "

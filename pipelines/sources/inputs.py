@@ -16,10 +16,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.errors import InputError, NoInput, SourceChanged
+from pipelines import stores
+from pipelines.errors import InputError, NoInput, PipelineError, SourceChanged
 from pipelines.sources.source import Source
 
-__all__ = ["InputFile", "Part", "at_rest", "files", "listed", "measured", "whole"]
+__all__ = ["InputFile", "Part", "at_rest", "files", "listed", "measured", "objects", "whole"]
 
 _SUFFIXES = {
     "csv": (".csv", ".tsv", ".txt"),
@@ -41,8 +42,8 @@ class InputFile:
     path: str
     size: int
     mtime_ns: int
-    sha256: str  # of its bytes; of the rows of a database another digest, which begins with its kind
-    state: str = ""  # where size and mtime do not say it: the snapshot of a database
+    sha256: str  # of its bytes; of an object and the rows of a database another digest, which begins with its kind
+    state: str = ""  # where size and mtime do not say it: the etag of an object, the snapshot of a database
     beside: tuple[str, ...] = ()  # files that are read with it
 
 
@@ -115,6 +116,26 @@ def measured(part: Part) -> Part:
     return dataclasses.replace(part, size=size, mtime_ns=mtime_ns)
 
 
+def objects(source: Source) -> list[InputFile]:
+    """The same of an object store: an object is known by its etag and size, and is not read for it.
+
+    Raises: NoInput if there is none; InputError if store, bucket or rights are wrong; PartFailed if it does not answer.
+    """
+    ends = (".zip",) if source.documents else _endings(source)
+    with stores.using(source.storage):
+        found: list[tuple[stores.Object, ...]] = [(one,) for one in stores.found(source.path, ends)]
+        if source.labels is not None:
+            labels = stores.found(source.labels, ends)
+            _check_pairs(source, len(labels), len(found))
+            found = [(*one, label) for one, label in zip(found, labels, strict=True)]
+    made = []
+    for one in found:
+        size, etags = sum(each.size for each in one), " ".join(each.etag for each in one)
+        urls = [each.url for each in one]
+        made.append(InputFile(urls[0], size, one[0].mtime_ns, f"etag:{etags}:{size}", etags, tuple(urls[1:])))
+    return made
+
+
 @contextlib.contextmanager
 def at_rest(one: InputFile | Part, reader: str) -> Iterator[None]:
     """What happens inside has seen one state of the file, the planned one. A server keeps that state by itself.
@@ -124,10 +145,12 @@ def at_rest(one: InputFile | Part, reader: str) -> Iterator[None]:
     if reader == "postgresql":
         yield
         return
+    remote = stores.is_url(one.path)
     _check_same(one, reader)
     try:
-        yield
-    except (InputError, OSError) as error:
+        with stores.told(one.path) if remote else contextlib.nullcontext():
+            yield
+    except (PipelineError, OSError) as error:
         try:
             _check_same(one, reader)
         except SourceChanged as changed:
@@ -139,16 +162,21 @@ def at_rest(one: InputFile | Part, reader: str) -> Iterator[None]:
 
 
 def _check_same(one: InputFile | Part, kind: str) -> None:
-    members = one.members if isinstance(one, Part) else ()
     try:
-        found = _state(Path(one.path), kind, one.beside, members)
+        if stores.is_url(one.path):
+            there = [stores.state(path) for path in (one.path, *one.beside)]
+            size, same = sum(each.size for each in there), " ".join(each.etag for each in there) == one.state
+        else:
+            members = one.members if isinstance(one, Part) else ()
+            size, mtime_ns, _ = _state(Path(one.path), kind, one.beside, members)
+            same = mtime_ns == one.mtime_ns
     except FileNotFoundError as error:
         raise SourceChanged(
             f"{error.filename or one.path}: is gone since the run was planned; bring it back or run again"
         ) from error
-    if found[:2] != (one.size, one.mtime_ns):
+    if not same or size != one.size:
         raise SourceChanged(
-            f"{one.path}: changed since the run was planned ({one.size:,} bytes then, {found[0]:,} now); run again when it is at rest"
+            f"{one.path}: changed since the run was planned ({one.size:,} bytes then, {size:,} now); run again when it is at rest"
         )
 
 
@@ -208,11 +236,15 @@ def _beside(source: Source, paths: list[Path]) -> list[tuple[str, ...]]:
     if source.labels is None:
         return [()] * len(paths)
     labels = _paths(source, source.labels)
-    if len(labels) != len(paths):
-        raise InputError(
-            f"{source.labels}: {len(labels)} files of labels for {len(paths)} files of images; expected one for each"
-        )
+    _check_pairs(source, len(labels), len(paths))
     return [(str(label),) for label in labels]
+
+
+def _check_pairs(source: Source, labels: int, images: int) -> None:
+    if labels != images:
+        raise InputError(
+            f"{source.labels}: {labels} files of labels for {images} files of images; expected one for each"
+        )
 
 
 def _paths(source: Source, wanted_path: str) -> list[Path]:
@@ -221,7 +253,7 @@ def _paths(source: Source, wanted_path: str) -> list[Path]:
     if folders and path.is_dir():
         found, wanted = [path], ""
     elif path.is_dir():
-        ends = tuple(end + packed for end in _SUFFIXES[source.reader] for packed in ("", ".gz", ".zst"))
+        ends = _endings(source)
         there = [one for one in path.iterdir() if one.name.lower().endswith(ends) and not one.is_dir()]
         found = [one for one in there if one.name[0] not in "._"]
         wanted = f"a file that ends in {', '.join(_SUFFIXES[source.reader])}"
@@ -240,6 +272,10 @@ def _paths(source: Source, wanted_path: str) -> list[Path]:
         if not stat.S_ISREG(one.stat().st_mode) and not (folders and one.is_dir()):
             raise InputError(f"{one}: is no regular file; expected a file that can be read twice")
     return sorted(found)
+
+
+def _endings(source: Source) -> tuple[str, ...]:
+    return tuple(end + packed for end in _SUFFIXES[source.reader] for packed in ("", ".gz", ".zst"))
 
 
 def _there(path: Path) -> str:

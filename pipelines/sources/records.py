@@ -14,12 +14,12 @@ import dataclasses
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from pipelines.errors import InputError
 from pipelines.sources.inputs import Part
+from pipelines.sources.stream import opened
 
 __all__ = ["HEAD", "Block", "Framing", "Long", "blocks", "cut_records", "find", "strays"]
 
@@ -128,7 +128,7 @@ def cut_records(stream: Iterable[bytes], framing: Framing, start: Part, part_byt
             )
         position, line = position + len(chunk), line + len(breaks)
     if odd:
-        with Path(framing.path).open("rb") as file:
+        with opened(framing.path) as file:
             file.seek(record)
             raise _unclosed(framing, file.read(_SEARCHED), record_line)
     if begin < position or not parts:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
-from pipelines import postgres
+from pipelines import postgres, stores
 from pipelines.errors import SpecError
 from pipelines.names import did_you_mean
 from pipelines.schema import Field, Schema
@@ -53,6 +53,7 @@ class Source:
     kind: Kind
     path: str = ""  # a file, a folder or a glob; of a sql source it follows from url
     columns: Mapping[str, Field]
+    storage: stores.Storage | None = None  # how an object store is reached; None: as the environment says
     null: tuple[str, ...] | None = (
         None  # texts read as missing; None: ("",) in a csv, where "" is all there can be; else none
     )
@@ -106,6 +107,11 @@ class Source:
         return "sqlite" if _scheme(self.url) == "sqlite" else "postgresql"
 
     @property
+    def remote(self) -> bool:
+        """Whether its files are objects of a store."""
+        return self.kind != "sql" and stores.is_url(self.path)
+
+    @property
     def schema(self) -> Schema:
         """The declared columns."""
         return Schema(self.columns)
@@ -133,7 +139,9 @@ class Source:
             return [f"kind {self.kind!r} is not known{did_you_mean(str(self.kind), get_args(Kind))}"]
         if self.kind == "sql":
             problems += self._wrong_url()
-        elif not self.path:
+        elif self.path:
+            problems += self._wrong_place()
+        else:
             problems.append("path is empty; expected a file, a folder or a glob such as 'data/*.csv'")
         if not self.columns:
             problems.append('columns is empty; declare every column, { name = "type" }')
@@ -174,6 +182,17 @@ class Source:
                 f"encoding {self.encoding!r} is not known; examples: utf-8, utf-16, latin-1, cp1252, gb18030"
             )
         return problems
+
+    def _wrong_place(self) -> list[str]:
+        try:
+            remote = stores.is_url(self.path)
+        except SpecError as error:
+            return list(error.problems)
+        if remote and self.kind == "sqlite":
+            return [
+                f"path is an object of a store, and a {self.kind} source reads files of this machine; copy it first"
+            ]
+        return []
 
     def _wrong_url(self) -> list[str]:
         scheme = _scheme(self.url)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from pipelines import stores
 from pipelines.errors import InputError
 
 __all__ = [
@@ -64,7 +65,7 @@ _FREE_BYTES, _MAX_EXPANSION = (
 
 def opened(path: str) -> pa.NativeFile:
     """A file to be read at any place; not mapped: a mapped file that is cut ends the process."""
-    return pa.OSFile(path)
+    return stores.opened(path) if stores.is_url(path) else pa.OSFile(path)
 
 
 @contextlib.contextmanager
@@ -76,7 +77,7 @@ def damage(path: str, kind: str, size: int) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, OSError, ValueError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
+        if isinstance(error, OSError) and (error.errno is not None or stores.is_answer(error)):
             raise
         raise InputError(
             f"{path}: damaged or no {kind} ({size:,} bytes): {_first_line(error)}; restore it from a copy, or check path and kind"
@@ -168,7 +169,7 @@ def decoded(data: bytes, ends: list[int], encoding: str) -> tuple[list[bytes], d
 
 
 def _plain(path: str, start: int, stop: int, size: int) -> Iterator[bytes]:
-    with Path(path).open("rb", buffering=0) as file:
+    with opened(path) if stores.is_url(path) else Path(path).open("rb", buffering=0) as file:
         file.seek(start)
         while start < stop and (chunk := file.read(min(size, stop - start))):
             start += len(chunk)
@@ -177,7 +178,7 @@ def _plain(path: str, start: int, stop: int, size: int) -> Iterator[bytes]:
 
 def _unpacked(path: str, codec: str, size: int) -> Iterator[bytes]:
     total = 0
-    with pa.OSFile(path) as packed, pa.CompressedInputStream(packed, codec) as stream:
+    with opened(path) as packed, pa.CompressedInputStream(packed, codec) as stream:
         while True:
             try:
                 chunk = stream.read(size)
