@@ -51,7 +51,7 @@ def build(
                 shutil.rmtree(other, ignore_errors=True)
         work.mkdir(parents=True, exist_ok=True)
         made = Passes(plan, runner, work, reference, progress, run)
-        built = publish.publish(plan, made.finish(), run=run)
+        built = publish.publish(plan, made.finish(), run=run, runner=runner)
         shutil.rmtree(work, ignore_errors=True)
         return built
 

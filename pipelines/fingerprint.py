@@ -28,6 +28,7 @@ NOT_ROWS = {
     "publish",
     "drift",
     "measures",
+    "merges",
     "quality",
     "replay",
     "spec",

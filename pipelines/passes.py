@@ -98,7 +98,8 @@ class Passes:
         if self.plan.spec.checks:
             maps.append(quality.row_checks(self.plan.spec.checks, self.reference))
         columns = pa.schema([schema.field(name) for name in data_columns(schema)])
-        to = WriteTo(tuple(columns), self.plan.spec.partition_by, self.plan.load is not None)
+        partition_by = () if self.plan.spec.load == "upsert" else self.plan.spec.partition_by
+        to = WriteTo(tuple(columns), partition_by, self.plan.load is not None)
         receipts = self._pass(reads, maps, to)
         files = [file for receipt in receipts for file in receipt["files"]]
         origins = [origin for receipt in receipts for origin in receipt["origins"]]

@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipelines import fingerprint, loads, quality, sources
+from pipelines import fingerprint, loads, merges, quality, sources
 from pipelines.document import Document
 from pipelines.errors import NoInput, SpecError
 from pipelines.moves import Move, bound_to, check_row_wise, move_of, passes_of
@@ -97,7 +97,8 @@ class Plan:
         lines = []
         for table in self.tables.values():
             load = table.load
-            mark = "keep " if table.current else "build" if load is None or load.whole else "load "
+            build = "merge" if table.spec.load == "upsert" else "build"
+            mark = "keep " if table.current else build if load is None or load.whole else "load "
             lines.append(
                 f"{mark}  {table.name}  <- {', '.join(_described(one, load) for one in table.inputs)}"
             )
@@ -138,18 +139,21 @@ def check(document: Document, pipeline: Pipeline) -> dict[str, Checked]:
                 place = ("tables", name, "checks", number)
                 one.build(schema, schemas)
             quality.row_checks(table.checks)  # names that are there twice
+            place = ("tables", name, "key")
+            made = merges.table_schema(table, pa.schema([schema.field(one) for one in data_columns(schema)]))
         except SpecError as error:
             for text in error.problems:
-                document.problem(place, f"tables.{name}.{place[2]}[{place[3]}]: {text}")
+                where = f"{place[2]}[{place[3]}]" if len(place) > len(("tables", name, "key")) else place[2]
+                document.problem(place, f"tables.{name}.{where}: {text}")
             continue
         for column in table.partition_by:
-            if column not in data_columns(schema):
-                known = data_columns(schema)
+            if column not in made.names:
+                known = made.names
                 document.problem(
                     ("tables", name, "partition_by"),
                     f"tables.{name}: no column {column!r} to partition by{did_you_mean(column, known)}",
                 )
-        schemas[name] = pa.schema([schema.field(column) for column in data_columns(schema)])
+        schemas[name] = made
         checked[name] = Checked(schemas[name], tuple(moves), tuple(steps))
     return checked
 

@@ -12,13 +12,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipelines import inspection, ledger, warehouse
+from pipelines import inspection, ledger, merges, warehouse
+from pipelines.engine import Runner
 from pipelines.errors import TooManyRejects
 from pipelines.plan import TablePlan
 from pipelines.storage import FileRef
 from pipelines.task import COUNTS
 from pipelines.verdicts import refuse_failed, verdicts
-from pipelines.warehouse.partition import decode
+from pipelines.warehouse.file import live
 
 __all__ = [
     "REPLAY",
@@ -103,15 +104,20 @@ def already(plan: TablePlan) -> Built:
     )
 
 
-def publish(plan: TablePlan, made: Made, *, run: str) -> Built:
-    """Commit a build.
+def publish(plan: TablePlan, made: Made, *, run: str, runner: Runner) -> Built:
+    """Commit a build; `runner` does what is left to do of an upsert.
 
     Raises: TooManyRejects, LedgerImbalance, CheckFailed: nothing was committed. SchemaMismatch, CommitConflict.
     """
     _check_limit(plan, made, totals(made.steps))
     unloaded = () if plan.load is None else plan.load.remove
     lineage = lineage_of(plan, made, run=run, others=_unloaded(plan.name, unloaded))
-    committed = _commit_load(plan, made, lineage) if plan.load else _commit_whole(plan, made, lineage)
+    committed: warehouse.Committed | warehouse.Changed
+    if plan.spec.load == "upsert":
+        key, ids = batch_key(plan), _source_ids(made)
+        committed = merges.commit(plan.spec, plan.uri, made, key=key, lineage=lineage, runner=runner, ids=ids)
+    else:
+        committed = _commit_load(plan, made, lineage) if plan.load else _commit_whole(plan, made, lineage)
     warehouse.tidy(plan.uri, lineage=lineage)
     ledger.record(str(Path(plan.uri).parent), plan.name, run=run)
     return Built(
@@ -287,22 +293,7 @@ def totals(steps: Steps) -> dict[str, int]:
 
 def file_refs(uri: str, files: Sequence[warehouse.Receipt], schema: pa.Schema) -> list[FileRef]:
     """Files that are written and not committed yet, as workers read them."""
-    return [
-        FileRef(
-            warehouse.LiveFile(
-                path=file["path"],
-                absolute=str(Path(uri, file["path"])),
-                rows=file["rows"],
-                bytes=file["bytes"],
-                partition={
-                    name: decode(schema.field(name), text) for name, text in file["partition"].items()
-                },
-                modified_ms=0,
-            ),
-            tuple(file["row_groups"]),
-        )
-        for file in files
-    ]
+    return [FileRef(live(uri, file, schema), tuple(file["row_groups"])) for file in files]
 
 
 def _check_limit(plan: TablePlan, made: Made, counts: Mapping[str, int]) -> None:

@@ -10,11 +10,11 @@ Strings in [sources] and `warehouse` may hold {name} from [params] and ${NAME} o
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pipelines import quality, references
+from pipelines import merges, quality, references
 from pipelines.document import Document, dotted, read
 from pipelines.errors import SpecError
 from pipelines.names import did_you_mean
@@ -43,7 +43,11 @@ class Table:
     checks: tuple[Any, ...] = ()  # quality.Check
     partition_by: tuple[str, ...] = ()
     union: Union | None = None  # how the columns of several inputs become one table's
-    load: Literal["replace", "append"] = "replace"  # append: files that are not in the table yet
+    load: Literal["replace", "append", "upsert"] = "replace"  # append: files that are not in the table yet
+    key: tuple[str, ...] = ()  # of an upsert: what tells one row from another
+    history: Literal["scd2"] | None = None  # of an upsert: keep what was true when
+    valid_from: str | None = None  # of a history: the time from which a row holds
+    deleted: str | None = None  # of a history: whether the key ends then
     reject_limit: float | None = None  # below 1: share of the rows read; from 1: rows
 
     @property
@@ -198,6 +202,8 @@ def _tables(document: Document, sources: Mapping[str, Source]) -> dict[str, Tabl
                 (*path, "load"), f'{dotted(path)}: load = "append" is for a table that reads a source'
             )
             continue
+        for setting, problem in merges.problems(table):
+            document.problem((*path, setting), f"{dotted(path)}: {problem}")
         known: Sequence[str] = names if table.source is None else list(document.values["sources"])
         for other in table.inputs:
             if other not in known:
@@ -222,16 +228,7 @@ def _tables(document: Document, sources: Mapping[str, Source]) -> dict[str, Tabl
                         place, f"{dotted(place)}: there is no table {other!r}{did_you_mean(other, names)}"
                     )
         sound = tuple(check for check in checks if check is not None)
-        tables[name] = Table(
-            source=table.source,
-            table=table.table,
-            steps=kept,
-            checks=(*sound, *implied_checks(kept, sound)),
-            partition_by=table.partition_by,
-            union=table.union,
-            load=table.load,
-            reject_limit=table.reject_limit,
-        )
+        tables[name] = replace(table, steps=kept, checks=(*sound, *implied_checks(kept, sound)))
     _check_policies(document, sources, tables)
     return tables
 

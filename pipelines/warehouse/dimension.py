@@ -25,6 +25,7 @@ from pipelines.warehouse.feed import same_values
 from pipelines.warehouse.file import Receipt, live
 from pipelines.warehouse.lineage import Lineage
 from pipelines.warehouse.merge import Changed, merge
+from pipelines.warehouse.snapshot import RELEASED
 
 if TYPE_CHECKING:
     from pipelines.engine import Runner
@@ -70,6 +71,7 @@ def record_changes(
     lineage: Lineage,
     runner: "Runner",
     transactions: Iterable[str] = (),
+    release: Iterable[str] = (),
 ) -> Changed:
     """Bring changes into a dimension with history, in one commit; `changes` as for `upsert`, with these `columns`.
 
@@ -92,7 +94,7 @@ def record_changes(
         partition_by=partition_by,
         lineage=lineage,
         runner=runner,
-        transactions=dict.fromkeys(transactions),
+        transactions={**dict.fromkeys(release, RELEASED), **dict.fromkeys(transactions)},
         source_key=[*by, at],
         whole=True,
     )

@@ -164,7 +164,7 @@ def merge(
                 counts=counts,
             )
 
-        committed = commit(uri, key=key, plan=plan, lineage=lineage)
+        committed = commit(uri, key=key, plan=plan, lineage=lineage, once=lineage.fingerprint is None)
     return changed(committed, last)
 
 

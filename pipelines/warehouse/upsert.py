@@ -8,6 +8,7 @@ import pyarrow as pa
 from pipelines.warehouse.file import Receipt, live
 from pipelines.warehouse.lineage import Lineage
 from pipelines.warehouse.merge import Changed, merge
+from pipelines.warehouse.snapshot import RELEASED
 
 if TYPE_CHECKING:
     from pipelines.engine import Runner
@@ -26,6 +27,7 @@ def upsert(
     lineage: Lineage,
     runner: "Runner",
     transactions: Iterable[str] = (),
+    release: Iterable[str] = (),
 ) -> Changed:
     """Insert and update by key.
 
@@ -33,7 +35,8 @@ def upsert(
     nobody has committed.
 
     `key` names the batch (done once), `by` the columns that identify a row: whole numbers, text, dates or times, never
-    null, each value at most once in the source and in the table. An updated row may change its partition.
+    null, each value at most once in the source and in the table. An updated row may change its partition. `release`:
+    transaction ids of batches that are no longer meant to be in the table.
 
     Raises: SchemaMismatch for keys that are null or not distinct; else as `commit`.
     """
@@ -50,7 +53,7 @@ def upsert(
         partition_by=partition_by,
         lineage=lineage,
         runner=runner,
-        transactions=dict.fromkeys(transactions),
+        transactions={**dict.fromkeys(release, RELEASED), **dict.fromkeys(transactions)},
     )
 
 
