@@ -17,6 +17,7 @@ class InMemory(Dataset):
     """Row i is the number i, twice; counts how often a row group is read."""
 
     shape = (2,)
+    dtype = np.dtype(np.float32)
     label_dtype = np.dtype(np.int32)
 
     def group(self, file, group):

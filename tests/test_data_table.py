@@ -6,6 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dlflow.data import Dataset, TableFile, sample_field
+from dlflow.data.batches import Batches
 from dlflow.data.table import _samples
 from dlflow.errors import ModelError
 
@@ -64,6 +65,25 @@ def test_numbers_of_other_types_are_read_as_float32_times_their_scale(tmp_path, 
 
     assert X.dtype == np.float32
     assert np.array_equal(X, stored.astype(np.float32) * np.float32(scale or 1))
+
+
+def test_tokens_stay_whole_numbers_up_to_the_batch(tmp_path):
+    stored = np.arange(2**24, 2**24 + 20, dtype=np.int32).reshape(5, 4)  # float32 could not tell them apart
+    metadata = {"dtype": "int32", "shape": "[4]"}
+    field = pa.field("x", pa.binary(16), nullable=False, metadata=metadata)
+    x = pa.array([row.tobytes() for row in stored], pa.binary(16))
+    schema = pa.schema([field, pa.field("y", pa.int32())])
+    table = pa.Table.from_arrays([x, pa.array(range(5), pa.int32())], schema=schema)
+    for name in ("a.parquet", "b.parquet"):
+        pq.write_table(table, tmp_path / name)
+    dataset = Dataset(tuple(TableFile.of(tmp_path / name) for name in ("a.parquet", "b.parquet")))
+
+    X, _ = dataset.read()
+    batch, labels = Batches(dataset, batch=4, seed=1).take(0, 1, 0, 4)
+
+    assert X.dtype == batch.dtype == dataset.dtype == np.int32
+    assert np.array_equal(X[:5], stored)
+    assert np.array_equal(batch, stored[labels])
 
 
 def test_names_of_the_values_are_kept(tmp_path):

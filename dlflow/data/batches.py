@@ -84,7 +84,7 @@ class Batches:
     def take(self, epoch: int, step: int, start: int, stop: int) -> Samples:
         """Rows start .. stop of batch `step`, as new arrays that belong to the caller; none if start == stop.
 
-        Shapes: X (stop - start, *shape) float32, y (stop - start,).
+        Shapes: X (stop - start, *shape) of the dataset's dtype, y (stop - start,).
         Raises: ModelError for rows that are not in the batch, and as Dataset.group does.
         """
         if step < 0 or not 0 <= start <= stop <= self.size(step):
@@ -92,7 +92,9 @@ class Batches:
                 f"rows {start} to {stop} of step {step}: an epoch has {self.steps} steps, this one {self.size(step)} rows"
             )
         if start == stop:
-            return np.empty((0, *self.dataset.shape), np.float32), np.empty(0, self.dataset.label_dtype)
+            return np.empty((0, *self.dataset.shape), self.dataset.dtype), np.empty(
+                0, self.dataset.label_dtype
+            )
         self._enter(epoch)
         first, last = step * self.batch + start, step * self.batch + stop
         parts = []
@@ -144,7 +146,10 @@ class Batches:
         if len(window) == 1:
             return self.dataset.group(window[0].file, window[0].number)
         rows = sum(group.rows for group in window)
-        X, y = np.empty((rows, *self.dataset.shape), np.float32), np.empty(rows, self.dataset.label_dtype)
+        X, y = (
+            np.empty((rows, *self.dataset.shape), self.dataset.dtype),
+            np.empty(rows, self.dataset.label_dtype),
+        )
         at = 0
         for (
             group
