@@ -7,7 +7,7 @@ import numpy as np
 
 from dlflow.data import Dataset
 from dlflow.errors import ModelError
-from dlflow.training.metrics import evaluate
+from dlflow.nn.metrics import evaluate
 
 __all__ = ["BASELINES", "compare"]
 

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from dlflow import nn
 from dlflow.errors import ModelError
+from dlflow.nn.callbacks import check_callbacks
 from pipelines import document as documents
 from pipelines import plan, spec
 from pipelines.names import did_you_mean
@@ -34,6 +35,7 @@ class ModelSpec:
     )
     exact: bool = True  # the same bits for any number of workers; false: a little faster
     patience: int | None = None  # epochs without a better validation loss before training stops
+    callbacks: tuple[dict[str, Any], ...] = ()  # what may happen after an epoch
     baselines: tuple[Baseline, ...] = ("prior",)
     checkpoint_s: float = 30.0
     checkpoint_steps: int | None = None  # every so many steps besides
@@ -49,6 +51,24 @@ class ModelSpec:
             nn.loss_from(_named(self.loss, "loss")),
             nn.optimizer_from(_named(self.optimizer, "optimizer")),
         )
+
+    def watching(self) -> tuple[nn.Callback, ...]:
+        """The callbacks.
+
+        Raises: ModelError with a "did you mean", also for one that writes files: the history and the model are kept anyway.
+        """
+        made = tuple(nn.callback_from(callback) for callback in self.callbacks)
+        for callback in made:
+            if not callback.decides:
+                raise ModelError(
+                    f"callback {callback.kind!r} writes files, which a pipeline does anyway: the history is in the model's "
+                    "record, every version of the model in the registry; leave it out"
+                )
+        if self.patience is not None:
+            check_callbacks((nn.EarlyStopping(patience=self.patience), *made), validated=True)
+        else:
+            check_callbacks(made, validated=True)
+        return made
 
 
 @dataclass(frozen=True)
@@ -104,10 +124,19 @@ def _model(document: documents.Document, pipeline: spec.Pipeline, name: str) -> 
             (*path, "shards"),
             f"models.{name}.shards = {model.shards}: expected a power of two (1, 2, 4, 8, ...)",
         )
+    if model.patience is not None and model.patience < 1:
+        document.problem(
+            (*path, "patience"), f"models.{name}.patience = {model.patience}: expected at least 1"
+        )
+        return model
     try:
         model.made()
     except ModelError as error:
         document.problem(path, f"models.{name}: {error}")
+    try:
+        model.watching()
+    except ModelError as error:
+        document.problem((*path, "callbacks"), f"models.{name}.callbacks: {error}")
     return model
 
 

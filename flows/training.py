@@ -20,9 +20,10 @@ import numpy as np
 from dlflow import nn, registry
 from dlflow.data import Dataset, TableFile
 from dlflow.errors import ModelError, ModelFileError
+from dlflow.nn.curves import charts
+from dlflow.nn.metrics import State, merge, numbers, state_of
 from dlflow.training import Job, Outcome, fit
 from dlflow.training.checkpoint import load_weights
-from dlflow.training.metrics import State, charts, merge, numbers, state_of
 from flows.baselines import compare
 from flows.project import ModelSpec, Project
 from flows.session import Session
@@ -102,6 +103,7 @@ def _train(session: Session, name: str) -> dict[str, Any]:
         shards=spec.shards,
         exact=spec.exact,
         patience=spec.patience,
+        callbacks=spec.watching(),
         checkpoint_s=spec.checkpoint_s,
         checkpoint_steps=spec.checkpoint_steps,
     )

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlflow.errors import ModelError
-from dlflow.training.metrics import charts, evaluate, merge, numbers, state_of
+from dlflow.nn.curves import charts
+from dlflow.nn.metrics import by_class, evaluate, merge, merge_slices, numbers, slices, state_of, top_k
 
 seeds = st.integers(0, 10_000)
 sizes = st.integers(1, 60)
@@ -196,3 +197,48 @@ def test_scores_and_labels_that_do_not_fit_are_refused(task, scores, y, message)
 def test_states_of_different_tasks_do_not_merge():
     with pytest.raises(ModelError, match="Binary and Regression cannot be merged"):
         merge(state_of("binary", np.ones(1), np.ones(1)), state_of("regression", np.ones(1), np.ones(1)))
+
+
+@given(seeds, sizes)
+def test_precision_recall_and_f1_of_each_class_are_those_of_scikit_learn(seed, rows):
+    scores, y = classes(seed, rows)
+    expected = sk.precision_recall_fscore_support(y, scores.argmax(axis=1), labels=range(4), zero_division=0)
+
+    found = by_class(state_of("classes", scores, y))
+
+    for name, column in zip(("precision", "recall", "f1", "rows"), expected, strict=True):
+        assert [line[name] for line in found] == pytest.approx(column.tolist())
+    averages = numbers(state_of("classes", scores, y))
+    assert averages["macro_precision"] == pytest.approx(expected[0].mean())
+    assert averages["macro_recall"] == pytest.approx(expected[1].mean())
+
+
+@given(seeds, sizes, st.integers(1, 4))
+def test_top_k_accuracy_is_that_of_scikit_learn(seed, rows, k):
+    scores, y = classes(seed, rows)  # without ties, where scikit-learn prefers the higher class
+
+    found = top_k(state_of("classes", scores, y), k)
+
+    assert found == pytest.approx(sk.top_k_accuracy_score(y, scores, k=k, labels=range(4)) if k < 4 else 1)
+
+
+def test_of_equal_scores_the_lower_class_comes_first():
+    state = state_of("classes", np.full((3, 3), 1 / 3), np.array([0, 1, 2]))
+
+    assert [top_k(state, k) for k in (1, 2, 3)] == pytest.approx([1 / 3, 2 / 3, 1])
+    assert numbers(state)["accuracy"] == top_k(state, 1)
+    with pytest.raises(ModelError, match="k is 0"):
+        top_k(state, 0)
+
+
+@given(seeds, st.integers(0, 40))
+def test_slices_are_the_metrics_of_their_rows_and_merge_key_by_key(seed, cut):
+    scores, y = binary(seed, 40)
+    keys = np.random.default_rng(seed).choice(["de", "fr", "it"], 40)
+
+    parts = [slices("binary", scores[at], y[at], keys[at]) for at in (slice(cut), slice(cut, None))]
+    merged = merge_slices(*parts)
+
+    assert set(merged) == set(keys.tolist())
+    for key, state in merged.items():
+        assert numbers(state) == evaluate("binary", scores[keys == key], y[keys == key])

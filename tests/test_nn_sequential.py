@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dlflow.errors import ModelError, NonFinite
-from dlflow.nn import SGD, Adam, Dense, Dropout, Sequential, Stream
+from dlflow.nn import SGD, Adam, Dense, Dropout, Model, Sequential, Stream
 
 
 def line(rows=100, seed=0):
@@ -105,18 +105,17 @@ def test_rows_of_weight_zero_are_as_if_they_were_not_there():
     np.testing.assert_allclose(models[0].model.w, models[1].model.w, atol=1e-6)
 
 
-def test_every_epoch_has_its_own_order_of_all_rows():
+def test_every_epoch_has_its_own_order_of_all_rows(monkeypatch):
     X = np.arange(10.0)[:, None]
     seen = []
 
-    class Spy(Sequential):
-        def _step(self, model, optimizer, epoch):
-            seen.append(
-                round(float(model.g[0]))
-            )  # at weight 0 the gradient is -2 y: it tells which row this is
-            return super()._step(model, optimizer, epoch)
+    def finish(self, message=None, **segment):
+        seen.append(round(float(self.g[0])))  # at weight 0 the gradient is -2 y: it tells which row this is
+        return finished(self, message, **segment)
 
-    model = Spy([Dense(1, use_bias=False, initializer="zeros")])
+    finished = Model.finish
+    monkeypatch.setattr(Model, "finish", finish)
+    model = Sequential([Dense(1, use_bias=False, initializer="zeros")])
     model.compile(optimizer=SGD(learning_rate=1e-30), loss="mean_squared_error")
     model.fit(np.ones_like(X), -X / 2, batch_size=1, epochs=2)
 
@@ -212,3 +211,92 @@ def test_a_built_model_takes_no_more_layers():
 def test_a_loss_that_does_not_fit_is_refused_when_it_is_chosen():
     with pytest.raises(ModelError, match="'relu', expected 'sigmoid'"):
         Sequential([Dense(1, "relu")], 4).compile(optimizer="sgd", loss="binary_cross_entropy")
+
+
+def test_accumulated_batches_are_one_step():
+    X, y = blobs()
+    models = []
+    for options in ({"batch_size": 48}, {"batch_size": 16, "accumulate": 3}):
+        model = Sequential([Dense(8, "tanh"), Dense(3, "softmax")])
+        model.compile(optimizer=SGD(0.1), loss="sparse_categorical_cross_entropy")
+        model.fit(X, y, epochs=3, **options)
+        models.append(model)
+
+    np.testing.assert_allclose(models[0].model.w, models[1].model.w, atol=1e-6)
+    assert models[0].history[-1]["loss"] == pytest.approx(models[1].history[-1]["loss"], rel=1e-6)
+
+
+def test_a_validation_split_takes_the_last_rows():
+    X, y = blobs(100)
+    models = []
+    for rows, options in (
+        (slice(None), {"validation_split": 0.25, "sample_weight": np.arange(100.0)}),
+        (
+            slice(75),
+            {"validation_data": (X[75:], y[75:], np.arange(75.0, 100)), "sample_weight": np.arange(75.0)},
+        ),
+    ):
+        model = Sequential([Dense(3, "softmax")])
+        model.compile(optimizer="adam", loss="sparse_categorical_cross_entropy")
+        model.fit(X[rows], y[rows], epochs=2, **options)
+        models.append(model)
+
+    assert models[0].history == models[1].history
+    assert np.array_equal(models[0].model.w, models[1].model.w)
+
+
+@pytest.mark.parametrize("loss", ["sparse_categorical_cross_entropy", "categorical_cross_entropy"])
+def test_class_weights_are_sample_weights(loss):
+    X, y = blobs()
+    labels = y if loss.startswith("sparse") else np.eye(3)[y]
+    models = []
+    for options in ({"class_weight": {0: 2.0, 2: 0.5}}, {"sample_weight": np.array([2, 1, 0.5])[y]}):
+        model = Sequential([Dense(3, "softmax")])
+        model.compile(optimizer="adam", loss=loss)
+        model.fit(X, labels, **options)
+        models.append(model)
+
+    assert np.array_equal(models[0].model.w, models[1].model.w)
+
+
+def test_metrics_are_told_by_name():
+    import sklearn.metrics as sk
+
+    X, y = blobs()
+    model = Sequential([Dense(3, "softmax")])
+    model.compile(
+        optimizer="adam", loss="sparse_categorical_cross_entropy", metrics=["top_2_accuracy", "macro_f1"]
+    )
+
+    line = model.fit(X, y, validation_data=(X, y))[0]
+
+    P = model.predict(X)
+    assert line["val_macro_f1"] == pytest.approx(sk.f1_score(y, P.argmax(axis=1), average="macro"))
+    assert line["val_top_2_accuracy"] == pytest.approx(sk.top_k_accuracy_score(y, P, k=2))
+    with pytest.raises(ModelError, match="unknown metric 'auk' for this loss; did you mean 'auc'"):
+        model.compile(optimizer="adam", loss="binary_cross_entropy", metrics=["auk"])
+
+
+def test_metrics_pass_over_what_does_not_count():
+    X = np.arange(6.0).reshape(3, 2, 1)  # 3 rows of 2 positions
+    model = Sequential([Dense(1, initializer="ones")])
+    model.compile(optimizer="sgd", loss={"loss": "mean_squared_error", "skip_missing": True}, metrics=["mae"])
+    y = X + np.array([[[1], [np.nan]], [[2], [3]], [[100], [4]]])
+
+    found = model.evaluate(X, y, sample_weight=np.array([[1, 1], [1, 1], [0, 1]]))
+
+    assert found["mae"] == pytest.approx((1 + 2 + 3 + 4) / 4)
+    assert found["loss"] == pytest.approx((1 + 4 + 9 + 16) / 4)
+
+
+def test_the_average_of_the_weights_is_what_is_validated_and_used():
+    X, y = blobs()
+    plain, averaged = trained(), Sequential([Dense(8, "relu"), Dropout(0.3), Dense(3, "softmax")], seed=5)
+    averaged.compile(optimizer=Adam(average=0.9), loss="sparse_categorical_cross_entropy")
+
+    for _ in range(3):  # in three calls, as the plain one in one
+        line = averaged.fit(X, y, batch_size=32, validation_data=(X, y))[0]
+
+    assert [each["loss"] for each in averaged.history] == [each["loss"] for each in plain.history]
+    assert not np.array_equal(averaged.model.w, plain.model.w)
+    assert averaged.evaluate(X, y)["loss"] == line["val_loss"]

@@ -135,11 +135,11 @@ def test_a_checkpoint_of_another_model_is_refused(sizes):
 
 
 def test_a_file_of_a_later_format_says_so(monkeypatch):
-    monkeypatch.setattr("dlflow.training.checkpoint.FORMAT", 2)
+    monkeypatch.setattr("dlflow.training.checkpoint.FORMAT", 3)
     later = encode(checkpoint())
     monkeypatch.undo()
 
-    with pytest.raises(ModelFileError, match="of format 2, expected 1"):
+    with pytest.raises(ModelFileError, match="of format 3, expected 2"):
         decode(later, **SIZES)
 
 

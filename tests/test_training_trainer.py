@@ -1,14 +1,32 @@
 """The laws of training: N ranks equal one rank, and a resumed run equals an unbroken one, bit for bit."""
 
+import json
 import shutil
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
 from dlflow.errors import DlflowError, ModelError, ModelFileError, NonFinite
-from dlflow.nn import SGD, Adam, Cosine, Dense, Flatten, MaxNorm, MeanSquaredError, Model, RMSprop
+from dlflow.nn import (
+    SGD,
+    Adam,
+    Callback,
+    Cosine,
+    Dense,
+    EarlyStopping,
+    Flatten,
+    HistoryFile,
+    MaxNorm,
+    MeanSquaredError,
+    Model,
+    ReduceOnPlateau,
+    RMSprop,
+    SaveModel,
+    Sequential,
+)
 from dlflow.parallel.testing import Flaky, ThreadRing, on_every_rank
 from dlflow.training import fit, train
 from dlflow.training.checkpoint import load_weights
@@ -310,3 +328,91 @@ def test_the_folder_of_a_run_can_be_made_by_the_run(folder, tmp_path):
     outcome = fit(replace(job(folder, epochs=1), folder=str(deep)))
 
     assert Path(outcome.weights).parent == deep
+
+
+@dataclass(frozen=True)
+class Clock(Callback):
+    """Decides by what differs between ranks, and between runs."""
+
+    kind: ClassVar[str] = "clock"
+
+    def epoch_end(self, control, memory):
+        memory["seen"] = [*memory.get("seen", []), control.line["seconds"]]
+        control.scale = float(np.random.default_rng().uniform(0.1, 1))
+
+
+@dataclass(frozen=True)
+class Failing(Callback):
+    kind: ClassVar[str] = "failing"
+
+    def epoch_end(self, control, memory):
+        raise OSError("no space")
+
+
+WATCHING = {
+    "optimizer": SGD(3.0, average=0.5),
+    "epochs": 12,
+    "callbacks": (EarlyStopping(patience=4), ReduceOnPlateau(patience=1, factor=0.3)),
+}
+
+
+def test_callbacks_decide_alike_on_any_number_of_ranks_and_after_a_resume(folder, tmp_path):
+    first = fit(replace(job(folder, **WATCHING), folder=str(tmp_path / "one")))
+    this = replace(job(folder, **WATCHING, checkpoint_s=1e-9), folder=str(tmp_path / "three"))
+
+    def interrupt(event):
+        if event["event"] == "epoch" and event["epoch"] == 3:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        fit(this, interrupt)
+    outcomes = on_every_rank(ThreadRing(3), lambda comm: train(this, comm))
+
+    assert {outcome.weights_sha256 for outcome in outcomes} == {first.weights_sha256}
+    assert all(told(outcome.history) == told(first.history) for outcome in outcomes)
+    assert len({line["learning_rate"] for line in first.history}) > 1
+    losses = [line["val_loss"] for line in first.history]
+    assert first.best_epoch == outcomes[0].best_epoch == int(np.argmin(losses))
+
+
+def test_all_ranks_do_what_the_first_decides(folder, tmp_path):
+    this = replace(job(folder, callbacks=(Clock(),)), folder=str(tmp_path))
+
+    outcomes = on_every_rank(ThreadRing(3), lambda comm: train(this, comm))
+
+    assert len({outcome.weights_sha256 for outcome in outcomes}) == 1
+    rates = [[line["learning_rate"] for line in outcome.history] for outcome in outcomes]
+    assert rates[0] == rates[1] == rates[2]
+
+
+def test_a_callback_that_fails_ends_all_ranks(folder, tmp_path):
+    this = replace(job(folder, callbacks=(Failing(),)), folder=str(tmp_path))
+    messages = []
+
+    def work(comm):
+        try:
+            train(this, comm)
+        except ModelError as error:
+            messages.append(str(error))
+            raise
+
+    with pytest.raises(ModelError, match="callback 'failing' failed after epoch 0: OSError: no space"):
+        on_every_rank(ThreadRing(3), work)
+
+    assert len(set(messages)) == 1
+    assert len(messages) == 3
+
+
+def test_files_are_written_once_and_decide_nothing(folder, alone, tmp_path):
+    history, model = tmp_path / "history.json", tmp_path / "model.safetensors"
+    files = (HistoryFile(str(history)), SaveModel(str(model), which="last"))
+    this = replace(job(folder, callbacks=files), folder=str(tmp_path / "run"))
+
+    outcomes = on_every_rank(ThreadRing(2), lambda comm: train(this, comm))
+
+    assert outcomes[0].weights_sha256 == alone.weights_sha256
+    assert this.fingerprint == job(folder).fingerprint
+    assert told(json.loads(history.read_text())) == told(alone.history)
+    assert np.array_equal(
+        Sequential.load(model).model.w, load_weights(alone.weights, sha256=alone.weights_sha256)
+    )

@@ -3,6 +3,15 @@
 from dlflow.nn.activations import ACTIVATIONS
 from dlflow.nn.attention import MultiHeadAttention
 from dlflow.nn.bidirectional import Bidirectional
+from dlflow.nn.callbacks import (
+    Callback,
+    Control,
+    EarlyStopping,
+    EpochRate,
+    HistoryFile,
+    ReduceOnPlateau,
+    SaveModel,
+)
 from dlflow.nn.constraints import Constraint, MaxNorm, NonNegative, UnitNorm
 from dlflow.nn.convolution import Conv1D, Conv2D
 from dlflow.nn.cross_entropy import (
@@ -39,6 +48,8 @@ from dlflow.nn.schedules import Constant, Cosine, Exponential, Schedule, Step, W
 from dlflow.nn.sequential import Functional, Sequential
 from dlflow.nn.shape import Add, Concatenate, Flatten, Rescaling, Reshape
 from dlflow.nn.spec import (
+    callback_from,
+    callback_to,
     graph_from,
     graph_to,
     layer_from,
@@ -66,16 +77,20 @@ __all__ = [
     "BatchNormalization",
     "Bidirectional",
     "BinaryCrossEntropy",
+    "Callback",
     "CategoricalCrossEntropy",
     "Concatenate",
     "Constant",
     "Constraint",
+    "Control",
     "Conv1D",
     "Conv2D",
     "Cosine",
     "Dense",
     "Dropout",
+    "EarlyStopping",
     "Embedding",
+    "EpochRate",
     "Exponential",
     "Flatten",
     "Functional",
@@ -85,6 +100,7 @@ __all__ = [
     "GlobalMaxPooling2D",
     "GradientCheck",
     "Graph",
+    "HistoryFile",
     "Huber",
     "Input",
     "KLDivergence",
@@ -103,8 +119,10 @@ __all__ = [
     "Optimizer",
     "PositionalEmbedding",
     "RMSprop",
+    "ReduceOnPlateau",
     "Rescaling",
     "Reshape",
+    "SaveModel",
     "Schedule",
     "Sequential",
     "SimpleRNN",
@@ -113,6 +131,8 @@ __all__ = [
     "Stream",
     "UnitNorm",
     "WarmUp",
+    "callback_from",
+    "callback_to",
     "gradient_check",
     "graph_from",
     "graph_to",

@@ -123,6 +123,13 @@ class Graph:
         return cls(tuple((value.name, value.shape) for value in inputs), nodes)
 
     @property
+    def is_chain(self) -> bool:
+        """Whether it is layers in order over one input, as `chain` makes them."""
+        return [node.sources for node in self.nodes] == [
+            (number,) for number in range(len(self.nodes))
+        ] and len(self.inputs) == 1
+
+    @property
     def layers(self) -> tuple[Layer, ...]:
         """The layers, node by node."""
         return tuple(node.layer for node in self.nodes)

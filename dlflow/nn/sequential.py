@@ -1,4 +1,4 @@
-"""The face that Keras users know: Sequential, compile, fit, evaluate, predict, on arrays in this process.
+"""The face that Keras users know: Sequential, compile, fit, evaluate, predict, save, load, on arrays in this process.
 
 >>> import numpy as np
 >>> from dlflow.nn import SGD, Dense
@@ -10,43 +10,38 @@
 True
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dlflow.errors import ModelError, NonFinite
-from dlflow.nn.clipping import Clipping
-from dlflow.nn.door import (
-    Inputs,
-    buffers_of,
-    first_bad_row,
-    in_order,
-    rows_of,
-    take_rows,
-    warn_of_pixels,
-)
+from dlflow.errors import ModelError
+from dlflow.nn.callbacks import Callback, Line, check_callbacks
+from dlflow.nn.door import Inputs, first_bad_row, in_order, rows_of, warn_of_pixels
 from dlflow.nn.embedding import Embedding
+from dlflow.nn.evaluation import check_metrics, measure
 from dlflow.nn.graph import Graph, Value
 from dlflow.nn.layers import Layer
+from dlflow.nn.learner import Learner, Watch
 from dlflow.nn.losses import Loss, checked_weights
 from dlflow.nn.model import Model
+from dlflow.nn.model_file import Description, read_model, write_model
 from dlflow.nn.normalization import BatchNormalization
 from dlflow.nn.optimizers import Optimizer
-from dlflow.nn.params import Array, Shape, Workspace
+from dlflow.nn.params import Array, Shape
+from dlflow.nn.rows import class_weights, split_rows
 from dlflow.nn.shape import Rescaling
-from dlflow.nn.spec import layer_from, loss_from, optimizer_from
-from dlflow.nn.streams import Stream
+from dlflow.nn.spec import callback_from, layer_from, loss_from, optimizer_from
 
 __all__ = ["Functional", "Sequential"]
-
-Line = dict[str, float]
 
 
 class Sequential:
     """Layers in order. The model is built when the shape of the samples is known: given, or from the first X.
 
-    `history` has one dict per epoch that was trained: epoch, loss, accuracy, val_loss, ...
+    `history` has one dict per epoch that was trained: epoch, loss, learning_rate, val_loss, val_accuracy, ...; `stopped` says why
+    a callback ended the last training, and is "" if none did.
     """
 
     def __init__(
@@ -55,15 +50,14 @@ class Sequential:
         self.layers = [layer_from(layer) for layer in layers]
         self.seed = seed
         self.history: list[Line] = []
+        self.stopped = ""
         self._in_shape = in_shape
         self._graph: Graph | None = None
         self._model: Model | None = None
         self._loss: Loss | None = None
         self._optimizer: Optimizer | None = None
-        self._state = np.zeros(0, np.float32)
-        self._clipping: Clipping | None = None
-        self._raw: Array | None = None  # the last weights, where the model is their average
-        self._steps = 0
+        self._metrics: tuple[str, ...] = ()
+        self._learner: Learner | None = None
 
     def add(self, layer: Layer | dict[str, Any]) -> None:
         """Append a layer.
@@ -77,15 +71,23 @@ class Sequential:
         self.layers.append(layer_from(layer))
 
     def compile(
-        self, *, optimizer: Optimizer | str | dict[str, Any], loss: Loss | str | dict[str, Any]
+        self,
+        *,
+        optimizer: Optimizer | str | dict[str, Any],
+        loss: Loss | str | dict[str, Any],
+        metrics: Sequence[str] = (),
     ) -> None:
         """Choose how to train: specs, dicts or names. Weights are kept, the optimizer starts anew.
+
+        `metrics` are what `evaluate` tells beside loss and accuracy: "auc", "f1", "log_loss", "top_3_accuracy", "mae", "r2", ...
 
         Raises: ModelError with a "did you mean", or if the loss does not fit the last layer.
         """
         self._optimizer, self._loss = optimizer_from(optimizer), loss_from(loss)
+        check_metrics(metrics, self._loss.task)
+        self._metrics, self._learner = tuple(metrics), None
         if self._in_shape is not None or self._model is not None:
-            self._start(self.model)
+            self._learner = Learner(self.model, self._loss, self._optimizer, self.seed)
 
     @property
     def model(self) -> Model:
@@ -109,73 +111,71 @@ class Sequential:
         *,
         batch_size: int = 32,
         epochs: int = 1,
-        validation_data: tuple[Inputs, Array] | None = None,
+        validation_data: tuple[Any, ...] | None = None,
+        validation_split: float = 0.0,
         sample_weight: Array | None = None,
+        class_weight: Mapping[int, float] | None = None,
         shuffle: bool = True,
+        accumulate: int = 1,
+        callbacks: Sequence[Callback | str | dict[str, Any]] = (),
         report: Callable[[Line], None] | None = None,
     ) -> list[Line]:
         """Train; give one dict per epoch. A function of the data and the seed alone; called again it goes on.
 
-        The loss of an epoch is the mean over its steps, as they were taken. `report` is called after every epoch.
+        The loss of an epoch is the mean over its steps, as they were taken. `validation_data` is (X, y) or (X, y, sample_weight);
+        `validation_split` takes the last rows, before any shuffling. `accumulate` adds the gradients of so many batches for one
+        step. `report` is called after every epoch.
 
-        Shapes: X (n, *in_shape), y (n, ...), sample_weight (n,).
+        Shapes: X (n, *in_shape), y (n, ...), sample_weight (n,) or one for each position.
         Raises: ModelError for data that do not fit; NonFinite when training diverges.
         """
-        model, loss, optimizer = self._ready(X)
+        learner = self._ready(X)
         X, y = self._data(X, y)
-        n = rows_of(X)
-        if not n or batch_size < 1:
+        weights = self._sample_weights(sample_weight, class_weight, y)
+        if validation_split:
+            X, y, weights, validation_data = split_rows(X, y, weights, validation_split, validation_data)
+        if not len(y) or batch_size < 1 or accumulate < 1:
             raise ModelError(
-                f"{n} rows in batches of {batch_size!r}, expected at least 1 each; give rows to learn from"
+                f"{len(y)} rows in batches of {batch_size!r}, {accumulate!r} for a step, expected at least 1 each; "
+                "give rows to learn from"
             )
-        weights = None if sample_weight is None else _weights(sample_weight, n, model)
-        buffers = buffers_of(X, min(batch_size, n))
+        run = [callback_from(callback) for callback in callbacks]
+        check_callbacks(run, validated=validation_data is not None)
         first = len(self.history)
-        if self._raw is not None:
-            model.w[...], self._raw = self._raw, None
+        watch, self.stopped = Watch(run, first + epochs, self.save), ""
+        learner.begin()
         for epoch in range(first, first + epochs):
-            order = Stream(self.seed, "shuffle", step=epoch).permutation(n) if shuffle else np.arange(n)
-            total = weight = 0.0
-            for start in range(0, n, batch_size):
-                at = order[start : start + batch_size]
-                batch = take_rows(X, at, buffers)
-                rng = Stream(self.seed, "dropout", step=self._steps)
-                model.gradient(loss, batch, y[at], weights=None if weights is None else weights[at], rng=rng)
-                batch_weight = float(model.g[-1])
-                if not batch_weight:  # nothing here counts
-                    continue
-                total += self._step(model, optimizer, epoch) * batch_weight
-                weight += batch_weight
-            line: Line = {"epoch": epoch, "loss": total / weight}
-            if validation_data is not None:
-                raw = model.w.copy()
-                model.w[...] = optimizer.averaged(model.w, self._state, self._steps)
-                line |= {f"val_{name}": value for name, value in self.evaluate(*validation_data).items()}
-                model.w[...] = raw
+            rate = learner.optimizer.rate_at(learner.steps + 1, learner.scale)
+            loss = learner.epoch(
+                X, y, weights, epoch=epoch, batch_size=batch_size, accumulate=accumulate, shuffle=shuffle
+            )
+            line: Line = {"epoch": epoch, "loss": loss, "learning_rate": rate}
             self.history.append(line)
+            with learner.average_shown():
+                if validation_data is not None:
+                    measured = self.evaluate(*validation_data[:2], sample_weight=(*validation_data, None)[2])
+                    line |= {f"val_{name}": value for name, value in measured.items()}
+                self.stopped = learner.end_epoch(line, self.history, watch)
             if report is not None:
                 report(line)
-        if optimizer.average is not None:
-            self._raw = model.w.copy()
-            model.w[...] = optimizer.averaged(model.w, self._state, self._steps)
+            if self.stopped:
+                break
+        learner.finish(watch.best)
         return self.history[first:]
 
     def evaluate(self, X: Inputs, y: Array, *, sample_weight: Array | None = None) -> Line:
-        """Mean loss, weight decay included, and for classes the accuracy; both weighted.
+        """Mean loss, penalties included; for classes the accuracy; and the metrics that were chosen. All but these are weighted.
 
         Raises: ModelError for data that do not fit.
         """
-        model, loss, _ = self._ready(X)
+        learner = self._ready(X)
         X, y = self._data(X, y)
-        if not rows_of(X):
+        if not len(y):
             raise ModelError("no rows to evaluate, expected at least 1; give data")
-        weights = None if sample_weight is None else _weights(sample_weight, rows_of(X), model)
-        Z = model.outputs(X)
-        made = loss(Z, y, weights, model.head, Workspace())
-        line = {"loss": made.total / made.weight + model.penalty()}
-        hits = loss.hits(Z, y, weights, model.head)
-        if hits is not None:
-            line["accuracy"] = hits.right / hits.counted
+        weights = None if sample_weight is None else self._sample_weights(sample_weight, None, y)
+        model = learner.model
+        line = measure(learner.loss, model.outputs(X), y, weights, model.head, self._metrics)
+        line["loss"] += model.penalty()
         return line
 
     def predict(self, X: Inputs, *, batch_size: int = 1024) -> Array:
@@ -195,18 +195,55 @@ class Sequential:
             lines.append(f"{layer.kind:<28}{shape!s:<20}{count:>12,}")
         return "\n".join([*lines, f"{'total':<48}{model.parameters:>12,}"])
 
-    def _step(self, model: Model, optimizer: Optimizer, epoch: int) -> float:
-        try:
-            mean = model.finish()
-        except NonFinite as error:
-            raise NonFinite(f"epoch {epoch}, step {self._steps}: {error}") from error
-        self._steps += 1
-        if self._clipping is not None:
-            self._clipping.clip(model.g[:-2])
-        optimizer.step(model.w, model.g[:-2], self._state, self._steps)
-        model.settle()
-        model.constrain()
-        return mean
+    def save(self, path: str | Path, *, metadata: Mapping[str, Any] | None = None) -> None:
+        """Write the model into one file: layers, weights, loss, optimizer and its state, history. A loaded one trains on as this one.
+
+        `metadata` is any JSON: names of classes and features, transforms, lineage. The file is safetensors, whole or not at all.
+
+        Raises: ModelError for metadata that are no JSON; ModelFileError if the file cannot be written.
+        """
+        learner = self._learner
+        write_model(
+            path,
+            self.model,
+            Description(
+                loss=self._loss,
+                optimizer=self._optimizer,
+                metrics=self._metrics,
+                seed=self.seed,
+                history=self.history,
+                steps=learner.steps if learner else 0,
+                scale=learner.scale if learner else 1.0,
+                metadata=dict(metadata or {}),
+            ),
+            state=learner.state if learner else None,
+            last=learner.last if learner else None,
+        )
+
+    @staticmethod
+    def load(path: str | Path) -> "Sequential":
+        """The model of a file that `save` wrote; a Functional if it has branches.
+
+        Raises: ModelFileError for a file that is damaged or foreign.
+        """
+        model, found, tensors = read_model(path)
+        made = (
+            Sequential(model.layers, model.in_shape, seed=found.seed)
+            if model.graph.is_chain
+            else Functional(model.graph, seed=found.seed)
+        )
+        made._restore(model, found, tensors)  # noqa: SLF001  (of this very class)
+        return made
+
+    def _restore(self, model: Model, found: Description, tensors: Mapping[str, Array]) -> None:
+        self._model, self.history = model, found.history
+        if found.loss is not None and found.optimizer is not None:
+            self.compile(optimizer=found.optimizer, loss=found.loss, metrics=found.metrics)
+            learner = self._ready_learner()
+            learner.steps, learner.scale = found.steps, found.scale
+            learner.state[...] = tensors["state"]
+            learner.last = tensors.get("last")
+            model.w[...] = tensors["w"]
 
     def _infer(self, X: Inputs) -> None:
         if self._in_shape is None:
@@ -220,30 +257,27 @@ class Sequential:
                 raise ModelError(f"X has shape {shape!r}, expected (rows, features); {advice}")
             self._in_shape = shape[1:]
 
-    def _ready(self, X: Inputs) -> tuple[Model, Loss, Optimizer]:
+    def _ready(self, X: Inputs) -> Learner:
+        if self._loss is not None:
+            self._infer(X)
+        return self._ready_learner()
+
+    def _ready_learner(self) -> Learner:
         if self._loss is None or self._optimizer is None:
             raise ModelError(
                 'the model has no loss and optimizer; call compile(optimizer="adam", loss=...) first'
             )
-        self._infer(X)
-        if self._model is None:
-            self._start(self.model)
-        return self.model, self._loss, self._optimizer
-
-    def _start(self, model: Model) -> None:
-        if self._loss is None or self._optimizer is None:
-            return
-        self._loss.check(model.out_shape, model.head)
-        self._state, self._steps = self._optimizer.new_state(model.parameters), 0
-        self._clipping, self._raw = Clipping(model.slots, self._optimizer), None
-        model.constrain()
+        if self._learner is None:
+            self._learner = Learner(self.model, self._loss, self._optimizer, self.seed)
+        return self._learner
 
     def _data(self, X: Inputs, y: Array) -> tuple[Inputs, Array]:
-        model, loss, _ = self._ready(X)
+        learner = self._ready(X)
+        model = learner.model
         for each, name, layer in zip(in_order(X, model.inputs), model.inputs, model.first, strict=True):
             if not isinstance(layer, (BatchNormalization, Embedding, Rescaling)):
                 warn_of_pixels(np.asarray(each), name)
-        X, y = model.cast(X), loss.labels(y, model.out_shape, model.dtype)
+        X, y = model.cast(X), learner.loss.labels(y, model.out_shape, model.dtype)
         if rows_of(X) != len(y):
             raise ModelError(f"X has {rows_of(X)} rows, y has {len(y)}; give one label per row")
         bad = first_bad_row(X)
@@ -252,6 +286,20 @@ class Sequential:
                 f"X holds nan or inf in row {bad[0]} ({bad[1]} rows), expected numbers; fill or drop them"
             )
         return X, y
+
+    def _sample_weights(
+        self, weights: Array | None, classes: Mapping[int, float] | None, y: Array
+    ) -> Array | None:
+        """One weight for each row or position: that which was given, times that of its class."""
+        model, made = self.model, None
+        if weights is not None:
+            made = checked_weights(weights, len(y), model.out_shape, model.dtype)
+        if classes is not None:
+            each = class_weights(classes, y, model)
+            made = each if made is None else made.reshape(*made.shape, *[1] * (each.ndim - made.ndim)) * each
+        if made is not None and not made.any():
+            raise ModelError(f"all {len(y)} sample weights are 0, expected more; correct them")
+        return made
 
 
 class Functional(Sequential):
@@ -272,10 +320,3 @@ class Functional(Sequential):
     def add(self, layer: Layer | dict[str, Any]) -> None:
         """Raises: ModelError; a graph is whole."""
         raise ModelError(f"add({layer!r}) to a graph, expected a whole one; write it with join(...)")
-
-
-def _weights(weights: Array, rows: int, model: Model) -> Array:
-    made = checked_weights(weights, rows, model.out_shape, model.dtype)
-    if not made.any():
-        raise ModelError(f"all {rows} sample weights are 0, expected more; correct them")
-    return made

@@ -14,6 +14,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 from dlflow.errors import ModelError
 from dlflow.nn.attention import MultiHeadAttention
 from dlflow.nn.bidirectional import Bidirectional
+from dlflow.nn.callbacks import Callback, EarlyStopping, EpochRate, HistoryFile, ReduceOnPlateau, SaveModel
 from dlflow.nn.choice import choose, suggestion
 from dlflow.nn.constraints import Constraint, MaxNorm, NonNegative, UnitNorm
 from dlflow.nn.convolution import Conv1D, Conv2D
@@ -47,11 +48,14 @@ from dlflow.nn.schedules import Constant, Cosine, Exponential, Schedule, Step, W
 from dlflow.nn.shape import Add, Concatenate, Flatten, Rescaling, Reshape
 
 __all__ = [
+    "CALLBACKS",
     "CONSTRAINTS",
     "LAYERS",
     "LOSSES",
     "OPTIMIZERS",
     "SCHEDULES",
+    "callback_from",
+    "callback_to",
     "graph_from",
     "graph_to",
     "layer_from",
@@ -89,6 +93,9 @@ SCHEDULES: dict[str, type[Schedule]] = {
     made.kind: made for made in (Constant, Cosine, Exponential, Step, WarmUp)
 }
 CONSTRAINTS: dict[str, type[Constraint]] = {made.kind: made for made in (MaxNorm, NonNegative, UnitNorm)}
+CALLBACKS: dict[str, type[Callback]] = {
+    made.kind: made for made in (EarlyStopping, EpochRate, HistoryFile, ReduceOnPlateau, SaveModel)
+}
 _NESTED: dict[type, tuple[str, Mapping[str, type]]] = {
     Constraint: ("constraint", CONSTRAINTS),
     Layer: ("layer", LAYERS),
@@ -103,6 +110,19 @@ NOT_NEEDED = {
 }
 
 Thing = TypeVar("Thing")
+
+
+def callback_from(spec: Mapping[str, Any] | str | Callback) -> Callback:
+    """The callback of `{"callback": name, ...}`, or of its name alone; one of your own is given as it is.
+
+    Raises: ModelError with a "did you mean".
+    """
+    return spec if isinstance(spec, Callback) else _from(spec, "callback", CALLBACKS)
+
+
+def callback_to(callback: Callback) -> dict[str, Any]:
+    """The dict that `callback_from` reads."""
+    return _to(callback, "callback", callback.kind)
 
 
 def layer_from(spec: Mapping[str, Any] | str | Layer) -> Layer:
@@ -187,7 +207,7 @@ def _from(spec: object, what: str, known: Mapping[str, type[Thing]]) -> Thing:
         )
     made = choose(spec[what], known, what)
     settings = {name: value for name, value in spec.items() if name != what}
-    known_fields = {field.name: field for field in fields(made)}  # type: ignore[arg-type]
+    known_fields = {field.name: field for field in fields(made) if field.init}  # type: ignore[arg-type]
     types = get_type_hints(made)
     for name in settings.keys() - known_fields.keys():
         if name in NOT_NEEDED:
@@ -234,7 +254,7 @@ def _to(thing: Any, what: str, kind: str) -> dict[str, Any]:
     settings = {
         field.name: _plain(getattr(thing, field.name))
         for field in fields(thing)
-        if not _is_default(thing, field)
+        if field.init and not _is_default(thing, field)
     }
     return {what: kind, **settings}
 

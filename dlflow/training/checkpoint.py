@@ -6,12 +6,9 @@ The digest of all bytes is in the name, so that a flipped bit anywhere is seen b
 w, state and best as tensors, and everything else as JSON in the header's metadata. Nothing in a file can be executed.
 """
 
-import contextlib
 import hashlib
 import json
-import os
 import re
-import secrets
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlflow.errors import ModelFileError
+from dlflow.nn.files import sweep, write_whole
 
 __all__ = [
     "Checkpoint",
@@ -35,7 +33,7 @@ __all__ = [
 
 Array = NDArray[np.float32]
 
-FORMAT = 1
+FORMAT = 2
 HEADER_BYTES = 16 << 20  # history of a long training; more is refused
 NAME = re.compile(r"([0-9a-f]{16})-(\d{6})-(\d{12})-([0-9a-f]{32})\.safetensors")
 
@@ -51,7 +49,8 @@ class Progress:
     weight_sum: float = 0.0
     seconds: float = 0.0  # spent on the running epoch
     history: list[dict[str, Any]] = field(default_factory=list)
-    best_loss: float | None = None
+    scale: float = 1.0  # of the learning rate
+    remembered: dict[str, dict[str, Any]] = field(default_factory=dict)  # by the callbacks
     best_epoch: int | None = None
     finished: bool = False
     stopped_early: bool = False
@@ -164,6 +163,8 @@ class Checkpoints:
         data = encode(checkpoint)
         at, digest = checkpoint.progress, hashlib.sha256(data).hexdigest()[:32]
         path = self.folder / f"{self.fingerprint[:16]}-{at.epoch:06d}-{at.updates:012d}-{digest}.safetensors"
+        # each name is written once, so what a killed writer left under another one is removed here
+        sweep(self.folder, f".{self.fingerprint[:16]}-*.tmp")
         _write(path, data)
         for old in self._paths()[: -self.keep]:
             old.unlink(missing_ok=True)
@@ -223,23 +224,9 @@ def load_weights(path: str | Path, *, sha256: str) -> Array:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Aside, to the disk, renamed: the file is whole or not there, also after a power loss."""
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with aside.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        write_whole(path, data)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            aside.unlink(missing_ok=True)
         raise ModelFileError(
             f"{path}: {len(data)} bytes cannot be written ({error}); make room or choose another folder, then run again to resume"
         ) from error

@@ -9,12 +9,13 @@ from typing import Any
 
 from dlflow.data import Dataset
 from dlflow.errors import ModelError
-from dlflow.nn import Layer, Loss, Optimizer
+from dlflow.nn import Callback, EarlyStopping, Layer, Loss, Optimizer
+from dlflow.nn.callbacks import check_callbacks
 
 __all__ = ["Job", "Line", "Outcome", "default_shards"]
 
 Line = dict[str, Any]
-"""One epoch: epoch, loss, val_loss, val_accuracy, seconds, samples_per_s (what does not apply is not there)."""
+"""One epoch: epoch, loss, learning_rate, val_loss, val_accuracy, seconds, samples_per_s (what does not apply is not there)."""
 
 MAX_SHARDS = 1024
 SHARD_ROWS = 128
@@ -22,7 +23,8 @@ WHERE_AND_WHEN = {
     "folder",
     "checkpoint_s",
     "checkpoint_steps",
-}  # settings that cannot change a bit of the weights
+    "callbacks",
+}  # settings that cannot change a bit of the weights, or not all
 
 
 def default_shards(batch: int) -> int:
@@ -57,6 +59,7 @@ class Job:
     patience: int | None = (
         None  # epochs without a better validation loss before training ends with the best weights
     )
+    callbacks: tuple[Callback, ...] = ()  # rank 0 decides, all ranks do the same
     checkpoint_s: float = 30.0
     checkpoint_steps: int | None = None  # every so many steps besides
 
@@ -87,12 +90,19 @@ class Job:
                 f"job: patience is {self.patience!r} and validation is {'missing' if self.validation is None else 'given'}, "
                 "expected at least 1 with a validation set; give one, or leave patience out"
             )
+        check_callbacks(self.watching, validated=self.validation is not None)
         for name in ("train", "validation"):
             dataset = getattr(self, name)
             if dataset is not None and not dataset.rows:
                 raise ModelError(
                     f"job: {name} has no rows, expected at least 1; look at the split and the filters before it"
                 )
+
+    @property
+    def watching(self) -> tuple[Callback, ...]:
+        """All callbacks: `patience` is one too."""
+        stop = () if self.patience is None else (EarlyStopping(patience=self.patience),)
+        return (*stop, *self.callbacks)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -105,6 +115,7 @@ class Job:
             for each in fields(self)
             if each.name not in WHERE_AND_WHEN
         }
+        settings["callbacks"] = [_plain(callback) for callback in self.callbacks if callback.decides]
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
@@ -117,7 +128,7 @@ class Outcome:
     history: tuple[Line, ...]
     steps: int
     stopped_early: bool
-    best_epoch: int | None  # with patience: the epoch whose weights these are
+    best_epoch: int | None  # where a callback keeps the best weights: the epoch whose weights these are
     parameters: int
     workers: int  # ranks that finished it
     numerics: Mapping[str, Any]  # NumPy, BLAS kernel, threads: the bits hold for these

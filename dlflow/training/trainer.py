@@ -35,6 +35,7 @@ from dlflow.training.pace import Pace
 from dlflow.training.saving import Saver
 from dlflow.training.update import Update
 from dlflow.training.validate import Validation
+from dlflow.training.watching import ask
 
 __all__ = ["WEIGHTS", "Report", "fit", "train"]
 
@@ -211,26 +212,31 @@ class _Training:
 
     def _end_epoch(self, *, wanted: bool) -> None:
         at, job = self.at, self.job
-        line: dict[str, Any] = {"epoch": at.epoch, "loss": at.loss_sum / at.weight_sum}
+        rate = job.optimizer.rate_at(at.updates, at.scale)
+        line: dict[str, Any] = {
+            "epoch": at.epoch,
+            "loss": at.loss_sum / at.weight_sum,
+            "learning_rate": rate,
+        }
         if job.optimizer.average is not None:
             self.update.gather_state(at.updates)
+        if not self._finite():
+            raise NonFinite(
+                f"epoch {at.epoch}: the weights are no longer finite, expected numbers; lower the learning rate"
+            )
         last = self._show_average()
         if self.validation:
             line |= self.validation.run(at.epoch, at.updates)
         at.seconds = time.monotonic() - self._since
         line |= {"seconds": at.seconds, "samples_per_s": self.batches.rows / at.seconds}
         at.history.append(line)
-        if job.patience is not None and (at.best_loss is None or line["val_loss"] < at.best_loss):
-            at.best_loss, at.best_epoch, self.best = line["val_loss"], at.epoch, self.model.w.copy()
+        keep, stop = ask(job, self.model, self.comm, at, line)
+        if keep:
+            at.best_epoch, self.best = at.epoch, self.model.w.copy()
         self.model.w[...] = last
-        if not self._finite():
-            raise NonFinite(
-                f"epoch {at.epoch}: the weights are no longer finite, expected numbers; lower the learning rate"
-            )
-        patient = at.best_epoch is None or at.epoch - at.best_epoch < (job.patience or 1)
         at.epoch += 1
-        at.stopped_early = not patient and at.epoch < job.epochs
-        at.finished = at.stopped_early or at.epoch == job.epochs
+        at.stopped_early = bool(stop) and at.epoch < job.epochs
+        at.finished = bool(stop) or at.epoch == job.epochs
         at.step, at.loss_sum, at.weight_sum, at.seconds = 0, 0.0, 0.0, 0.0
         self.report({"event": "epoch", "epochs": job.epochs, **line})
         if at.finished or wanted:

@@ -100,7 +100,7 @@ class Update:
         if not self.sharded:
             loss = model.finish(total)
             self.clipping.clip(total.g[:-2])
-            optimizer.step(model.w, total.g[:-2], self.state, at.updates + 1)
+            optimizer.step(model.w, total.g[:-2], self.state, at.updates + 1, scale=at.scale)
             model.settle()
             model.constrain()
             return loss
@@ -115,7 +115,7 @@ class Update:
             model.w[low : low + 1] = nan
         else:
             self.clipping.clip(total.g[:-2], squares, lo=low, hi=high)
-            optimizer.step(model.w, total.g[:-2], self.state, at.updates + 1, lo=low, hi=high)
+            optimizer.step(model.w, total.g[:-2], self.state, at.updates + 1, lo=low, hi=high, scale=at.scale)
             model.settle()
         self.tree.gather(model.w, at.updates)
         if wrong or any(np.isnan(model.w[start]) for start, stop in self.tree.segments if start < stop):

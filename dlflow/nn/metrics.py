@@ -2,7 +2,7 @@
 
     state = merge(state_of("binary", scores, y), state_of("binary", more_scores, more_y))
     numbers(state)                  {"auc": 0.91, "accuracy": 0.88, "log_loss": 0.3, ...}
-    charts(state)                   {"roc": ..., "calibration": ..., "confusion": ...} for the report
+    curves.charts(state)            {"roc": ..., "calibration": ..., "confusion": ...} for the report
 
 Counts merge exactly. Sums of float64 merge to rounding; to have the same bits for any number of workers, cut the rows the
 same way and merge in the order of the parts.
@@ -12,7 +12,7 @@ The area under the ROC curve needs all scores, so a binary state holds how many 
 Letters: n rows, K classes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import sqrt
 from typing import Any, TypeAlias
@@ -23,7 +23,20 @@ import numpy.typing as npt
 from dlflow.errors import ModelError
 from dlflow.nn.choice import choose
 
-__all__ = ["Binary", "Classes", "Regression", "charts", "evaluate", "merge", "numbers", "state_of"]
+__all__ = [
+    "Binary",
+    "Classes",
+    "Regression",
+    "by_class",
+    "confusion",
+    "evaluate",
+    "merge",
+    "merge_slices",
+    "numbers",
+    "slices",
+    "state_of",
+    "top_k",
+]
 
 Array: TypeAlias = npt.NDArray[Any]
 Numbers: TypeAlias = dict[str, float | None]
@@ -46,14 +59,18 @@ class Binary:
 
 @dataclass(frozen=True, eq=False)
 class Classes:
-    """The confusion matrix, the sum of the log losses, and a binary state of "was the first choice right?" for calibration.
+    """The confusion matrix, the sum of the log losses, and more.
 
-    Shapes: confusion (K, K) int64, a row per true class.
+    `confidence` is a binary state of "was the first choice right?" for calibration, `ranks` how many rows have their class as
+    first, second, ... choice.
+
+    Shapes: confusion (K, K) int64, a row per true class; ranks (K,) int64.
     """
 
     confusion: Array
     log_loss: float
     confidence: Binary
+    ranks: Array
 
 
 @dataclass(frozen=True)
@@ -111,7 +128,8 @@ def merge(left: State, right: State) -> State:
             )
         case Classes(), Classes() if left.confusion.shape == right.confusion.shape:
             confusion, log_loss = left.confusion + right.confusion, left.log_loss + right.log_loss
-            return Classes(confusion, log_loss, _both(left.confidence, right.confidence))
+            confidence = _both(left.confidence, right.confidence)
+            return Classes(confusion, log_loss, confidence, left.ranks + right.ranks)
         case Regression(), Regression():
             return _add(left, right)
     raise ModelError(
@@ -129,23 +147,54 @@ def numbers(state: State) -> Numbers:
     return _regression_numbers(state)
 
 
-def charts(state: State) -> dict[str, Any]:
-    """What the report draws, of plain numbers and lists.
+def confusion(state: Binary) -> Array:
+    """Rows are true labels, columns what the model says: label 1 from a score of 0.5. Shapes: (2, 2)."""
+    split = int(np.searchsorted(state.scores, 0.5))
+    below, above = state.counts[:split].sum(axis=0), state.counts[split:].sum(axis=0)
+    return np.stack([below, above], axis=1)
 
-    "confusion": rows are true labels, columns what the model says (label 1 from a score of 0.5);
-    "roc": [[false positive rate, true positive rate], ...], at most 200 points, of a binary task with both labels;
-    "calibration": [{"predicted", "observed", "rows"}, ...], ten bins of equal width, for "classes" of the first choice.
+
+def by_class(state: Classes) -> list[dict[str, float]]:
+    """Precision, recall, F1 and true rows of each class, in order; 0 where nothing was said or true, as scikit-learn has it."""
+    said, true = state.confusion.sum(axis=0), state.confusion.sum(axis=1)
+    return [
+        {
+            "precision": right / max(s, 1),
+            "recall": right / max(t, 1),
+            "f1": 2 * right / max(s + t, 1),
+            "rows": t,
+        }
+        for right, s, t in zip(np.diag(state.confusion).tolist(), said.tolist(), true.tolist(), strict=True)
+    ]
+
+
+def top_k(state: Classes, k: int) -> float | None:
+    """Share of the rows whose class is among the k most probable; of equal ones the lower class comes first.
+
+    Raises: ModelError for a k below 1.
     """
-    match state:
-        case Binary():
-            return {
-                "confusion": _confusion(state).tolist(),
-                "roc": _roc(state),
-                "calibration": _calibration(state),
-            }
-        case Classes():
-            return {"confusion": state.confusion.tolist(), "calibration": _calibration(state.confidence)}
-    return {}
+    if k < 1:
+        raise ModelError(f"top_k: k is {k!r}, expected at least 1")
+    return _share(int(state.ranks[:k].sum()), int(state.ranks.sum()))
+
+
+def slices(task: str, scores: Array, y: Array, keys: Array) -> dict[Any, State]:
+    """The states of the rows with each key: of a country, a device, an age group. Merge them key by key with `merge_slices`.
+
+    Shapes: keys (n,).
+    """
+    keys = np.asarray(keys)
+    if keys.shape != (len(scores),):
+        raise ModelError(f"keys have shape {keys.shape!r}, expected ({len(scores)},); give one per row")
+    return {key.item(): state_of(task, scores[keys == key], y[keys == key]) for key in np.unique(keys)}
+
+
+def merge_slices(left: Mapping[Any, State], right: Mapping[Any, State]) -> dict[Any, State]:
+    """The slices of the rows of both."""
+    both = dict(left)
+    for key, state in right.items():
+        both[key] = merge(both[key], state) if key in both else state
+    return both
 
 
 def _binary(scores: Array, y: Array) -> Binary:
@@ -172,7 +221,11 @@ def _classes(scores: Array, y: Array) -> Classes:
     confusion = np.bincount(y * classes + said, minlength=classes * classes).reshape(classes, classes)
     given = np.clip(scores[rows, y].astype(np.float64), SMALLEST, 1)
     confidence = np.clip(scores[rows, said], 0, 1)
-    return Classes(confusion, float(-np.log(given).sum()), _binary(confidence, said == y))
+    truth = scores[rows, y][:, None]
+    # ties go to the lower class, as argmax has them
+    before = (scores > truth) | ((scores == truth) & (np.arange(classes) < y[:, None]))
+    ranks = np.bincount(before.sum(axis=1), minlength=classes)
+    return Classes(confusion, float(-np.log(given).sum()), _binary(confidence, said == y), ranks)
 
 
 def _regression(scores: Array, y: Array) -> Regression:
@@ -224,7 +277,7 @@ def _add(left: Regression, right: Regression) -> Regression:
 
 
 def _binary_numbers(state: Binary) -> Numbers:
-    (tn, fp), (fn, tp) = _confusion(state).tolist()
+    (tn, fp), (fn, tp) = confusion(state).tolist()
     rows = tn + fp + fn + tp
     p = np.clip(state.scores, SMALLEST, 1 - SMALLEST)
     losses = state.counts[:, 0] @ -np.log1p(-p) + state.counts[:, 1] @ -np.log(p)
@@ -245,11 +298,14 @@ def _binary_numbers(state: Binary) -> Numbers:
 def _classes_numbers(state: Classes) -> Numbers:
     rows = int(state.confusion.sum())
     right = np.diag(state.confusion)
-    f1 = 2 * right / np.maximum(state.confusion.sum(axis=0) + state.confusion.sum(axis=1), 1)
+    each = by_class(state)
     return {
         "accuracy": _share(int(right.sum()), rows),
         "log_loss": _share(state.log_loss, rows),
-        "macro_f1": float(f1.mean()) if rows else None,
+        **{
+            f"macro_{name}": float(np.mean([line[name] for line in each])) if rows else None
+            for name in ("f1", "precision", "recall")
+        },
         "base_rate": _share(int(state.confusion.sum(axis=1).max()), rows),
         "rows": rows,
     }
@@ -276,40 +332,3 @@ def _auc(state: Binary) -> float | None:
     pairs = int(zeros.sum()) * int(ones.sum())
     twice = int(ones @ (2 * np.cumsum(zeros) - zeros))
     return twice / (2 * pairs) if pairs else None
-
-
-def _confusion(state: Binary) -> Array:
-    split = int(np.searchsorted(state.scores, 0.5))
-    below, above = state.counts[:split].sum(axis=0), state.counts[split:].sum(axis=0)
-    return np.stack([below, above], axis=1)
-
-
-def _roc(state: Binary, most: int = 200) -> list[list[float]]:
-    falling = np.vstack([[0, 0], np.cumsum(state.counts[::-1], axis=0)])
-    zeros, ones = falling[-1].tolist()
-    if not zeros or not ones:
-        return []
-    step = np.diff(falling, axis=0)
-    turns = (
-        np.flatnonzero(step[1:, 0] * step[:-1, 1] != step[1:, 1] * step[:-1, 0]) + 1
-    )  # points on a line add nothing
-    kept = np.array([0, *turns.tolist(), len(falling) - 1])
-    if len(kept) > most:
-        kept = kept[np.linspace(0, len(kept) - 1, most).round().astype(np.intp)]
-    return [[int(fp) / zeros, int(tp) / ones] for fp, tp in falling[kept]]
-
-
-def _calibration(state: Binary, bins: int = 10) -> list[dict[str, float]]:
-    place = np.minimum((state.scores * bins).astype(np.intp), bins - 1)
-    rows = state.counts.sum(axis=1)
-    totals, ones, scores = (
-        np.bincount(place, each, bins) for each in (rows, state.counts[:, 1], rows * state.scores)
-    )
-    return [
-        {
-            "predicted": float(scores[b] / totals[b]),
-            "observed": float(ones[b] / totals[b]),
-            "rows": int(totals[b]),
-        }
-        for b in np.flatnonzero(totals)
-    ]

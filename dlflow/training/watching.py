@@ -1,0 +1,67 @@
+"""What the callbacks of a job decide at the end of an epoch: rank 0 asks them, and all ranks do as they say."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dlflow.errors import DlflowError, ModelError
+from dlflow.nn import Model
+from dlflow.nn.callbacks import Control, decide
+from dlflow.nn.model_file import Description, write_model
+from dlflow.parallel.comm import Comm, broadcast
+from dlflow.training.checkpoint import Progress
+from dlflow.training.job import Job
+
+__all__ = ["Decision", "ask"]
+
+DECISION_BYTES = 1 << 20  # of what callbacks remember; more is refused
+
+
+class Decision(NamedTuple):
+    """Whether these weights are the best so far, and why the training stops, if it does."""
+
+    keep: bool
+    stop: str
+
+
+def ask(job: Job, model: Model, comm: Comm, at: Progress, line: dict[str, Any]) -> Decision:
+    """Run the callbacks on rank 0; on all ranks `at` then has the learning rate they chose and what they remember.
+
+    Raises: ModelError on all ranks if a callback fails; PeerLost, Stopped.
+    """
+    if not job.watching:
+        return Decision(keep=False, stop="")
+    data = broadcast(comm, lambda: _said(job, model, at, line), at.updates, limit=DECISION_BYTES)
+    said = json.loads(data.decode())
+    if "error" in said:
+        raise ModelError(said["error"])
+    at.remembered, at.scale = said["remembered"], said["scale"]
+    return Decision(said["keep"], said["stop"])
+
+
+def _said(job: Job, model: Model, at: Progress, line: dict[str, Any]) -> bytes:
+    def save(path: str | Path) -> None:
+        metadata = {"job": job.fingerprint}
+        found = Description(loss=job.loss, seed=job.seed, history=at.history, metadata=metadata)
+        write_model(path, model, found)
+
+    control = Control(
+        epoch=at.epoch,
+        epochs=job.epochs,
+        line=line,
+        history=at.history,
+        rate=job.optimizer.rate_at(at.updates + 1),
+        scale=at.scale,
+        save=save,
+    )
+    try:
+        decide(job.watching, control, at.remembered)
+        said: dict[str, Any] = {"remembered": at.remembered, "scale": control.scale}
+        text = json.dumps(said | {"keep": control.keep, "stop": control.stop})
+        if len(text) > DECISION_BYTES:
+            raise ModelError(
+                f"callbacks remember {len(text):,} bytes, expected at most {DECISION_BYTES:,}; keep less"
+            )
+    except (DlflowError, TypeError, ValueError) as error:
+        text = json.dumps({"error": f"{error}"})
+    return text.encode()
