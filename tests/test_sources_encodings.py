@@ -6,10 +6,11 @@ import gzip
 import pyarrow as pa
 import pytest
 
+from pipelines import sources
 from pipelines.errors import InputError
-from pipelines.sources import stream
+from pipelines.sources import head, records, stream
 from pipelines.stage import OFFSET
-from tests.sources_reading import CUTS, lines, read_all, read_once, rejects, values, write
+from tests.sources_reading import CUTS, declared, lines, read_all, read_once, rejects, values, write
 
 XY = {"id": "int64", "x": "float64", "y": "string"}
 GOOD = b"id,x,y\n1,1.5,a\n2,2.5,b\n3,3.5,c\n"
@@ -103,6 +104,41 @@ def test_packed_files_are_read_and_damaged_ones_named(tmp_path):
     assert (
         error(tmp_path, b"PK\x03\x04....")
         == "in.csv: starts like a zip or Excel file; unpack it or save it as text first"
+    )
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "text"])
+@pytest.mark.parametrize("name", ["in.gz", "in.zst", "in.utf-16"])
+def test_a_large_packed_file_is_many_parts_with_the_same_rows(tmp_path, monkeypatch, kind, name):
+    line = {"csv": '{0},"a\n{0}"\n', "jsonl": '{{"id": {0}, "s": "é"}}\n', "text": "{0} é\n"}[kind]
+    text = ("id,s\n" if kind == "csv" else "") + "".join(line.format(at) for at in range(500))
+    content = text.encode("utf-16" if name.endswith("16") else "utf-8")
+    pack = {"in.gz": lambda data: gzip.compress(data[:999]) + gzip.compress(data[999:]), "in.utf-16": bytes}
+    content = pack.get(name, lambda data: pa.compress(data, codec="zstd", asbytes=True))(content)
+    settings = {"kind": kind, "encoding": "utf-16" if name.endswith("16") else "utf-8"}
+    columns = {"text": "string"} if kind == "text" else {"id": "int64", "s": "string"}
+    path = write(tmp_path / name, content)
+    whole = read_once(columns, path, **settings)
+
+    monkeypatch.setattr(head, "SMALL", 0)
+    for size in (1, 100, 1000):
+        monkeypatch.setattr(head, "STREAM_PART", (size, 4 * size))
+        monkeypatch.setattr(records, "STREAM_PART", (size, 4 * size))
+        source = declared(columns, path=str(path), **settings)
+        [file] = sources.files(source)
+        parts = sources.cut(source, file, 3)
+        made = read_once(columns, path, **settings)
+        assert len(parts) > 1
+        assert made.kept.equals(whole.kept)
+        assert made.kept.num_rows == 500
+
+
+def test_a_quote_that_is_never_closed_in_a_large_packed_file_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(head, "SMALL", 0)
+    content = b"id,x,y\n" + b"1,1.5,a\n" * 100 + b'2,2.5,"a\n' + b"1,1.5,a\n" * 100
+
+    assert error(tmp_path, gzip.compress(content), name="in.csv.gz").startswith(
+        "in.csv.gz:102: a quote is opened"
     )
 
 

@@ -38,7 +38,7 @@ def parts_of(source: Source, file: InputFile, number: int, rows: Mapping[int, in
 
 def _records(source: Source, file: InputFile, number: int, rows: Mapping[int, int]) -> list[Part]:
     with at_rest(file, source.reader):
-        head = read_head(source, file.path, file.size)
+        head = read_head(source, file.path)
         names = () if head is None else head.names
         how = framing(source, file.path, len(names))
         part = dataclasses.replace(whole(file, number), names=names)

@@ -18,9 +18,9 @@ import pyarrow.csv as arrow_csv
 from pipelines.errors import LedgerImbalance
 from pipelines.intake import Rejection
 from pipelines.sources import stream
-from pipelines.sources.head import fields, framing, read_head
+from pipelines.sources.head import cut_text, fields, framing, read_head
 from pipelines.sources.inputs import InputFile, Part, whole
-from pipelines.sources.records import Long, blocks, cut_records, strays
+from pipelines.sources.records import Long, blocks, strays
 from pipelines.sources.rows import Piece, long_row, some_records, together, utf8, without_nul
 from pipelines.sources.source import Source
 from pipelines.stage import Rows
@@ -33,15 +33,12 @@ def cut(source: Source, file: InputFile, number: int) -> list[Part]:
 
     Raises: InputError if header, delimiter, encoding or number of fields are not as declared, or a quote is never closed.
     """
-    head = read_head(source, file.path, file.size)
+    head = read_head(source, file.path)
     part = whole(file, number)
     if head is None:
         return [dataclasses.replace(part, stop=0, names=tuple(source.names.values()))]
     part = dataclasses.replace(part, start=head.start, line=head.line, names=head.names)
-    if stream.is_one_stream(file.path, source.encoding, source.quote):
-        return [part]
-    text = stream.chunks(file.path, head.start, file.size, source.encoding, source.quote)
-    return cut_records(text, framing(source, file.path, len(head.names)), part, source.part_bytes)
+    return cut_text(source, part, framing(source, file.path, len(head.names)))
 
 
 def read(source: Source, part: Part) -> Rows:
@@ -58,7 +55,7 @@ def read(source: Source, part: Part) -> Rows:
             made.append(long_row(source, part, how, one, encoding))
         else:
             made.append(_rows(Piece(source, part, one, encoding)))
-    if not made and part.stop in {part.start, part.size, 0}:
+    if not made and part.stop in {part.start, part.size, 0, stream.END}:
         made.append(Rows(source.schema.with_origin().empty_table(), notes={"files without a row": 1}))
     return together(source.schema, made)
 

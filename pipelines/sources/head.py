@@ -1,6 +1,7 @@
 """The beginning of a text file against what was declared: column names, delimiter, number of fields. Wrong: no row is read."""
 
 import csv
+import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -10,11 +11,13 @@ import numpy as np
 from pipelines.errors import InputError
 from pipelines.names import did_you_mean
 from pipelines.sources import stream
-from pipelines.sources.records import Framing, find, strays
+from pipelines.sources.inputs import Part
+from pipelines.sources.records import STREAM_PART, Framing, cut_records, find, strays
 from pipelines.sources.source import Source
 
-__all__ = ["Head", "check_names", "fields", "framing", "read_head"]
+__all__ = ["SMALL", "Head", "check_names", "cut_text", "fields", "framing", "read_head"]
 
+SMALL = 8 << 20  # bytes of a packed file that is read at once: text packs to 3-20:1
 _SIZE = 1 << 20  # bytes in which the header and the first rows must be
 _ROWS = 100  # rows that must not all have another number of fields than the header
 _DELIMITERS = ",;\t|"
@@ -41,7 +44,7 @@ def framing(source: Source, path: str, columns: int) -> Framing:
     return Framing(path, -1, ord(","), False, limit)
 
 
-def read_head(source: Source, path: str, size: int) -> Head | None:
+def read_head(source: Source, path: str) -> Head | None:
     """Where the rows begin; None for a file without a row or header, where that is allowed.
 
     Raises: InputError if names, delimiter, encoding or number of fields are not as declared.
@@ -49,7 +52,7 @@ def read_head(source: Source, path: str, size: int) -> Head | None:
     how = framing(source, path, len(source.columns))
     encoding = stream.chunk_encoding(source.encoding, source.quote)
     data, more = b"", False
-    for chunk in stream.chunks(path, 0, size, source.encoding, source.quote, size=_SIZE):
+    for chunk in stream.chunks(path, 0, stream.END, source.encoding, source.quote, size=_SIZE):
         data, more = data + chunk, True
         if len(data) > _SIZE:
             break
@@ -81,6 +84,23 @@ def read_head(source: Source, path: str, size: int) -> Head | None:
     )
     _check_widths(source, path, names, records[1:], how)
     return Head(start + header.stop, header.line_behind, names)
+
+
+def cut_text(source: Source, part: Part, how: Framing) -> list[Part]:
+    """The parts of a text file of which `part` is all: byte ranges, or of one stream ranges of what it unpacks to.
+
+    Raises: InputError with the line of a quote that is never closed, unless it is one stream.
+    """
+    quote = source.quote if source.kind == "csv" else ""
+    if not stream.is_one_stream(part.path, source.encoding, quote):
+        text = stream.chunks(part.path, part.start, part.stop, source.encoding, quote)
+        return cut_records(text, how, part, source.part_bytes)
+    part = dataclasses.replace(part, stop=stream.END, weight=part.size)
+    if part.size <= SMALL:
+        return [part]
+    text = stream.chunks(part.path, part.start, part.stop, source.encoding, quote)
+    parts = cut_records(text, how, part, STREAM_PART[0])
+    return [dataclasses.replace(one, weight=source.part_bytes) for one in parts]
 
 
 def fields(record: bytes, how: Framing) -> list[bytes]:

@@ -18,10 +18,10 @@ from pipelines import epochs
 from pipelines.errors import InputError
 from pipelines.intake import Rejection
 from pipelines.sources import stream
-from pipelines.sources.head import framing, read_head
+from pipelines.sources.head import cut_text, framing, read_head
 from pipelines.sources.inputs import InputFile, Part, whole
 from pipelines.sources.objects import BadLineError, NoObject, Number, Tree, check_keys, parse, what
-from pipelines.sources.records import Long, blocks, cut_records
+from pipelines.sources.records import Long, blocks
 from pipelines.sources.rows import Piece, is_text, long_row, together
 from pipelines.sources.source import Source
 from pipelines.stage import Rows
@@ -37,15 +37,12 @@ def cut(source: Source, file: InputFile, number: int) -> list[Part]:
 
     Raises: InputError for an empty file that may not be so, and a mark of another encoding.
     """
-    head = read_head(source, file.path, file.size)
+    head = read_head(source, file.path)
     part = whole(file, number)
     if head is None:
         return [dataclasses.replace(part, stop=0)]
     part = dataclasses.replace(part, start=head.start)
-    if stream.is_one_stream(file.path, source.encoding, ""):
-        return [part]
-    text = stream.chunks(file.path, head.start, file.size, source.encoding, "")
-    return cut_records(text, framing(source, file.path, 0), part, source.part_bytes)
+    return cut_text(source, part, framing(source, file.path, 0))
 
 
 def read(source: Source, part: Part) -> Rows:

@@ -19,11 +19,16 @@ import numpy as np
 
 from pipelines.errors import InputError
 from pipelines.sources.inputs import Part
-from pipelines.sources.stream import opened
+from pipelines.sources.stream import END, opened
 
-__all__ = ["HEAD", "Block", "Framing", "Long", "blocks", "cut_records", "find", "strays"]
+__all__ = ["HEAD", "STREAM_PART", "Block", "Framing", "Long", "blocks", "cut_records", "find", "strays"]
 
 HEAD = 64 << 10  # bytes of a bad record that are kept
+STREAM_PART = (
+    1 << 26,
+    1 << 28,
+)  # bytes of a part of one stream: 64 MiB are 1 s of work, 256 MiB fit a worker of 2 GiB
+_STREAM_PARTS = 16
 _SEARCHED = 1 << 20  # bytes of a record in which the quote that is never closed is looked for
 
 
@@ -107,11 +112,13 @@ def blocks(stream: Iterable[bytes], framing: Framing, *, line: int, offset: int)
 def cut_records(stream: Iterable[bytes], framing: Framing, start: Part, part_bytes: int) -> list[Part]:
     """The parts of a text from `start` on, each of `part_bytes` at most and what its last record needs.
 
-    Raises: InputError with the line of a quote that is never closed.
+    Raises: InputError with the line of a quote that is never closed, where `start` says how long the text is.
     """
     parts: list[Part] = []
-    total = max(start.stop - start.start, 1)
-    part_bytes = math.ceil(total / math.ceil(total / part_bytes))  # parts of one file are alike
+    known = start.stop < END
+    if known:  # parts of one file are alike
+        total = max(start.stop - start.start, 1)
+        part_bytes = math.ceil(total / math.ceil(total / part_bytes))
     position = begin = record = start.start
     line = first = record_line = start.line
     odd = False
@@ -127,13 +134,27 @@ def cut_records(stream: Iterable[bytes], framing: Framing, start: Part, part_byt
                 line + int(np.searchsorted(breaks, ends[-1], "right")),
             )
         position, line = position + len(chunk), line + len(breaks)
-    if odd:
+    if odd and known:
         with opened(framing.path) as file:
             file.seek(record)
             raise _unclosed(framing, file.read(_SEARCHED), record_line)
     if begin < position or not parts:
         parts.append(dataclasses.replace(start, start=begin, stop=position, line=first))
-    return parts
+    return parts if known else _few(parts, position - start.start)
+
+
+def _few(parts: list[Part], size: int) -> list[Part]:
+    """Parts of one stream, put together: each has to unpack all that is before it again, so there are few of them."""
+    least, most = STREAM_PART
+    wanted = min(most, max(least, size // _STREAM_PARTS))
+    few: list[Part] = []
+    for part in parts:
+        if few and part.stop - few[-1].start <= wanted:
+            few[-1] = dataclasses.replace(few[-1], stop=part.stop)
+        else:
+            few.append(part)
+    few[-1] = dataclasses.replace(few[-1], stop=END)
+    return few
 
 
 def find(data: bytes, framing: Framing, *, odd: bool) -> tuple[np.ndarray, np.ndarray, bool]:

@@ -17,6 +17,7 @@ from pipelines.errors import InputError
 
 __all__ = [
     "CHUNK",
+    "END",
     "chunk_encoding",
     "chunks",
     "damage",
@@ -27,6 +28,7 @@ __all__ = [
     "opened",
 ]
 
+END = 1 << 62  # the stop of a part that goes to the end of a stream of unknown length
 CHUNK = 4 << 20  # stays in the cache of a core; 1 and 16 MiB were slower by some percent
 _PACKED = {".gz": "gzip", ".zst": "zstd"}
 _MULTIBYTE = {
@@ -115,7 +117,7 @@ def chunk_encoding(encoding: str, quote: str) -> str:
 def chunks(
     path: str, start: int, stop: int, encoding: str, quote: str, *, size: int | None = None
 ) -> Iterator[bytes]:
-    """Bytes `[start, stop)` of the text; of one stream those from `start` of what it unpacks to. No chunk is empty.
+    """Bytes `[start, stop)` of the text, of one stream of what it unpacks to. No chunk is empty.
 
     Raises: InputError for a packed file that is cut, damaged or a bomb, and for text of another encoding.
     """
@@ -124,13 +126,17 @@ def chunks(
         yield from _plain(path, start, stop, size)
         return
     codec = _PACKED.get(Path(path).suffix.lower())
-    stream = _plain(path, 0, stop, size) if codec is None else _unpacked(path, codec, size)
+    stream = _plain(path, 0, END, size) if codec is None else _unpacked(path, codec, size)
     if is_one_stream("", encoding, quote):
         stream = _transcoded(path, stream, encoding)
+    left = stop - start
     for chunk in stream:
         if len(chunk) > start:
-            yield chunk[start:]
+            yield chunk[start : start + left]
+            left -= len(chunk) - start
         start = max(0, start - len(chunk))
+        if left <= 0:
+            return
 
 
 def mark(path: str, head: bytes, encoding: str) -> int:

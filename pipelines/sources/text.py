@@ -16,10 +16,10 @@ import pyarrow.compute as pc
 
 from pipelines.intake import Rejection
 from pipelines.sources import stream
-from pipelines.sources.head import framing, read_head
+from pipelines.sources.head import cut_text, framing, read_head
 from pipelines.sources.inputs import InputFile, Part, whole
 from pipelines.sources.members import contents, cut_members, rows_of
-from pipelines.sources.records import Long, blocks, cut_records
+from pipelines.sources.records import Long, blocks
 from pipelines.sources.rows import Piece, long_row, some_records, together, utf8, without_nul
 from pipelines.sources.source import Source
 from pipelines.stage import Rows
@@ -36,15 +36,12 @@ def cut(source: Source, file: InputFile, number: int) -> list[Part]:
     """
     if source.documents:
         return cut_members(source, file, number, _SUFFIXES)
-    head = read_head(source, file.path, file.size)
+    head = read_head(source, file.path)
     part = whole(file, number)
     if head is None:
         return [dataclasses.replace(part, stop=0)]
     part = dataclasses.replace(part, start=head.start)
-    if stream.is_one_stream(file.path, source.encoding, ""):
-        return [part]
-    text = stream.chunks(file.path, head.start, file.size, source.encoding, "")
-    return cut_records(text, framing(source, file.path, 0), part, source.part_bytes)
+    return cut_text(source, part, framing(source, file.path, 0))
 
 
 def read(source: Source, part: Part) -> Rows:
