@@ -31,15 +31,19 @@ def key_columns(check: Check) -> tuple[str, ...]:
     """Columns that `torn` reads; empty if the check does not bring keys together."""
     if check.check == "apart":
         return (*check.targets, SPLIT)
-    return check.targets if check.check == "unique" else ()
+    return check.targets if check.check in {"unique", "k_anonymity"} else ()
 
 
 def torn(table: pa.Table, check: Check) -> int:
     """Of rows of which all of one key are here, what breaks the check; a missing value is no key.
 
-    unique: rows beyond the first of each key. apart: keys that are in more than one part of the split.
+    unique: rows beyond the first of each key. apart: keys that are in more than one part of the split. k_anonymity: rows
+    of combinations that fewer than k rows have; a missing value is one of its own.
     """
     keys = list(check.targets)
+    if check.check == "k_anonymity":
+        sizes = table.group_by(keys, use_threads=False).aggregate([([], "count_all")])["count_all"]
+        return pc.sum(sizes.filter(pc.less(sizes, check.k))).as_py() or 0
     keyed = table.select(list(key_columns(check))).filter(_whole(table, keys))
     if check.check == "unique":
         return keyed.num_rows - keyed.group_by(keys, use_threads=False).aggregate([]).num_rows

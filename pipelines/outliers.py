@@ -10,7 +10,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.errors import InputError, SpecError
-from pipelines.fields import NUMBER, combined, kind_of, numbers, replaced, require, schema_after, titled
+from pipelines.fields import (
+    NUMBER,
+    combined,
+    inherited,
+    kind_of,
+    numbers,
+    replaced,
+    require,
+    schema_after,
+    titled,
+)
 from pipelines.sketch import Moments, Quantiles, Several
 from pipelines.stage import Fit, Map, Rows, Sketch
 
@@ -149,7 +159,7 @@ def clip(
         outside = pc.fill_null(pc.or_kleene(under, over), fill_value=False)
         notes[f"outliers {name}"] = pc.sum(outside).as_py() or 0
         if on_outlier == "flag":
-            flags = pa.field(f"{name}_outlier", pa.bool_())
+            flags = pa.field(f"{name}_outlier", pa.bool_(), metadata=inherited(table.schema, [name]))
             table = table.append_column(flags, outside)
         elif on_outlier == "null":
             table = replaced(table, name, pc.if_else(outside, pa.scalar(None, old.type), old), nullable=True)

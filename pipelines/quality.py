@@ -6,6 +6,7 @@
     { check = "foreign_key", columns = ["customer"], table = "customers", to = ["id"] }
     { check = "freshness", column = "at", max_hours = 36 }     { check = "apart", columns = ["customer"] }
     { check = "distribution", column = "price", max_psi = 0.2 }            # against the version before, or `table`
+    { check = "k_anonymity", columns = ["zip", "age"], k = 5 }
 
 severity = "block" (nothing is committed), "warn" (it is only said), or "quarantine" (the rows are set aside). A
 missing value breaks only not_null. Rows are counted where they are; only counts come to the driver. What has to be
@@ -35,7 +36,7 @@ _ALL = ("string", "bool", *ORDERED)
 SEEN = "rows checked"
 ROWS = ("not_null", "range", "values", "pattern", "foreign_key")
 """Checks of each row by itself."""
-WHOLE = ("unique", "apart", "row_count", "freshness", "distribution")
+WHOLE = ("unique", "apart", "k_anonymity", "row_count", "freshness", "distribution")
 """Checks of the table as a whole."""
 
 
@@ -61,6 +62,7 @@ class Check:
         "apart",
         "freshness",
         "distribution",
+        "k_anonymity",
     ]
     column: str | None = None
     columns: tuple[str, ...] = ()
@@ -73,6 +75,7 @@ class Check:
     max_hours: float | None = None
     max_psi: float | None = None
     max_ks: float | None = None
+    k: int | None = None
     severity: Literal["block", "warn", "quarantine"] = "block"
     name: str | None = None
 
@@ -90,6 +93,8 @@ class Check:
             limit = getattr(self, key)
             if limit is not None and not limit > 0:
                 raise SpecError(f"check {self.check}: {key} = {limit!r}: expected a number above 0")
+        if self.k is not None and self.k < 2:
+            raise SpecError(f"check k_anonymity: k = {self.k}: expected at least 2")
         if self.check == "row_count" and self.targets:
             raise SpecError("check row_count: it is of the whole table, leave column out")
         if self.check != "row_count" and (self.column is None) == (not self.columns):
@@ -113,7 +118,7 @@ class Check:
     @property
     def is_of_key(self) -> bool:
         """Whether its columns are one key, and not checked one by one."""
-        return self.check in {"unique", "apart", "foreign_key"}
+        return self.check in {"unique", "apart", "foreign_key", "k_anonymity"}
 
     @property
     def referenced(self) -> tuple[str, ...]:
@@ -202,6 +207,8 @@ class Check:
                 return "every key in one part of the split"
             case "foreign_key":
                 return f"a key of {self.table}.{', '.join(self.referenced)}"
+            case "k_anonymity":
+                return f"at least {self.k} rows of every combination"
             case "freshness":
                 return f"at most {self.max_hours:g} hours old"
             case "distribution":
@@ -217,7 +224,7 @@ class Check:
         )
 
 
-_KEYS = ("min", "max", "values", "pattern", "table", "to", "max_hours", "max_psi", "max_ks")
+_KEYS = ("min", "max", "values", "pattern", "table", "to", "max_hours", "max_psi", "max_ks", "k")
 _SETTINGS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # at least one of these; others
     "not_null": ((), ()),
     "unique": ((), ()),
@@ -226,6 +233,7 @@ _SETTINGS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # at least on
     "row_count": (("min", "max"), ()),
     "values": (("values",), ()),
     "pattern": (("pattern",), ()),
+    "k_anonymity": (("k",), ()),
     "foreign_key": (("table",), ("to",)),
     "freshness": (("max_hours",), ()),
     "distribution": (("max_psi", "max_ks"), ("table",)),
@@ -236,6 +244,7 @@ _TYPES: dict[str, tuple[str, ...]] = {
     "values": _ALL,
     "unique": _ALL,
     "apart": _ALL,
+    "k_anonymity": _ALL,
     "foreign_key": _ALL,
     "freshness": ("date", "timestamp"),
     "distribution": _ALL,

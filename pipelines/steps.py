@@ -13,6 +13,7 @@ from pipelines import (
     fill,
     integrate,
     outliers,
+    privacy,
     quality,
     rows,
     split,
@@ -39,6 +40,7 @@ STEPS: dict[str, Any] = {
         integrate,
         asof,
         windows,
+        privacy,
         split,
         features,
     )
@@ -61,7 +63,7 @@ def step_of(document: Document, path: tuple[str | int, ...], value: Any) -> Any:
         document.problem((*path, "do"), f"{dotted(path)}: there is no step {do!r}{did_you_mean(do, STEPS)}")
         return None
     step = document.checked(STEPS[do], settings, path)
-    if not isinstance(step, custom.Python):
+    if not isinstance(step, custom.Python | privacy.Pseudonymise):
         return step
     try:
         return step.located(document.file.resolve().parent)

@@ -57,6 +57,9 @@ def verdicts(
             elif check.check == "apart":
                 passed = measured[name] == 0
                 text = f"{measured[name]:,} keys are in more than one part"
+            elif check.check == "k_anonymity":
+                passed = measured[name] == 0
+                text = f"{measured[name]:,} of {there + rows:,} rows are of rarer ones"
             elif check.check == "freshness":
                 more = {"newest": measured[name], "max_hours": check.max_hours}
                 passed, text = _fresh(measured[name], float(check.max_hours or 0), now)
