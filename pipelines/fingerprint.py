@@ -15,6 +15,7 @@ from pipelines.spec import Table
 __all__ = ["NOT_ROWS", "code", "digest", "files_below", "plain", "why"]
 
 NOT_ROWS = {
+    "additions",
     "engine",
     "errors",
     "failpoints",
@@ -22,6 +23,7 @@ NOT_ROWS = {
     "inspection",
     "ledger",
     "loads",
+    "made",
     "names",
     "plan",
     "profile",

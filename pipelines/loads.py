@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import fingerprint, warehouse
+from pipelines.errors import InputError
 from pipelines.sources import InputFile, Source
 from pipelines.spec import Table
 
@@ -31,6 +32,7 @@ NO_PART = {
     "busy_s": 0,
     "connect_s": 0,
     "query_s": 0,
+    "lag": "",
 }
 """Settings of a source that do not change what its rows become."""
 
@@ -55,6 +57,10 @@ class Load:
     def nothing_to_do(self) -> bool:
         """Whether the table holds what it should."""
         return self.problem is None and not self.whole and not self.remove and not any(self.new.values())
+
+    def cursor(self, source: str) -> Mapping[str, Any] | None:
+        """Where the cursor of a source was after the last load; None: nowhere, everything is new."""
+        return None if self.whole or self.before is None else self.before.cursors.get(source)
 
     @property
     def parts(self) -> dict[str, Any]:
@@ -142,6 +148,9 @@ class _Found:
 
     def compare(self, source: str, known: Sequence[warehouse.LoadedFile], files: Sequence[InputFile]) -> None:
         """Add one source."""
+        if self.sources[source].cursor is not None:
+            self._compare_rows(source, known, files)
+            return
         there = {file.path: file for file in files}
         other = []
         for one in known:
@@ -168,6 +177,20 @@ class _Found:
             size = sum(file.size for file in new if file.path not in replaced)
             self.why.append(
                 f"source {source}: {_count(added, 'new file')} ({size / 1e6:,.1f} MB): {_listed(added)}"
+            )
+
+    def _compare_rows(
+        self, source: str, known: Sequence[warehouse.LoadedFile], files: Sequence[InputFile]
+    ) -> None:
+        """Of a database with a cursor the rows are compared, by the load itself; here only whether it has changed."""
+        if len(files) != 1:
+            raise InputError(f"source {source}: a cursor is of one database, here are {len(files)}; name one")
+        last = known[-1:]
+        self.keep += [one for one in known if one.files or one.quarantined or one in last]
+        self.new[source] = () if last and last[0].sha256 == files[0].sha256 else tuple(files)
+        if self.new[source]:
+            self.why.append(
+                f"source {source}: changed since the last load; rows that are new by {self.sources[source].cursor}"
             )
 
     def _apply(

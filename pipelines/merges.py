@@ -19,7 +19,7 @@ from pipelines.warehouse import keys
 
 if TYPE_CHECKING:
     from pipelines.engine import Runner
-    from pipelines.publish import Made
+    from pipelines.made import Made
     from pipelines.spec import Table
 
 __all__ = ["commit", "problems", "table_schema"]

@@ -1,14 +1,15 @@
 """What a build reads first: the parts of its inputs, the columns that they give, and where each row will be from."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
 
+from pipelines.cursor import after, asked
 from pipelines.parts import source_reads, table_reads
-from pipelines.plan import TablePlan
-from pipelines.reads import Read, TableFiles
+from pipelines.plan import Input, TablePlan
+from pipelines.reads import Read, SourceParts, TableFiles
 from pipelines.stage import ORIGIN, Map, data_columns
 from pipelines.storage import TableRef
 from pipelines.union import conforming, merged
@@ -47,7 +48,7 @@ def opened(
                 for file in ref.files
             ]
         else:
-            found = [] if reads is not None else list(source_reads(one.source, one.files, len(made.files)))
+            found = [] if reads is not None else list(_source_reads(plan, one, len(made.files)))
             files = [
                 {"name": one.name, "path": file.path, "bytes": file.size, "sha256": file.sha256}
                 for file in one.files
@@ -60,3 +61,14 @@ def opened(
     if not made.reads:  # no rows: one task all the same, so that every step sees its columns
         made.reads = [TableFiles(tuple(schema.field(name) for name in data_columns(schema)), ())]
     return made
+
+
+def _source_reads(plan: TablePlan, one: Input, first: int) -> list[SourceParts]:
+    """Of a source with a cursor the rows that are new; what it is asked for has less of the others."""
+    if one.source is None:
+        raise AssertionError(one.name)
+    if one.source.cursor is None or plan.load is None:
+        return source_reads(one.source, one.files, first)
+    new = after(one.name, one.source, plan.load.cursor(one.name))
+    reads = source_reads(asked(one.source, new), one.files, first)
+    return [replace(read, after=new) for read in reads]

@@ -15,10 +15,11 @@ import pyarrow as pa
 
 from pipelines import measures, publish, quality, task, warehouse
 from pipelines.engine import Runner
+from pipelines.made import Made, batch_key
 from pipelines.opening import opened
 from pipelines.parts import bucket_count, file_reads, slices
 from pipelines.plan import TablePlan
-from pipelines.reads import Bucket, Kept, Read, TableFiles, read_rows, sketch_kept
+from pipelines.reads import Bucket, Kept, Read, SourceParts, TableFiles, read_rows, sketch_kept
 from pipelines.stage import Beside, Exchange, Fit, Map, Step, data_columns, tables_of
 from pipelines.storage import FileRef, TableRef, row_bytes
 from pipelines.storage import reference as reference_of
@@ -60,7 +61,7 @@ class Passes:
         self.number = 0
         self.rows = 0
 
-    def finish(self) -> publish.Made:
+    def finish(self) -> Made:
         """All passes; what there is to publish."""
         first = opened(self.plan, self.reference, self.reads)
         reads: Sequence[Read] = first.reads
@@ -106,9 +107,21 @@ class Passes:
         read = [
             {**one, "rows": self.seen[number]} if "sha256" in one else one for number, one in enumerate(read)
         ]
-        measured = self._measured(columns, files)
-        return publish.Made(
-            columns, files, self.rejects, self.steps, self.fitted, read, measured, origins, self.set_aside
+        cursors: dict[str, list[Any]] = {}
+        for one, receipt in zip(reads, receipts, strict=True):
+            if isinstance(one, SourceParts) and one.after is not None:
+                cursors.setdefault(one.after.source, []).append(receipt["cursor"])
+        return Made(
+            columns,
+            files,
+            self.rejects,
+            self.steps,
+            self.fitted,
+            read,
+            self._measured(columns, files),
+            origins,
+            self.set_aside,
+            cursors,
         )
 
     # ---- passes
@@ -221,7 +234,7 @@ class Passes:
                 uri=self.plan.uri,
                 work=str(self.work),
                 inputs=str(self.inputs),
-                key=publish.batch_key(self.plan),
+                key=batch_key(self.plan),
                 run=self.run,
             )
             for part, read in enumerate(reads)

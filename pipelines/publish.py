@@ -5,7 +5,7 @@ their lineage, ledger and check results in one log entry, then the tables that a
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,10 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines import inspection, ledger, merges, warehouse
+from pipelines.additions import UNLOAD, commit_load, unloaded
 from pipelines.engine import Runner
 from pipelines.errors import TooManyRejects
+from pipelines.made import Made, Steps, batch_key
 from pipelines.plan import TablePlan
 from pipelines.storage import FileRef
 from pipelines.task import COUNTS
@@ -24,9 +26,7 @@ from pipelines.warehouse.file import live
 __all__ = [
     "REPLAY",
     "Built",
-    "Made",
     "already",
-    "batch_key",
     "file_refs",
     "kept_refs",
     "lineage_of",
@@ -34,34 +34,7 @@ __all__ = [
     "totals",
 ]
 
-UNLOAD = "unload"  # the ledger's entry for rows that are taken out
 REPLAY = "replay"  # and for rejects that are read again
-
-Steps = Sequence[Mapping[str, Any]]
-
-
-@dataclass(frozen=True)
-class Made:
-    """What the passes of a build leave for the commit."""
-
-    schema: pa.Schema
-    files: Sequence[warehouse.Receipt]
-    rejects: Sequence[warehouse.Receipt]
-    steps: Steps
-    fitted: Mapping[str, Any]
-    read: Sequence[Mapping[str, Any]]  # input files
-    measured: Mapping[str, Any]  # what checks ask of the table as a whole, by the name of the check
-    origins: Sequence[int] = ()  # of a load: the number of the source file of each file
-    set_aside: Mapping[int, int] = field(
-        default_factory=dict
-    )  # of a load: rejects by number of the source file
-
-    def by_number(self) -> dict[int, list[warehouse.Receipt]]:
-        """The files by the number of the source file whose rows they hold."""
-        found: dict[int, list[warehouse.Receipt]] = {}
-        for origin, receipt in zip(self.origins, self.files, strict=True):
-            found.setdefault(origin, []).append(receipt)
-        return found
 
 
 @dataclass(frozen=True)
@@ -75,11 +48,6 @@ class Built:
     steps: Steps = ()
     checks: Sequence[Mapping[str, Any]] = ()
     inputs: Sequence[Mapping[str, Any]] = ()
-
-
-def batch_key(plan: TablePlan) -> str:
-    """The transaction id of a build: the same for every attempt at the same content."""
-    return f"table:{plan.name}:{plan.work}"
 
 
 def already(plan: TablePlan) -> Built:
@@ -110,14 +78,14 @@ def publish(plan: TablePlan, made: Made, *, run: str, runner: Runner) -> Built:
     Raises: TooManyRejects, LedgerImbalance, CheckFailed: nothing was committed. SchemaMismatch, CommitConflict.
     """
     _check_limit(plan, made, totals(made.steps))
-    unloaded = () if plan.load is None else plan.load.remove
-    lineage = lineage_of(plan, made, run=run, others=_unloaded(plan.name, unloaded))
+    gone = () if plan.load is None else plan.load.remove
+    lineage = lineage_of(plan, made, run=run, others=unloaded(plan.name, gone))
     committed: warehouse.Committed | warehouse.Changed
     if plan.spec.load == "upsert":
-        key, ids = batch_key(plan), _source_ids(made)
+        key, ids = batch_key(plan), made.source_ids()
         committed = merges.commit(plan.spec, plan.uri, made, key=key, lineage=lineage, runner=runner, ids=ids)
     else:
-        committed = _commit_load(plan, made, lineage) if plan.load else _commit_whole(plan, made, lineage)
+        committed = commit_load(plan, made, lineage) if plan.load else _commit_whole(plan, made, lineage)
     warehouse.tidy(plan.uri, lineage=lineage)
     ledger.record(str(Path(plan.uri).parent), plan.name, run=run)
     return Built(
@@ -172,99 +140,9 @@ def _commit_whole(plan: TablePlan, made: Made, lineage: warehouse.Lineage) -> wa
         schema=made.schema,
         partition_by=plan.spec.partition_by,
         lineage=lineage,
-        transactions=_source_ids(made),
+        transactions=made.source_ids(),
         rows_out=lineage.counts["rows_out"],
         schema_change=True,  # the pipeline file is what the table should be
-    )
-
-
-def _commit_load(plan: TablePlan, made: Made, lineage: warehouse.Lineage) -> warehouse.Committed:
-    load, key = plan.load, batch_key(plan)
-    if load is None:
-        raise AssertionError(plan.name)
-    batches: dict[str, dict[str, str | None]] = {}  # whose rejects are taken over, without those of `remove`
-    for one in load.remove:
-        batches.setdefault(one.batch, {})[one.noted] = None
-    keep = []
-    for one in load.keep:
-        if one.batch in batches:
-            batches[one.batch][one.noted] = one.path
-            one = replace(one, batch=key, noted=one.path)  # noqa: PLW2901
-        keep.append(one)
-    carried = warehouse.carry_rejects(plan.uri, batches, key=key) if batches else []
-    warehouse.commit_rejects(plan.uri, [*made.rejects, *carried], key=key, lineage=lineage)
-    added = _loaded_files(plan, made, key)
-    manifest = warehouse.Manifest(
-        number=1 + (load.before.number if load.before else 0),
-        settings=load.settings,
-        replays=load.before.replays if load.before and not load.whole else 0,
-        files=(*keep, *added),
-    )
-    committed = warehouse.load(
-        plan.uri,
-        made.files,
-        manifest,
-        key=key,
-        base=load.base,
-        whole=load.whole,
-        schema=made.schema,
-        partition_by=plan.spec.partition_by,
-        lineage=lineage,
-        remove=[path for one in load.remove for path in one.files],
-        release=[*batches, *_ids_of(load.remove)],
-        transactions=_source_ids(made),
-        rows_out=lineage.counts["rows_out"],
-    )
-    warehouse.prune_manifests(plan.uri)
-    return committed
-
-
-def _loaded_files(plan: TablePlan, made: Made, key: str) -> list[warehouse.LoadedFile]:
-    """Entries of the manifest for the files that this load has read, in their order."""
-    by_number = made.by_number()
-    numbered = enumerate((one.name, file) for one in plan.inputs for file in one.files)
-    return [
-        warehouse.LoadedFile(
-            source=name,
-            path=file.path,
-            noted=file.path,
-            sha256=file.sha256,
-            size=file.size,
-            mtime_ns=file.mtime_ns,
-            batch=key,
-            rows=made.read[number]["rows"],
-            kept=sum(receipt["rows"] for receipt in by_number.get(number, [])),
-            quarantined=made.set_aside.get(number, 0),
-            files=tuple(receipt["path"] for receipt in by_number.get(number, [])),
-        )
-        for number, (name, file) in numbered
-    ]
-
-
-def _unloaded(table: str, files: Sequence[warehouse.LoadedFile]) -> list[ledger.Entry]:
-    """What leaves the books with source files whose rows are taken out: the same, with a minus."""
-    if not files:
-        return []
-    rows, kept = sum(one.rows for one in files), sum(one.kept for one in files)
-    quarantined = sum(one.quarantined for one in files)
-    entry = ledger.Entry(
-        table=table,
-        step=UNLOAD,
-        rows_in=-rows,
-        rows_out=-kept,
-        quarantined=-quarantined,
-        filtered=-(rows - kept - quarantined),
-    )
-    return [entry]
-
-
-def _source_ids(made: Made) -> list[str]:
-    return warehouse.source_transactions((one["path"], one["sha256"]) for one in made.read if "sha256" in one)
-
-
-def _ids_of(files: Sequence[warehouse.LoadedFile]) -> list[str]:
-    return warehouse.source_transactions(
-        (path, one.sha256) for one in files for path in {one.path, one.noted}
     )
 
 

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines import sources
+from pipelines.cursor import After, new_rows
 from pipelines.errors import InputError
 from pipelines.stage import LINE, ORIGIN, SOURCE, Rows, Side, Sketch
 from pipelines.storage import FileRef
@@ -37,6 +38,7 @@ class SourceParts:
 
     source: sources.Source
     parts: tuple[sources.Part, ...]
+    after: After | None = None  # of a source with a cursor: which rows are new
 
 
 @dataclass(frozen=True)
@@ -82,8 +84,9 @@ Read = SourceParts | SourceRows | TableFiles | Kept | Bucket
 def read_rows(read: Read) -> Rows:
     """The rows of a task, with their origin."""
     match read:
-        case SourceParts(source, parts):
-            return _together([sources.read(source, part) for part in parts])
+        case SourceParts(source, parts, after):
+            rows = _together([sources.read(source, part) for part in parts])
+            return rows if after is None else new_rows(rows, after)
         case SourceRows(source, parts, lines):
             return _only(_together([sources.read(source, part) for part in parts]), lines)
         case TableFiles(columns, files):

@@ -19,6 +19,7 @@ from typing import Any
 from pipelines import fingerprint, ledger, loads, publish, warehouse
 from pipelines.engine import Runner
 from pipelines.errors import CommitConflict, PipelineError, SpecError
+from pipelines.made import Made, batch_key
 from pipelines.passes import Passes
 from pipelines.plan import Input, TablePlan
 from pipelines.reads import SourceRows
@@ -102,6 +103,11 @@ def _check(plan: TablePlan) -> None:
     if plan.spec.source is None:
         raise SpecError(
             f"table {plan.name!r} reads tables, not a source: replay the table that its rows come from, then `dlflow run`"
+        )
+    if any(one.source is not None and one.source.cursor for one in plan.inputs):
+        raise SpecError(
+            f"table {plan.name!r} is loaded by a cursor: its database moves on, so rejects cannot be read as they were; "
+            "changed rules load all rows again with `dlflow run`"
         )
     if plan.load is not None and plan.load.before is None:
         raise SpecError(f"table {plan.name!r}: nothing was loaded yet; `dlflow run` loads it")
@@ -192,8 +198,8 @@ def _planned(plan: TablePlan, groups: Sequence[_Rejects], version: int) -> Table
     )
 
 
-def _commit(plan: TablePlan, made: publish.Made, groups: Sequence[_Rejects], run: str) -> int:
-    key = publish.batch_key(plan)
+def _commit(plan: TablePlan, made: Made, groups: Sequence[_Rejects], run: str) -> int:
+    key = batch_key(plan)
     read = sum(len(one.rows) for one in groups)
     entry = ledger.Entry(table=plan.name, step=publish.REPLAY, rows_in=-read, rows_out=0, quarantined=-read)
     lineage = publish.lineage_of(plan, made, run=run, others=[entry])
@@ -234,7 +240,7 @@ def _commit(plan: TablePlan, made: publish.Made, groups: Sequence[_Rejects], run
 
 
 def _files_after(
-    before: warehouse.Manifest, made: publish.Made, groups: Sequence[_Rejects], key: str
+    before: warehouse.Manifest, made: Made, groups: Sequence[_Rejects], key: str
 ) -> list[warehouse.LoadedFile]:
     """The entries of the manifest, with what came back."""
     numbers = {(one.batch, one.noted): number for number, one in enumerate(groups)}

@@ -237,8 +237,13 @@ def _check_policies(document: Document, sources: Mapping[str, Source], tables: M
     """Note settings of sources that only a table which is loaded file by file would read."""
     read = {name for table in tables.values() if table.load == "append" for name in table.inputs}
     for name, source in sources.items():
-        if source.on_change != "error" and name not in read:
-            place = ("sources", name, "on_change")
+        without = [
+            key
+            for key, default in (("on_change", "error"), ("cursor", None))
+            if getattr(source, key) != default
+        ]
+        for key in without if name not in read else ():
+            place = ("sources", name, key)
             document.problem(
                 place, f'{dotted(place)} has no effect: no table with load = "append" reads {name!r}'
             )

@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.cursor import state_of
 from pipelines.errors import LedgerImbalance
 from pipelines.failpoints import failpoint
 from pipelines.hashing import row_hash
@@ -96,6 +97,7 @@ def run(task: Task) -> tuple[Receipt, Any]:
     rows = read_rows(task.read)
     rejected = [] if rows.rejected is None else [("read", rows.rejected)]
     seen = _rows_by_input(rows) if isinstance(task.read, SourceParts | SourceRows) else {}
+    new = task.read.after if isinstance(task.read, SourceParts) else None
     steps = [_counted("read", rows.kept.num_rows + _count(rows.rejected) + rows.filtered, rows)]
     maps = task.maps
     if isinstance(task.read, Bucket) and task.read.other is not None:
@@ -106,6 +108,7 @@ def run(task: Task) -> tuple[Receipt, Any]:
         "task": task.name,
         "steps": steps,
         "read": seen,
+        "cursor": None if new is None else state_of(rows, new),
         "files": [],
         "origins": [],  # of the files, the source file of each
         "set_aside": {},  # rows, by source file

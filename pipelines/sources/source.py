@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
+from pipelines import cursor as cursors
 from pipelines import postgres, stores
 from pipelines.errors import SpecError
 from pipelines.names import did_you_mean
@@ -21,7 +22,7 @@ OnChange = Literal["error", "ignore", "reload"]
 _URLS = ("sqlite", *postgres.SCHEMES)
 _NAMED = {"null", "ignore", "extra"}
 _TEXT = {"null", "encoding", "max_field_bytes", "allow_empty"}
-_ROWS = _NAMED | {"table", "query", "key", "busy_s", "max_field_bytes"}
+_ROWS = _NAMED | {"table", "query", "key", "cursor", "lag", "busy_s", "max_field_bytes"}
 _SETTINGS: dict[str, set[str]] = {  # of the kinds; those of all are not named here
     "csv": _TEXT | _NAMED | {"header", "delimiter", "quote", "decimal", "nul"},
     "jsonl": _TEXT | _NAMED | {"flatten"},
@@ -82,6 +83,8 @@ class Source:
     key: str | None = (
         None  # sqlite, sql: unique integer column to cut by, where there is no rowid or primary key
     )
+    cursor: str | None = None  # sqlite, sql: column that grows with every new row; of load = "append"
+    lag: str = "0"  # how far rows may come late: "1h", "7d"; of a cursor of integers a number
     busy_s: float = 30.0  # sqlite, sql: how long to wait for another program's lock
     connect_s: float = 10.0  # sql: how long a server may take to answer at all
     query_s: float = 3600.0  # sql: and a query, all its rows read
@@ -149,6 +152,7 @@ class Source:
             fine = len(text) == 1 and text.isascii() and text not in "\r\n\0"
             if not fine and not (key == "quote" and not text):
                 problems.append(f"{key} = {text!r}: expected one ASCII character")
+        problems += cursors.problems(self.columns, self.cursor, self.lag, self.key)
         if self.kind == "csv" and self.separator == self.quote:
             problems.append(f"delimiter and quote are both {self.quote!r}")
         if self.decimal not in {".", ","}:
