@@ -75,9 +75,9 @@ class TablePlan:
     @property
     def work(self) -> str:
         """What one attempt at this content is called: of a load also by what it is planned on."""
-        return (
-            self.fingerprint if self.load is None else fingerprint.digest([self.fingerprint, self.load.base])
-        )
+        if self.attempt or self.load is None:
+            return self.attempt or self.fingerprint
+        return fingerprint.digest([self.fingerprint, self.load.base])
 
 
 @dataclass(frozen=True)

@@ -104,6 +104,10 @@ def _check(plan: TablePlan) -> None:
         raise SpecError(
             f"table {plan.name!r} reads tables, not a source: replay the table that its rows come from, then `dlflow run`"
         )
+    if plan.spec.union is not None:
+        raise SpecError(
+            f"table {plan.name!r} puts inputs with other columns together: `dlflow run` builds it with the new rules"
+        )
     if any(one.source is not None and one.source.cursor for one in plan.inputs):
         raise SpecError(
             f"table {plan.name!r} is loaded by a cursor: its database moves on, so rejects cannot be read as they were; "

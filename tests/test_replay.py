@@ -104,6 +104,21 @@ def test_rows_of_a_file_that_changed_stay_and_are_named(shop):
     assert [row[:2] for row in shop.rejects] == [("a.csv", 3), ("a.csv", 4), ("b.csv", 2), ("b.csv", 3)]
 
 
+def test_rows_of_a_file_that_is_restored_come_in_later(shop):
+    path = shop.folder / "data" / "b.csv"
+    text = path.read_text()
+    path.write_text(text.replace("150", "151"))
+    shop.declare(**{"[0, 100]": "[0, 200]"})
+    again(shop)
+    path.write_text(text)
+
+    done = again(shop)
+
+    assert (done.moved, shop.ids) == (1, [1, 4, 5, 6])
+    assert [row[:2] for row in shop.rejects] == [("a.csv", 3), ("a.csv", 4), ("b.csv", 3)]
+    assert ledger(shop) == {"read": 7, "quarantined": 3}
+
+
 def test_a_rule_of_a_step_is_replayed_too(shop):
     shop.declare(more='steps = [{ do = "quarantine", where = "id < 6", rule = "old" }]')
     shop.run()
