@@ -108,10 +108,6 @@ def _check(plan: TablePlan) -> None:
         raise SpecError(
             f"table {plan.name!r} is changed by key, so a row that came later may not be overtaken: `dlflow run` does it"
         )
-    if plan.spec.union is not None:
-        raise SpecError(
-            f"table {plan.name!r} puts inputs with other columns together: `dlflow run` builds it with the new rules"
-        )
     if any(one.source is not None and one.source.cursor for one in plan.inputs):
         raise SpecError(
             f"table {plan.name!r} is loaded by a cursor: its database moves on, so rejects cannot be read as they were; "
@@ -119,10 +115,6 @@ def _check(plan: TablePlan) -> None:
         )
     if plan.load is not None and plan.load.before is None:
         raise SpecError(f"table {plan.name!r}: nothing was loaded yet; `dlflow run` loads it")
-    if plan.spec.load == "upsert":
-        raise SpecError(
-            f"table {plan.name!r} is changed by key, so a row that came later may not be overtaken: `dlflow run` does it"
-        )
     if plan.spec.union is not None:
         raise SpecError(
             f"table {plan.name!r} is a union, so its rejects cannot be read one by one; `dlflow run` builds the table again"
