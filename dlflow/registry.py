@@ -7,6 +7,8 @@
 A version is written aside, synced, and appears by one rename: whole or not at all. The digest is checked on every load.
 """
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -198,14 +200,19 @@ def _model(description: Mapping[str, Any]) -> Model:
 
 
 class _Aside:
-    """A folder with these files, synced, under a name that no reader looks at; removed at the end if it was not renamed."""
+    """A folder with these files, synced, under a name that no reader looks at; removed at the end if it was not renamed.
+
+    It is locked meanwhile: those that nobody has locked were left by killed writers, and are removed first.
+    """
 
     def __init__(self, parent: Path, files: Mapping[str, bytes]) -> None:
-        self._folder = parent / f".{uuid.uuid4().hex}.tmp"
-        self._files = files
+        self._parent, self._files = parent, files
+        self._folder, self._lock = parent, -1
 
     def __enter__(self) -> Path:
-        self._folder.mkdir()
+        for left in self._parent.glob(".*.tmp"):
+            _remove_left(left)
+        self._folder, self._lock = self._new()
         try:
             for name, content in self._files.items():
                 _write(self._folder / name, content)
@@ -217,6 +224,29 @@ class _Aside:
 
     def __exit__(self, *_: object) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
+        os.close(self._lock)
+
+    def _new(self) -> tuple[Path, int]:
+        while True:
+            folder = self._parent / f".{uuid.uuid4().hex}.tmp"
+            folder.mkdir()
+            with contextlib.suppress(FileNotFoundError):  # another writer took it for one that was left
+                lock = os.open(folder, os.O_RDONLY)
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                if folder.exists():
+                    return folder, lock
+                os.close(lock)
+
+
+def _remove_left(folder: Path) -> None:
+    """Remove a folder of a writer that is no more."""
+    with contextlib.suppress(OSError):  # its writer lives, or another one was faster
+        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            os.close(lock)
 
 
 def _appear(aside: Path, folder: Path) -> bool:

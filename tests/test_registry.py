@@ -1,7 +1,10 @@
 """Models on disk: what is saved is what is loaded, whole or not at all, and every damage is noticed."""
 
 import json
+import signal
 import struct
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -265,3 +268,22 @@ def test_other_tensors_are_refused(tmp_path):
 
     with pytest.raises(ModelFileError, match="expected the one vector 'w'"):
         registry.load(tmp_path / "m")
+
+
+def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path):
+    """The writer is killed after it has written aside, before the rename; one that lives keeps its folder."""
+    code = (
+        "import os, signal; from pathlib import Path; from dlflow import registry; from dlflow.nn import Dense, Model;"
+        "Path.rename = lambda *_: os.kill(os.getpid(), signal.SIGKILL);"
+        f"registry.save({str(tmp_path / 'a')!r}, weights=Model([Dense(1)], 1).w, layers=[Dense(1)], in_shape=(1,))"
+    )
+    killed = subprocess.run([sys.executable, "-c", code], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    (left,) = tmp_path.iterdir()
+
+    with registry._Aside(tmp_path, {"x": b""}) as living:
+        assert not left.exists()
+        save(tmp_path / "b")
+        assert living.exists()
+
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]

@@ -20,14 +20,14 @@ import secrets
 from collections.abc import Mapping
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from dlflow.errors import ModelError, ModelFileError
 from dlflow.nn.params import Array
 
-__all__ = ["read_tensors", "sweep", "write_tensors", "write_whole"]
+__all__ = ["Readable", "read_tensors", "sweep", "write_tensors", "write_whole"]
 
 MAX_HEADER = 32 << 20  # bytes. The longest description of the gallery has 40 KB
 ALIGN = 8  # the header's length is padded to this, as the format recommends
@@ -111,17 +111,22 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Array], facts: Mapping
     return digest
 
 
-def read_tensors(path: str | Path) -> tuple[dict[str, Array], dict[str, Any]]:
+class Readable(Protocol):
+    """A path, also one within a zip."""
+
+    def read_bytes(self) -> bytes:
+        """All bytes of the file."""
+
+
+def read_tensors(path: str | Readable) -> tuple[dict[str, Array], dict[str, Any]]:
     """The tensors and facts that `write_tensors` wrote; nothing in the file is believed before it is checked.
 
     Raises: ModelFileError for a file that is not there, foreign, cut short or changed.
     """
     try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise ModelFileError(
-            f"{path}: cannot be read ({error.strerror}); give the path of a saved model"
-        ) from error
+        data = (Path(path) if isinstance(path, str) else path).read_bytes()
+    except (OSError, KeyError) as error:
+        raise ModelFileError(f"{path}: cannot be read ({error}); give the path of a saved model") from error
     try:
         header, start = _header(data)
         metadata = header.pop("__metadata__")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from dlflow.errors import ModelError, ModelFileError
-from dlflow.nn.files import read_tensors, write_tensors
+from dlflow.nn.files import Readable, read_tensors, write_tensors
 from dlflow.nn.losses import Loss
 from dlflow.nn.model import Model
 from dlflow.nn.optimizers import Optimizer
@@ -72,7 +72,7 @@ def write_model(
     return write_tensors(path, {name: each for name, each in tensors.items() if each is not None}, facts)
 
 
-def read_model(path: str | Path) -> tuple[Model, Description, dict[str, Array]]:
+def read_model(path: str | Readable) -> tuple[Model, Description, dict[str, Array]]:
     """The model with its weights, its description, and all tensors of the file.
 
     Raises: ModelFileError for a file that is damaged, foreign or of a newer dlflow.
