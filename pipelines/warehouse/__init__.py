@@ -20,6 +20,8 @@ deltalake is imported inside the functions that need it: a worker never pays for
     merge        rows changed by key: upsert, deletion (by key, by condition), compaction, restoration
     prune        the files that a condition needs
     loads        which source files a table's rows are from
+    reading, frame   rows of a version, filtered: Arrow, units for training, Dask DataFrame
+    series       time series: gaps, coarser steps, what was known when
     feed         rows added, removed, updated between two versions
     dimension    dimensions with history: valid from, valid to
     releases     names for versions of several tables that belong together
@@ -40,6 +42,7 @@ from pipelines.warehouse.deletion import delete, delete_keys
 from pipelines.warehouse.dimension import history_schema, record_changes
 from pipelines.warehouse.feed import Feed, changes
 from pipelines.warehouse.file import LiveFile, Receipt, read_file, row_groups, write_file
+from pipelines.warehouse.frame import dask_frame
 from pipelines.warehouse.lineage import Lineage, source_transactions
 from pipelines.warehouse.loads import LoadedFile, Manifest, load, loaded, prune_manifests
 from pipelines.warehouse.lock import lock
@@ -47,9 +50,11 @@ from pipelines.warehouse.merge import Changed
 from pipelines.warehouse.moment import open_at, version_at
 from pipelines.warehouse.names import quarantine_uri, table_uri
 from pipelines.warehouse.operation import append, create, replace, replace_partitions
+from pipelines.warehouse.partition import periods
 from pipelines.warehouse.pins import LEASE_S, Pin, held, pin, pins, unpin
 from pipelines.warehouse.preflight import preflight
 from pipelines.warehouse.quarantine import carry_rejects, commit_rejects, read_quarantine, tidy, write_rejects
+from pipelines.warehouse.reading import Unit, read, read_unit, units
 from pipelines.warehouse.releases import (
     Release,
     drop_release,
@@ -59,6 +64,7 @@ from pipelines.warehouse.releases import (
     releases,
 )
 from pipelines.warehouse.restoration import restore
+from pipelines.warehouse.series import as_of, gaps, resample
 from pipelines.warehouse.snapshot import RELEASED, Snapshot
 from pipelines.warehouse.split import write_rows
 from pipelines.warehouse.sql import sql
@@ -81,8 +87,10 @@ __all__ = [
     "Receipt",
     "Release",
     "Snapshot",
+    "Unit",
     "Upkeep",
     "append",
+    "as_of",
     "carry_rejects",
     "changes",
     "commit",
@@ -90,9 +98,11 @@ __all__ = [
     "compact",
     "create",
     "current_fingerprint_is",
+    "dask_frame",
     "delete",
     "delete_keys",
     "drop_release",
+    "gaps",
     "held",
     "history",
     "history_schema",
@@ -103,18 +113,22 @@ __all__ = [
     "make_release",
     "open_at",
     "open_release",
+    "periods",
     "pin",
     "pins",
     "preflight",
     "prune_manifests",
     "quarantine_uri",
+    "read",
     "read_file",
     "read_quarantine",
+    "read_unit",
     "record_changes",
     "release_versions",
     "releases",
     "replace",
     "replace_partitions",
+    "resample",
     "restore",
     "retained",
     "row_groups",
@@ -123,6 +137,7 @@ __all__ = [
     "table_uri",
     "tables",
     "tidy",
+    "units",
     "unpin",
     "upsert",
     "vacuum",

@@ -9,11 +9,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from pipelines.errors import SchemaMismatch
+from pipelines.errors import SchemaMismatch, SpecError
 
-__all__ = ["decode", "encode", "encode_all"]
+__all__ = ["decode", "encode", "encode_all", "periods"]
 
+_PERIODS = {"hour": "%Y-%m-%dT%H", "month": "%Y-%m"}
 _LONGEST = 1024  # bytes; a longer one is free text, not a category
 
 
@@ -77,6 +79,18 @@ def decode(field: pa.Field, text: str | None) -> Any:
         ) from error
     encode(field, value)
     return value
+
+
+def periods(times: pa.ChunkedArray | pa.Array, every: str) -> pa.ChunkedArray | pa.Array:
+    """The partition of each time: its day as a date, its hour ("2026-01-05T13") or month ("2026-01") as text, in UTC.
+
+    Raises: SpecError for another period.
+    """
+    if every == "day":
+        return times.cast(pa.timestamp("us")).cast(pa.date32(), safe=False)
+    if every not in _PERIODS:
+        raise SpecError(f"period {every!r}, expected 'hour', 'day' or 'month'")
+    return pc.strftime(times.cast(pa.timestamp("s"), safe=False), format=_PERIODS[every])
 
 
 def _text(field: pa.Field, value: str) -> str:

@@ -60,7 +60,7 @@ def _passing(part: ast.expr, snapshot: Snapshot, listing: pa.Table) -> pa.Array:
         return everything
     name = next(iter(used))
     left, op, right = part.left, part.ops[0], part.comparators[0]
-    if expression(ast.unparse(right)).columns and type(op) in _MIRRORED:
+    if type(op) in _MIRRORED and expression(ast.unparse(right)).columns:
         left, op, right = right, _MIRRORED[type(op)](), left
     if not _is_column(left, name) or name not in snapshot.schema.names:
         return everything

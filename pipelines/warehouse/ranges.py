@@ -9,7 +9,7 @@ does not depend on the workers. Files between the passes are plain Arrow IPC, as
 """
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -111,8 +111,12 @@ def split_files(
     work: str,
     runner: "Runner",
     range_rows: int = RANGE_ROWS,
+    align: Callable[[pa.Table], pa.Table] | None = None,
 ) -> tuple[list[str], int]:
-    """A file of record batches, one per range of the key, for each file; and the number of ranges."""
+    """A file of record batches, one per range of the key, for each file; and the number of ranges.
+
+    `align` moves the bounds between ranges, so that rows which belong together stay together.
+    """
     number = -(-sum(file.rows for file in files) // range_rows)
     if not number:
         return [], 0
@@ -121,6 +125,7 @@ def split_files(
     if number > 1:
         sample = pa.concat_tables(runner.run(_sample, asked, name="sample", progress=_quiet))
         bounds = bounds_of(sample, by, number)
+        bounds = bounds if align is None else align(bounds)
     asked = [_Split(file, tuple(schema), tuple(by), bounds, work) for file in files]
     return runner.run(_split, asked, name="split", progress=_quiet), bounds.num_rows + 1
 
