@@ -17,6 +17,7 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import click  # noqa: E402 - see above
 
+from flows.commands.export import export  # noqa: E402
 from flows.commands.ingest import quarantine, replay  # noqa: E402
 from flows.commands.run import check, demo, new, plan, run  # noqa: E402
 from flows.commands.tables import checks, history, sql, tables  # noqa: E402
@@ -59,6 +60,7 @@ for _command in (  # in the order in which people need them
     history,
     checks,
     sql,
+    export,
     quarantine,
     replay,
     changes,

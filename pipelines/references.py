@@ -11,7 +11,7 @@ from pipelines.errors import SpecError
 from pipelines.names import did_you_mean
 from pipelines.stores import Storage
 
-__all__ = ["params", "storage", "text", "url"]
+__all__ = ["of_environment", "params", "storage", "text", "url"]
 
 _NAME = "[A-Za-z_][A-Za-z0-9_]*"
 _REFERENCE = re.compile(rf"\$\{{(?P<variable>{_NAME})(?::-(?P<default>[^}}]*))?\}}|\{{(?P<param>{_NAME})\}}")
@@ -55,6 +55,24 @@ def text(document: Document, path: tuple[str | int, ...], value: str, params: Ma
         return params.get(name, "")
 
     return _REFERENCE.sub(meant, value)  # once: a secret that looks like a reference is none
+
+
+def of_environment(address: str) -> str:
+    """A path or URL with the values of `${NAME}`, quoted where a user or a password stands.
+
+    Raises: SpecError for a variable that is not set.
+    """
+    document = Document(Path(), {}, {})
+    scheme, mark, _ = address.partition("://")
+    if mark and scheme != "sqlite":
+        found = url(document, (), address, {}, Path())
+    else:
+        found = _REFERENCE.sub(
+            lambda one: text(document, (), one[0], {}) if one["variable"] else one[0], address
+        )
+    if document.problems:
+        raise SpecError(*(problem.partition(": ")[2].removeprefix(": ") for problem in document.problems))
+    return found
 
 
 def storage(document: Document, params: Mapping[str, str]) -> Storage:

@@ -5,11 +5,12 @@ worker hurts nobody; the digest is in the name because the log has no other dura
 front makes the order of files, and so of rows, the same for every run that cuts its input in the same way.
 """
 
+import contextlib
 import hashlib
 import os
 import re
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict
@@ -124,29 +125,24 @@ def read_file(
     names = schema.names if names is None else names
     if verify:
         _check_digest(file)
-    try:
-        with pq.ParquetFile(file.absolute, page_checksum_verification=True) as source:
-            stored = source.schema_arrow.names
-            wanted_groups = list(range(source.num_row_groups) if groups is None else groups)
-            rows = sum(source.metadata.row_group(group).num_rows for group in wanted_groups)
-            present = [name for name in names if name in stored and name not in file.partition]
-            table = source.read_row_groups(wanted_groups, present, use_threads=False)  # a worker has one core
-    except FileNotFoundError as error:
-        raise PartFailed(
-            f"{file.absolute}: the file is gone, expected it to be kept by vacuum; read a newer version"
-        ) from error
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(
-            f"{file.absolute}: cannot be read ({error}); restore the file, or build the table again"
-        ) from error
+    with _told(file), pq.ParquetFile(file.absolute, page_checksum_verification=True) as source:
+        stored = source.schema_arrow.names
+        wanted_groups = list(range(source.num_row_groups) if groups is None else groups)
+        rows = sum(source.metadata.row_group(group).num_rows for group in wanted_groups)
+        present = [name for name in names if name in stored and name not in file.partition]
+        table = source.read_row_groups(wanted_groups, present, use_threads=False)  # a worker has one core
     arrays = [_column(table, rows, file, schema.field(name)) for name in names]
     wanted = pa.schema([schema.field(name) for name in names])
     return pa.Table.from_arrays(arrays, schema=wanted) if arrays else table
 
 
 def row_groups(file: LiveFile) -> tuple[int, ...]:
-    """Rows of each row group, from the footer (about 70 us)."""
-    return tuple(_row_groups(pq.read_metadata(file.absolute)))
+    """Rows of each row group, from the footer (about 70 us).
+
+    Raises: as `read_file`.
+    """
+    with _told(file):
+        return tuple(_row_groups(pq.read_metadata(file.absolute)))
 
 
 def digest_of(path: str) -> str | None:
@@ -173,6 +169,21 @@ def live(root: str, receipt: Receipt, schema: pa.Schema) -> LiveFile:
         },
         modified_ms=0,
     )
+
+
+@contextlib.contextmanager
+def _told(file: LiveFile) -> Iterator[None]:
+    """What is wrong with a file, in one sentence."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise PartFailed(
+            f"{file.absolute}: the file is gone, expected it to be kept by vacuum; read a newer version"
+        ) from error
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(
+            f"{file.absolute}: cannot be read ({error}); restore the file, or build the table again"
+        ) from error
 
 
 def _fitting(root: str, table: pa.Table, schema: pa.Schema, partition: Mapping[str, Any]) -> pa.Table:
