@@ -153,8 +153,12 @@ class Model:
             steps.append((step, back, need_dX))
         return values[self._out], Tape(steps, self._serial)
 
-    def backward(self, dZ: Array, tape: Tape, *, into: Message | None = None) -> None:
+    def backward(
+        self, dZ: Array, tape: Tape, *, into: Message | None = None, to_inputs: bool = False
+    ) -> list[Array | None]:
         """Fill the gradient of the message. Overwrites dZ; uses up the tape.
+
+        Gives the gradients of the inputs if they are asked for; None for one that has none: tokens.
 
         Raises: ModelError if another forward pass has reused the tape's memory.
         """
@@ -169,12 +173,14 @@ class Model:
             dY = gradients.pop(step.makes, None)
             if dY is None:  # nothing up to here has parameters
                 continue
+            need_dX = need_dX or to_inputs
             dX = back(dY, dp[step.number], need_dX)
             if dX is None or not need_dX:
                 continue
             for source, part in zip(step.sources, dX if isinstance(dX, tuple) else (dX,), strict=True):
                 there = gradients.get(source)
                 gradients[source] = part if there is None else np.add(there, part, out=there)
+        return [gradients.get(place) for place in range(len(self.inputs))]
 
     def gradient(
         self,
