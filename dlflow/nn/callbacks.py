@@ -41,6 +41,7 @@ __all__ = [
     "SaveModel",
     "check_callbacks",
     "decide",
+    "rises",
 ]
 
 Line = dict[str, Any]
@@ -74,6 +75,12 @@ class Callback(ABC):
     @abstractmethod
     def epoch_end(self, control: Control, memory: Memory) -> None:
         """Look at the epoch, change `control`. `memory` is its own dict of what JSON can hold; it starts empty."""
+
+
+def rises(monitor: str) -> bool:
+    """Whether more is better: for accuracies and the like, of training or validation rows."""
+    name = monitor.removeprefix("val_")
+    return name in RISING or name.endswith("_accuracy")
 
 
 def check_callbacks(callbacks: Sequence[Callback], *, validated: bool) -> None:
@@ -261,8 +268,7 @@ def _check_watch(callback: Watching) -> None:
 def _improved(callback: Watching, control: Control, memory: Memory) -> bool:
     """Whether this epoch is the best so far; `memory` counts the epochs since then as "waited"."""
     value = _number(callback, control.line)
-    name = callback.monitor.removeprefix("val_")
-    rising = callback.mode == "max" or (callback.mode == "auto" and name in RISING)
+    rising = callback.mode == "max" or (callback.mode == "auto" and rises(callback.monitor))
     if value is not None and not rising:
         value = -value
     best = memory.get("best")
