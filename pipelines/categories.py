@@ -201,7 +201,7 @@ def _place(table: pa.Table, recipe: Recipe) -> np.ndarray:
 
 def _one_hot(table: pa.Table, recipe: Recipe) -> Encoded:
     place = _place(table, recipe)
-    made = np.zeros((len(place), len(recipe["values"])))
+    made = np.zeros((len(place), len(recipe["values"])), np.float32)  # as wide as it is, a copy would show
     rows = np.flatnonzero(place >= 0)
     made[rows, place[rows]] = 1.0
     return made, [f"{recipe['column']} = {plain(value)}" for value in recipe["values"]]
@@ -214,7 +214,7 @@ def _ordinal(table: pa.Table, recipe: Recipe) -> Encoded:
 def _hash(table: pa.Table, recipe: Recipe) -> Encoded:
     name, width = recipe["column"], recipe["width"]
     hashes = row_hash(table, (name,))
-    made = np.zeros((table.num_rows, width))
+    made = np.zeros((table.num_rows, width), np.float32)
     sign = np.where(hashes >> np.uint64(63), -1.0, 1.0)
     made[np.arange(table.num_rows), (hashes % np.uint64(width)).astype(np.int64)] = sign
     made[~numpy_of(pc.is_valid(combined(table[name])))] = 0.0

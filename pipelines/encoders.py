@@ -248,7 +248,7 @@ def _bins(table: pa.Table, recipe: Recipe) -> Encoded:
     values, missing = _values(table, recipe, 0.0)
     edges, name = recipe["edges"], recipe["column"]
     place = np.searchsorted(edges, values, side="right")
-    made = np.zeros((len(values), len(edges) + 1))
+    made = np.zeros((len(values), len(edges) + 1), np.float32)
     rows = np.flatnonzero(~missing)
     made[rows, place[rows]] = 1.0
     ends = [f"{edge:.6g}" for edge in edges]

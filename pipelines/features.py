@@ -273,7 +273,8 @@ def encode(table: pa.Table, recipe: Mapping[str, Any]) -> Inputs:
         )
         columns.append(made)
         names += called
-    matrix = np.concatenate(columns, axis=1)
+    single = len(columns) == 1 and columns[0].dtype == np.float32  # one column, nothing to put side by side
+    matrix = columns[0] if single else np.concatenate(columns, axis=1, dtype=np.float32)
     if not matrix.shape[1]:
         raise InputError(
             "features: no number is left: no category is frequent enough; make min_count smaller, or add columns"

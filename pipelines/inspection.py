@@ -42,8 +42,8 @@ def build_state(uri: str, fingerprint: str) -> tuple[bool, Mapping[str, Any] | N
 def fitted_of(uri: str, version: int | None = None) -> dict[str, Any]:
     """What the steps of a build have fitted, by their names: of the version, or of the newest."""
     for event in warehouse.history(uri):
-        if (version is None or event.version <= version) and "fitted" in event.record:
-            return dict(event.record["fitted"] or {})
+        if (version is None or event.version <= version) and event.record.get("fitted"):
+            return dict(event.record["fitted"])
     return {}
 
 

@@ -1,6 +1,6 @@
 """How the steps of a table move its rows, and why so: what a plan says before anything runs."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,9 +29,11 @@ def bound_to(step: Any, schemas: Mapping[str, pa.Schema]) -> Step:
     return step
 
 
-def move_of(step: Any, schema: pa.Schema) -> Move:
-    """How a step, bound to its tables, moves rows of this schema."""
+def move_of(step: Any, schema: pa.Schema, fitted_from: str | None = None) -> Move:
+    """How a step, bound to its tables, moves rows of this schema; `fitted_from` is the table that has fitted it before."""
     stage: Stage = step.stage(schema)
+    if fitted_from is not None and isinstance(stage, Fit):
+        return Move(f"{stage.name} (as in {fitted_from})", "map", "")
     if tables_of(step):
         return Move(stage.name, type(stage).__name__.lower(), step.way()[1])
     why = ""
@@ -40,6 +42,15 @@ def move_of(step: Any, schema: pa.Schema) -> Move:
     elif isinstance(stage, Fit):
         why = "needs all rows first"
     return Move(stage.name, type(stage).__name__.lower(), why)
+
+
+def check_fitted(step: Any, stage: Stage, name: str, others: Sequence[Any]) -> None:
+    """Raises: SpecError for a step that learns from all rows, and is not, setting for setting, one of the other table's."""
+    if isinstance(stage, Fit) and step not in others:
+        raise SpecError(
+            f"step {step.do!r} takes what table {name!r} has fitted, so it must be there too with the same settings; "
+            "correct one of them, or leave fitted_from out"
+        )
 
 
 def check_row_wise(step: Any, stage: Stage) -> None:

@@ -13,8 +13,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipelines import measures, publish, quality, task, warehouse
+from pipelines import inspection, measures, publish, quality, task, warehouse
 from pipelines.engine import Runner
+from pipelines.errors import InputError
 from pipelines.made import Made, batch_key
 from pipelines.opening import opened
 from pipelines.parts import bucket_count, file_reads, slices
@@ -86,6 +87,9 @@ class Passes:
                 case Map():
                     maps.append(stage)
                     schema = bound.build(schema)
+                case Fit() if self.plan.spec.fitted_from is not None:
+                    maps.append(stage.mapped(self._known(stage, self.plan.spec.fitted_from)))
+                    schema = maps[-1](schema.empty_table()).kept.schema
                 case Fit():
                     reads, fitted = self._fit(reads, maps, stage)
                     maps = [stage.mapped(fitted)]
@@ -145,9 +149,28 @@ class Passes:
                 _sketch_again, items, fit.sketch.merge, name=f"{name}-more", progress=self._told
             )
             done, answer = fit.sketch.finish(state, answer)
-        twice = sum(name.partition(" #")[0] == fit.name for name in self.fitted)
-        self.fitted[f"{fit.name} #{twice + 1}" if twice else fit.name] = answer
+        self.fitted[self._fit_name(fit)] = answer
         return [Kept(receipt["kept"]) for receipt in receipts], answer
+
+    def _fit_name(self, fit: Fit) -> str:
+        """Under which its values are stored: a second one of the same name has a number."""
+        twice = sum(name.partition(" #")[0] == fit.name for name in self.fitted)
+        return f"{fit.name} #{twice + 1}" if twice else fit.name
+
+    def _known(self, fit: Fit, other: str) -> Any:
+        """What another table has fitted for the same step.
+
+        Raises: InputError if the version that is read has nothing stored for it.
+        """
+        ref, name = self.reference(other), self._fit_name(fit)
+        known = inspection.fitted_of(ref.uri, ref.version)
+        if name not in known:
+            raise InputError(
+                f"table {self.plan.name!r}: version {ref.version} of table {other!r} has no fitted values of step {name!r}, it has "
+                f"those of {', '.join(map(repr, known)) or 'none'}; build it again"
+            )
+        self.fitted[name] = known[name]
+        return known[name]
 
     def _exchange(self, reads: Sequence[Any], maps: Iterable[Map], exchange: Exchange) -> list[Bucket]:
         size = sum(

@@ -15,7 +15,7 @@ import pyarrow as pa
 from pipelines import fingerprint, loads, merges, quality, sources
 from pipelines.document import Document
 from pipelines.errors import NoInput, SpecError
-from pipelines.moves import Move, bound_to, check_row_wise, move_of, passes_of
+from pipelines.moves import Move, bound_to, check_fitted, check_row_wise, move_of, passes_of
 from pipelines.names import did_you_mean
 from pipelines.spec import Pipeline, Table
 from pipelines.stage import ORIGIN, data_columns, tables_of
@@ -132,7 +132,9 @@ def check(document: Document, pipeline: Pipeline) -> dict[str, Checked]:
                 bound = bound_to(step, schemas)
                 if table.load == "append":
                     check_row_wise(step, bound.stage(schema))
-                moves.append(move_of(bound, schema))
+                if (other := table.fitted_from) in pipeline.tables:
+                    check_fitted(step, bound.stage(schema), str(other), pipeline.tables[str(other)].steps)
+                moves.append(move_of(bound, schema, other))
                 steps.append((step, schema))
                 schema = bound.build(schema)
             for number, one in enumerate(table.checks):

@@ -48,6 +48,7 @@ class Table:
     history: Literal["scd2"] | None = None  # of an upsert: keep what was true when
     valid_from: str | None = None  # of a history: the time from which a row holds
     deleted: str | None = None  # of a history: whether the key ends then
+    fitted_from: str | None = None  # table whose fitted values are used, instead of new ones
     reject_limit: float | None = None  # below 1: share of the rows read; from 1: rows
 
     @property
@@ -63,8 +64,10 @@ class Table:
 
     @property
     def beside(self) -> tuple[str, ...]:
-        """Tables that are looked at beside the inputs: the other sides of joins, and what checks compare with."""
-        return tuple(dict.fromkeys([*self.joined, *(name for check in self.checks for name in check.needs)]))
+        """Tables that are looked at beside the inputs: of joins, what checks compare with, what was fitted before."""
+        known = () if self.fitted_from is None else (self.fitted_from,)
+        needed = (name for check in self.checks for name in check.needs)
+        return tuple(dict.fromkeys([*self.joined, *needed, *known]))
 
     @property
     def tables(self) -> tuple[str, ...]:
@@ -227,6 +230,12 @@ def _tables(document: Document, sources: Mapping[str, Source]) -> dict[str, Tabl
                     document.problem(
                         place, f"{dotted(place)}: there is no table {other!r}{did_you_mean(other, names)}"
                     )
+        if table.fitted_from is not None and table.fitted_from not in names:
+            other = table.fitted_from
+            document.problem(
+                (*path, "fitted_from"),
+                f"{dotted(path)}: there is no table {other!r}{did_you_mean(other, names)}",
+            )
         sound = tuple(check for check in checks if check is not None)
         tables[name] = replace(table, steps=kept, checks=(*sound, *implied_checks(kept, sound)))
     _check_policies(document, sources, tables)
