@@ -18,7 +18,7 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 import click  # noqa: E402 - see above
 
 from flows.commands.export import export  # noqa: E402
-from flows.commands.ingest import quarantine, replay  # noqa: E402
+from flows.commands.ingest import infer, quarantine, replay  # noqa: E402
 from flows.commands.run import check, demo, new, plan, run  # noqa: E402
 from flows.commands.tables import checks, history, sql, tables  # noqa: E402
 from flows.commands.warehouse import changes, maintain, pins, release, releases, restore  # noqa: E402
@@ -53,6 +53,7 @@ def cli() -> None:
 for _command in (  # in the order in which people need them
     demo,
     new,
+    infer,
     check,
     plan,
     run,

@@ -1,4 +1,4 @@
-"""The commands about what comes in: `dlflow quarantine`, `replay`."""
+"""The commands about what comes in: `dlflow infer`, `quarantine`, `replay`."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import click
 
 from flows.options import FILE, JSON, SET, WAREHOUSE, failures, settings_of, warehouse_of
 
-__all__ = ["quarantine", "replay"]
+__all__ = ["infer", "quarantine", "replay"]
 
 
 @click.command()
@@ -39,3 +39,30 @@ def replay(table: str, file: Path, settings: tuple[str, ...], as_json: bool) -> 
 
     with failures():
         replay_table(file, settings_of(settings), table, as_json=as_json)
+
+
+@click.command()
+@click.argument("source")
+@click.option("--rows", default=10_000, show_default=True, help="Rows to look at, in all files together.")
+@click.option("--name", help="Name of the source (default: that of the file or folder).")
+@click.option("--table", help="Of a database: its table or view.")
+@click.option(
+    "--output", type=click.Path(path_type=Path), help="A new file to write to (default: the terminal)."
+)
+def infer(source: str, rows: int, name: str | None, table: str | None, output: Path | None) -> None:
+    """Propose the declaration of a source.
+
+    SOURCE is a file, a folder or a glob (CSV, JSON lines, SQLite, Parquet). The proposal is TOML for the pipeline file, with
+    what was seen as comments: check every line. A run never infers.
+    """
+    from pipelines.infer import infer as propose  # noqa: PLC0415
+
+    with failures():
+        text = propose(source, rows=rows, name=name, table=table)
+        if output is None:
+            click.echo(text, nl=False)
+            return
+        if output.exists():
+            raise click.UsageError(f"{output} is there; give a new file, or append with >> {output}")
+        output.write_text(text, "utf-8")
+        click.echo(f"wrote {output}; check every line")
