@@ -25,6 +25,7 @@ NAMES = (
     "commit.before_link",
     "commit.before_sync",
     "commit.after_log",
+    "rewrite.before_write",
     "ledger.before_commit",
     "ledger.after_commit",
 )

@@ -4,13 +4,15 @@ Each test asserts the wrong behaviour that was measured with deltalake 1.6.6. Ru
 """
 
 import json
+import os
 import subprocess
 import sys
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from deltalake import DeltaTable, write_deltalake
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import AddAction
 
 from tests.warehouse_tables import put
@@ -70,3 +72,46 @@ def test_our_way_of_reading_does_not_abort_the_interpreter(tmp_path):
     assert [subprocess.run([sys.executable, "-c", script], check=False).returncode for _ in range(5)] == [
         0
     ] * 5
+
+
+def test_a_transaction_id_can_still_be_committed_twice(tmp_path):
+    """If this fails because the second commit is refused: commit() may leave that check to deltalake."""
+    table = pa.table({"id": [1]})
+    properties = CommitProperties(app_transactions=[Transaction("batch", 1)])
+
+    for _ in range(2):
+        write_deltalake(str(tmp_path), table, mode="append", commit_properties=properties)
+
+    assert rows(str(tmp_path)) == 2
+
+
+def test_an_overwrite_still_replaces_the_columns_of_the_table_in_silence(tmp_path):
+    """If this fails because it is refused: the check of columns in commit() is not needed for it."""
+    write_deltalake(str(tmp_path), pa.table({"id": [1]}))
+    table = DeltaTable(str(tmp_path))
+
+    table.create_write_transaction([], "overwrite", pa.schema([("other", pa.string())]), [])
+
+    assert [field.name for field in DeltaTable(str(tmp_path)).schema().fields] == ["other"]
+
+
+def test_vacuum_still_leaves_orphans_unless_asked_for_all(tmp_path):
+    """If this fails because the orphan is listed: deltalake's vacuum could take the place of ours, but for the pins."""
+    write_deltalake(str(tmp_path), pa.table({"id": [1]}))
+    orphan = tmp_path / "orphan.parquet"
+    pq.write_table(pa.table({"id": [2]}), orphan)
+    os.utime(orphan, (0, 0))
+
+    assert DeltaTable(str(tmp_path)).vacuum(retention_hours=168, dry_run=True) == []
+
+
+def test_a_stale_handle_is_refused_without_retries(tmp_path):
+    """What every commit of ours rests on. If this fails: stop, nothing may be committed with this version of deltalake."""
+    first, stale = three_files(str(tmp_path))
+    properties = CommitProperties(max_commit_retries=0)
+    schema = pa.schema(first.schema().to_arrow())
+
+    first.create_write_transaction([], "append", schema, ["p"], commit_properties=properties)
+
+    with pytest.raises(CommitFailedError):
+        stale.create_write_transaction([], "append", schema, ["p"], commit_properties=properties)

@@ -1,7 +1,7 @@
 """Whatever is done to a table, in whatever order, with crashes in between: it is what a dict says it is.
 
-Hypothesis plays a driver that appends and replaces, dies at any step of a commit or gets no answer, runs again, reads
-old versions and vacuums. The model is a list: the ids and rejects of every version.
+Hypothesis plays a driver that appends, replaces, upserts, deletes, compacts and restores, dies at any step of a commit
+or gets no answer, runs again, reads old versions and vacuums. The model is a list: the rows and rejects of every version.
 """
 
 import os
@@ -10,26 +10,33 @@ import tempfile
 import time
 from pathlib import Path
 
+import pyarrow as pa
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from pipelines import failpoints
+from pipelines.engine import InProcess
 from pipelines.errors import PartFailed
 from pipelines.ledger import Entry, repair
 from pipelines.warehouse import (
     Snapshot,
     append,
     commit_rejects,
+    compact,
     current_fingerprint_is,
+    delete,
+    delete_keys,
     read_quarantine,
     replace,
+    restore,
     sql,
     tidy,
+    upsert,
     vacuum,
     write_rejects,
 )
-from tests.warehouse_tables import SCHEMA, file, ids, lineage, rejects, stored
+from tests.warehouse_tables import SCHEMA, file, lineage, rejects, rows, stored
 
 PLACES = st.sampled_from(
     [
@@ -40,12 +47,30 @@ PLACES = st.sampled_from(
         "commit.before_log",
         "commit.before_sync",
         "commit.after_log",
+        "rewrite.before_write",
         "ledger.before_commit",
         "ledger.after_commit",
     ]
 )
 NAMES = st.sampled_from("ABC")
 WEEK_S = 8 * 24 * 3600
+
+
+IDS = st.one_of(st.integers(1, 12), st.sampled_from([65, 66, 67, 165, 166, 167]))
+DAY = {"partition_by": ["day"]}
+
+
+def content(uri, version=None):
+    """{id: speed}; an id that is there twice is an error."""
+    table = Snapshot.open(uri, version).read(["id", "speed"], verify=True)
+    found = dict(zip(table["id"].to_pylist(), table["speed"].to_pylist(), strict=True))
+    assert len(found) == table.num_rows
+    return found
+
+
+def changed(numbers, value):
+    table = rows(numbers).append_column("day", pa.array(["d1"] * len(numbers)))
+    return table.set_column(2, SCHEMA.field("speed"), pa.array([value] * len(numbers)))
 
 
 class Warehouse(RuleBasedStateMachine):
@@ -55,12 +80,13 @@ class Warehouse(RuleBasedStateMachine):
     def start(self):
         self.root = tempfile.mkdtemp(prefix="warehouse-")
         self.uri = f"{self.root}/trips"
-        self.versions = []  # (ids, {batch: rejected line}) per version
+        self.versions = []  # ({id: speed}, {batch: rejected line}) per version
         self.batches = 0
+        self.here = {"lineage": lineage(), "runner": InProcess()}
         self.last = None  # fingerprint of the newest content, None after an append
 
     def now(self):
-        return self.versions[-1] if self.versions else ([], {})
+        return self.versions[-1] if self.versions else ({}, {})
 
     @rule(name=NAMES, place=PLACES, hit=st.integers(1, 4))
     def build(self, name, place, hit):
@@ -78,14 +104,14 @@ class Warehouse(RuleBasedStateMachine):
 
         self._crash_and_rerun(work, place, hit)
         if self.last != name:
-            self.versions.append((rows, {key: ord(name)}))
+            self.versions.append(({row: row / 2 for row in rows}, {key: ord(name)}))
         self.last = name
 
     @rule(place=PLACES, hit=st.integers(1, 4))
     def add(self, place, hit):
         """Append a batch, crash on the way, run again."""
         self.batches += 1
-        number, key = self.batches, f"batch/{self.batches}"
+        number, key = 200 + self.batches, f"batch/{self.batches}"
 
         def work():
             self._reject(key, number)
@@ -95,8 +121,66 @@ class Warehouse(RuleBasedStateMachine):
             )
 
         self._crash_and_rerun(work, place, hit)
+        there, rejected = self.now()
+        self.versions.append((there | {number: number / 2}, rejected | {key: number}))
+        self.last = None
+
+    @precondition(lambda self: self.versions)
+    @rule(numbers=st.sets(IDS, min_size=1, max_size=4), place=PLACES, hit=st.integers(1, 4))
+    def upsert(self, numbers, place, hit):
+        """Insert or update by key, crash on the way, run again."""
+        self.batches += 1
+        key, value = f"upsert/{self.batches}", -float(self.batches)
+        table = changed(sorted(numbers), value)
+        self._crash_and_rerun(
+            lambda: upsert(self.uri, table, key=key, by=["id"], schema=SCHEMA, **DAY, **self.here), place, hit
+        )
         rows, rejected = self.now()
-        self.versions.append((sorted([*rows, number]), rejected | {key: number}))
+        self.versions.append((rows | dict.fromkeys(numbers, value), rejected))
+        self.last = None
+
+    @precondition(lambda self: self.versions)
+    @rule(limit=IDS, by_key=st.booleans(), place=PLACES, hit=st.integers(1, 4))
+    def delete(self, limit, by_key, place, hit):
+        """Delete by condition or by key, crash on the way, run again."""
+        self.batches += 1
+        key = f"delete/{self.batches}"
+
+        def work():
+            if by_key:
+                delete_keys(self.uri, pa.table({"id": [limit]}), key=key, **self.here)
+            else:
+                delete(self.uri, f"id < {limit}", key=key, **self.here)
+
+        self._crash_and_rerun(work, place, hit)
+        rows, rejected = self.now()
+        kept = {row: value for row, value in rows.items() if (row != limit if by_key else row >= limit)}
+        self.versions.append((kept, rejected))
+        self.last = None
+
+    @precondition(lambda self: self.versions)
+    @rule(place=PLACES, hit=st.integers(1, 4))
+    def compact(self, place, hit):
+        """Pack the files, crash on the way, run again; what was current stays current."""
+        packs = len([file for file in Snapshot.open(self.uri).files() if file.rows]) > 1
+
+        self._crash_and_rerun(lambda: compact(self.uri, **self.here), place, hit)
+        if packs:
+            self.versions.append(self.now())
+
+    @precondition(lambda self: self.versions)
+    @rule(data=st.data(), place=PLACES, hit=st.integers(1, 4))
+    def restore(self, data, place, hit):
+        """Make an old content the newest; rejects that were tidied up meanwhile do not come back."""
+        version = data.draw(st.integers(0, len(self.versions) - 1))
+        if not self._kept(version):
+            return
+        self.batches += 1
+        key = f"restore/{self.batches}"
+        self._crash_and_rerun(lambda: restore(self.uri, version, key=key, **self.here), place, hit)
+        rows, rejected = self.versions[version]
+        there = self.now()[1]
+        self.versions.append((rows, {batch: line for batch, line in rejected.items() if batch in there}))
         self.last = None
 
     @precondition(lambda self: self.versions)
@@ -104,7 +188,7 @@ class Warehouse(RuleBasedStateMachine):
     def read_an_old_version(self, data):
         version = data.draw(st.integers(0, len(self.versions) - 1))
         if self._kept(version):
-            assert ids(self.uri, version) == self.versions[version][0]
+            assert content(self.uri, version) == self.versions[version][0]
 
     @precondition(lambda self: self.versions)
     @rule()
@@ -120,7 +204,7 @@ class Warehouse(RuleBasedStateMachine):
     @invariant()
     def holds_what_the_model_holds(self):
         rows, rejected = self.now()
-        assert ids(self.uri) == sorted(rows)
+        assert content(self.uri) == rows
         found = read_quarantine(self.uri, columns=["batch", "line"]).to_pylist()
         assert sorted((row["batch"], row["line"]) for row in found) == sorted(rejected.items())
         assert Snapshot.open(self.uri).version == len(self.versions) - 1

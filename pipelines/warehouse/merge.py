@@ -23,6 +23,7 @@ import pyarrow as pa
 from pipelines.errors import SchemaMismatch
 from pipelines.warehouse import keys, loads, ranges
 from pipelines.warehouse.commit import Change, Committed, commit
+from pipelines.warehouse.disk import refused
 from pipelines.warehouse.file import LiveFile, Receipt, part_of, read_file, write_file
 from pipelines.warehouse.lineage import Lineage
 from pipelines.warehouse.names import SYSTEM
@@ -180,7 +181,10 @@ def workspace(uri: str) -> Iterator[str]:
     """A folder beside the table for what passes between tasks; gone afterwards."""
     place = Path(uri)
     folder = place.parent / SYSTEM / REWRITES / f"{place.name}-{uuid.uuid4().hex}"
-    folder.mkdir(parents=True)
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise refused(str(folder), 0, error) from error
     try:
         yield str(folder)
     finally:

@@ -19,7 +19,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.errors import SchemaMismatch
+from pipelines.failpoints import failpoint
 from pipelines.warehouse import keys
+from pipelines.warehouse.disk import refused
 from pipelines.warehouse.file import LiveFile, read_file
 
 if TYPE_CHECKING:
@@ -87,7 +89,10 @@ def distinct_ranges(
     """
     if isinstance(source, pa.Table):
         pieces = _pieces(source.select(schema.names), by)
-        paths: list[tuple[str, ...]] = [(write_batches(work, piece.schema, [piece]),) for piece in pieces]
+        try:
+            paths: list[tuple[str, ...]] = [(write_batches(work, piece.schema, [piece]),) for piece in pieces]
+        except OSError as error:  # on a worker the runner says so
+            raise refused(work, source.nbytes, error) from error
         number = 0
     else:
         files, number = split_files(source, schema, by, work=work, runner=runner)
@@ -168,6 +173,7 @@ def batches(table: pa.Table, bounds: pa.Table, by: Sequence[str]) -> list[pa.Tab
 
 def write_batches(work: str, schema: pa.Schema, tables: Sequence[pa.Table]) -> str:
     """A new file with one record batch per table."""
+    failpoint("rewrite.before_write")
     path = str(Path(work, f"{uuid.uuid4().hex}.arrow"))
     with pa.OSFile(path, "wb") as file, pa.ipc.new_file(file, schema) as writer:
         for table in tables:
