@@ -4,7 +4,8 @@ Both runners give the same answers, because a task is a pure function of its par
 alone. Futures hold receipts of some kilobytes; sketches are merged on the workers as a tree of fan-in 8.
 
 A failure of the data or of a step is raised at once and never tried again; a failure of the machine (a worker that
-died, a file system that hiccuped) is tried again up to three times, on whatever worker is there.
+died, a file system that hiccuped) is tried again up to three times, on whatever worker is there. A part that kills its
+workers takes its neighbours with it: those are run again one by one, and only the part that does it is blamed.
 """
 
 import errno
@@ -155,19 +156,31 @@ class OnDask:
         from distributed import as_completed  # noqa: PLC0415
 
         attempts: dict[int, int] = {}
+        suspects: list[int] = []
         waiting = as_completed(futures, loop=self.client.loop, raise_errors=False, timeout=self.deadline_s)
+
+        def again(number: int) -> None:
+            key = f"{name}-{number}-again-{attempts.get(number, 1)}-{id(futures)}"
+            futures[number] = self.client.submit(fn, items[number], key=key, pure=False)
+            place[key] = number
+            waiting.add(futures[number])
+
         try:
             for future in waiting:
                 number = place[future.key]
                 if future.status == "finished":
                     yield future.key, future.result(timeout=self.deadline_s) if gather else None
-                    continue
-                attempts[number] = attempts.get(number, 1) + 1
-                _raise_final(future, f"{name}, part {number}", attempts[number])
-                key = f"{name}-{number}-again-{attempts[number]}-{id(futures)}"
-                futures[number] = self.client.submit(fn, items[number], key=key, pure=False)
-                place[key] = number
-                waiting.add(futures[number])
+                elif number not in attempts and _has_killed(future):
+                    attempts[number] = (
+                        ATTEMPTS  # or its neighbour has killed them: that shows when it runs alone
+                    )
+                    suspects.append(number)
+                else:
+                    attempts[number] = attempts.get(number, 1) + 1
+                    _raise_final(future, f"{name}, part {number}", attempts[number])
+                    again(number)
+                if suspects and waiting.is_empty():
+                    again(suspects.pop(0))
         except TimeoutError as error:
             raise PartFailed(
                 f"{name}: not done within {self.deadline_s:,.0f} s; look at the cluster, then run again to continue"
@@ -184,6 +197,11 @@ class OnDask:
         finally:
             for future in futures:
                 future.release()
+
+
+def _has_killed(future: Any) -> bool:
+    """Whether workers died on which the task was, running or waiting for its turn."""
+    return future.status == "error" and type(future.exception(timeout=60)).__name__ == "KilledWorker"
 
 
 def _raise_final(future: Any, name: str, attempt: int) -> None:

@@ -90,9 +90,8 @@ class Fill:
         if self.by:
             fit["groups"] = Grouped(self.by, Several(sketches))
         params = {"columns": self.columns, "with_": self.with_, "by": self.by}
-        return Fit(
-            titled(self.do, self.columns), Several(fit), fill_fitted, (*self.columns, *self.by), params
-        )
+        read = (*self.columns, *self.by)
+        return Fit(titled(self.do, self.columns), Several(fit), fill_fitted, read, params, self.columns)
 
     def _in_time(self, schema: pa.Schema) -> Exchange:
         require(schema, self.order_by, step=self.do, kinds=ORDERED)

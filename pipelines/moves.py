@@ -1,16 +1,16 @@
 """How the steps of a table move its rows, and why so: what a plan says before anything runs."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 
 from pipelines.errors import SpecError
-from pipelines.stage import Exchange, Fit, Stage, Step, tables_of
+from pipelines.stage import SPLIT, Exchange, Fit, Stage, Step, tables_of
 from pipelines.storage import TableRef
 
-__all__ = ["Move", "bound_to", "check_row_wise", "move_of", "passes_of"]
+__all__ = ["Move", "bound_to", "check_row_wise", "gathers", "move_of", "passes_of", "together"]
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class Move:
     step: str
     kind: str  # map, fit or exchange
     why: str = ""
+    fit: Fit | None = field(default=None, compare=False)
 
 
 def bound_to(step: Any, schemas: Mapping[str, pa.Schema]) -> Step:
@@ -41,7 +42,7 @@ def move_of(step: Any, schema: pa.Schema, fitted_from: str | None = None) -> Mov
         why = f"rows of equal {', '.join(stage.by[:3])}{' ...' if len(stage.by) > 3 else ''} must meet"
     elif isinstance(stage, Fit):
         why = "needs all rows first"
-    return Move(stage.name, type(stage).__name__.lower(), why)
+    return Move(stage.name, type(stage).__name__.lower(), why, stage if isinstance(stage, Fit) else None)
 
 
 def check_fitted(step: Any, stage: Stage, name: str, others: Sequence[Any]) -> None:
@@ -68,20 +69,58 @@ def check_row_wise(step: Any, stage: Stage) -> None:
     )
 
 
-def passes_of(moves: Iterable[Move], *, checks: bool) -> list[str]:
+def together(fits: Sequence[Fit]) -> bool:
+    """Whether these fits, one behind the other, may look at the same rows: none reads what one before it writes."""
+    written: set[str] = set()
+    for fit in fits:
+        if written & set(fit.columns) or fit.writes is None:
+            return False
+        written |= set(fit.writes)
+    return True
+
+
+def gathers(partition_by: Sequence[str]) -> bool:
+    """Whether rows move once more so that each partition is written by one task.
+
+    Otherwise every task would write a file for every partition. Parts of a split are few: there it does not pay.
+    """
+    return bool(set(partition_by) - {SPLIT})
+
+
+def passes_of(moves: Iterable[Move], *, checks: bool, partition_by: Sequence[str] = ()) -> list[str]:
     """Steps as they fuse: `->` inside a pass, what ends it in brackets, and below why it does."""
     groups: list[str] = []
     names: list[str] = ["read"]
     whys: list[str] = []
+    sketched: list[Fit] = []
+
+    def end(what: str) -> None:
+        groups.append("\n".join([f"{' -> '.join(names)} {what}".lstrip(), *whys]))
+        names.clear()
+        whys.clear()
+
+    def look() -> None:
+        if sketched:
+            end(f"[sketch for {' and '.join(fit.name for fit in sketched)}]")
+            names.extend(fit.name for fit in sketched)
+            sketched.clear()
+
     for move in moves:
+        if not (sketched and move.fit is not None and together([*sketched, move.fit])):
+            look()
         if move.why:
             whys.append(f"                 {move.step}: {move.kind}, {move.why}")
-        if move.kind != "map":
-            end = f"[{'sketch' if move.kind == 'fit' else move.kind} for {move.step}]"
-            groups.append("\n".join([f"{' -> '.join(names)} {end}", *whys]))
-            names, whys = [], []
+        if move.fit is not None:
+            sketched.append(move.fit)
+            continue
+        if move.kind == "exchange":
+            end(f"[exchange for {move.step}]")
         names.append(move.step)
+    look()
     if checks:
         names.append("checks")
+    if gathers(partition_by):
+        whys.append("                 write: exchange, the rows of a partition meet in one file")
+        end(f"[exchange by {', '.join(partition_by)}]")
     groups.append("\n".join([" -> ".join([*names, "write"]), *whys]))
     return groups

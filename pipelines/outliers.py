@@ -80,7 +80,8 @@ class Clip:
             return Map(name, clip, {"limits": limits, "on_outlier": self.on_outlier})
         sketch = Several({column: _SKETCHES[self.method](column) for column in self.columns})
         params = {"method": self.method, "factor": factor, "on_outlier": self.on_outlier}
-        return Fit(name, sketch, clip_fitted, self.columns, params)
+        written = (*self.columns, *(f"{one}_outlier" for one in self.columns if self.on_outlier == "flag"))
+        return Fit(name, sketch, clip_fitted, self.columns, params, written)
 
 
 @dataclass(frozen=True)

@@ -7,20 +7,22 @@ import functools
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from pipelines import inspection, measures, publish, quality, task, warehouse
+from pipelines import inspection, measures, publish, quality, warehouse
 from pipelines.engine import Runner
 from pipelines.errors import InputError
+from pipelines.leaves import Again, Keys, count_torn, leaf, merge_leaves, receipt_of, sketch_again
 from pipelines.made import Made, batch_key
+from pipelines.moves import gathers, together
 from pipelines.opening import opened
 from pipelines.parts import bucket_count, file_reads, slices
 from pipelines.plan import TablePlan
-from pipelines.reads import Bucket, Kept, Read, SourceParts, TableFiles, read_rows, sketch_kept
+from pipelines.reads import Bucket, Kept, Read, SourceParts, TableFiles
+from pipelines.sketch import Several
 from pipelines.stage import Beside, Exchange, Fit, Map, Step, data_columns, tables_of
 from pipelines.storage import FileRef, TableRef, row_bytes
 from pipelines.storage import reference as reference_of
@@ -81,29 +83,38 @@ class Passes:
             )
         self.inputs.write_text(json.dumps([one["path"] for one in read]), "utf-8")
         maps: list[Map] = []
+        fits: list[Fit] = []  # that are sketched together
         for step in self.plan.spec.steps:
             bound = self._bound(step)
-            match stage := bound.stage(schema):
+            stage = bound.stage(schema)
+            if fits and not (isinstance(stage, Fit) and together([*fits, stage])):
+                reads, maps = self._fit(reads, maps, fits)
+                fits = []
+            match stage:
                 case Map():
                     maps.append(stage)
                     schema = bound.build(schema)
                 case Fit() if self.plan.spec.fitted_from is not None:
                     maps.append(stage.mapped(self._known(stage, self.plan.spec.fitted_from)))
                     schema = maps[-1](schema.empty_table()).kept.schema
+                case Fit() if stage.writes is None:  # what is fitted may decide the columns
+                    reads, maps = self._fit(reads, maps, [stage])
+                    schema = maps[-1](schema.empty_table()).kept.schema
                 case Fit():
-                    reads, fitted = self._fit(reads, maps, stage)
-                    maps = [stage.mapped(fitted)]
-                    schema = maps[0](
-                        schema.empty_table()
-                    ).kept.schema  # what is fitted may decide the columns
+                    fits.append(stage)
+                    schema = bound.build(schema)
                 case Exchange():
                     reads = self._exchange(reads, maps, stage)
                     maps = [stage.mapped()]
                     schema = bound.build(schema)
+        if fits:
+            reads, maps = self._fit(reads, maps, fits)
         if self.plan.spec.checks:
             maps.append(quality.row_checks(self.plan.spec.checks, self.reference))
         columns = pa.schema([schema.field(name) for name in data_columns(schema)])
         partition_by = () if self.plan.spec.load == "upsert" else self.plan.spec.partition_by
+        if self.plan.load is None and gathers(partition_by):
+            reads, maps = self._gather(reads, maps, partition_by), []
         to = WriteTo(tuple(columns), partition_by, self.plan.load is not None)
         receipts = self._pass(reads, maps, to)
         files = [file for receipt in receipts for file in receipt["files"]]
@@ -132,25 +143,10 @@ class Passes:
 
     def _pass(self, reads: Sequence[Any], maps: Iterable[Map], then: ExchangeTo | WriteTo) -> list[Receipt]:
         receipts = self.runner.run(
-            _receipt, self._tasks(reads, maps, then), name=self._name, progress=self._told
+            receipt_of, self._tasks(reads, maps, then), name=self._name, progress=self._told
         )
         self._count(receipts)
         return receipts
-
-    def _fit(self, reads: Sequence[Any], maps: Iterable[Map], fit: Fit) -> tuple[list[Kept], Any]:
-        tasks, name = self._tasks(reads, maps, Keep(fit.sketch, fit.columns)), self._name
-        merge = functools.partial(_merge_leaves, fit.sketch)
-        receipts, state = self.runner.fold(_leaf, tasks, merge, name=name, progress=self._told)
-        self._count(receipts)
-        done, answer = fit.sketch.finish(state, None)
-        while not done:
-            items = [_Again(receipt["kept"], fit.sketch, fit.columns, answer) for receipt in receipts]
-            state = self.runner.fold(
-                _sketch_again, items, fit.sketch.merge, name=f"{name}-more", progress=self._told
-            )
-            done, answer = fit.sketch.finish(state, answer)
-        self.fitted[self._fit_name(fit)] = answer
-        return [Kept(receipt["kept"]) for receipt in receipts], answer
 
     def _fit_name(self, fit: Fit) -> str:
         """Under which its values are stored: a second one of the same name has a number."""
@@ -172,34 +168,78 @@ class Passes:
         self.fitted[name] = known[name]
         return known[name]
 
-    def _exchange(self, reads: Sequence[Any], maps: Iterable[Map], exchange: Exchange) -> list[Bucket]:
-        size = sum(
-            sum(file.size for file in one.files)
-            if one.kind == "source"
-            else self.reference(one.name).rows * ROW_BYTES
-            for one in self.plan.inputs
+    def _fit(
+        self, reads: Sequence[Read], maps: list[Map], fits: Sequence[Fit]
+    ) -> tuple[Sequence[Read], list[Map]]:
+        """What the next pass reads, and its maps so far.
+
+        Rows are left on the disk once, where reading and cleaning them again would cost more; not from fit to fit.
+        """
+        sketch = (
+            fits[0].sketch if len(fits) == 1 else Several({str(i): fit.sketch for i, fit in enumerate(fits)})
         )
-        beside = exchange.beside
-        if beside is not None:
-            size += beside.ref.rows * row_bytes(
-                pa.schema([beside.ref.schema.field(one) for one in beside.columns])
+        columns = tuple(dict.fromkeys(name for fit in fits for name in fit.columns))
+        whole = not all(isinstance(read, Kept) for read in reads)
+        tasks, name = self._tasks(reads, maps, Keep(sketch, columns, whole)), self._name
+        merge = functools.partial(merge_leaves, sketch)
+        receipts, state = self.runner.fold(leaf, tasks, merge, name=name, progress=self._told)
+        if whole:
+            self._count(receipts)
+        else:
+            self.number += 1
+        done, answer = sketch.finish(state, None)
+        while not done:
+            items = [Again(receipt["kept"], sketch, columns, answer) for receipt in receipts]
+            state = self.runner.fold(
+                sketch_again, items, sketch.merge, name=f"{name}-more", progress=self._told
             )
+            done, answer = sketch.finish(state, answer)
+        chain = [] if whole else list(maps)
+        for number, fit in enumerate(fits):
+            fitted = answer if len(fits) == 1 else answer[str(number)]
+            self.fitted[self._fit_name(fit)] = fitted
+            chain.append(fit.mapped(fitted))
+        return [Kept(receipt["kept"]) for receipt in receipts] if whole else reads, chain
+
+    def _exchange(self, reads: Sequence[Read], maps: Iterable[Map], exchange: Exchange) -> list[Bucket]:
+        size, beside = self._size(), exchange.beside
+        if beside is not None:
+            wanted = pa.schema([beside.ref.schema.field(one) for one in beside.columns])
+            size += beside.ref.rows * row_bytes(wanted)
         to = ExchangeTo(exchange.by, bucket_count(size), exchange.alone)
         receipts = self._pass(reads, maps, to)
         paths = tuple(receipt["kept"] for receipt in receipts)
         if beside is None:
             return [Bucket(paths, bucket) for bucket in range(to.buckets)]
         other = self._move(beside, to.buckets)
-        rows = [receipt["buckets"] for receipt in receipts]
         found = []
-        for bucket in range(to.buckets):
-            groups = slices([counts[bucket] for counts in rows], sum(map(sum, rows)) // to.buckets)
+        for bucket, groups in enumerate(_groups(receipts, to.buckets)):
             for number, (start, stop) in enumerate(groups):
                 mine = paths[start:stop]
                 rest = tuple(path for path in paths if path not in mine) if beside.whole else ()
                 last = number == len(groups) - 1  # it answers, so that added rows are the last of the bucket
                 found.append(Bucket(mine, bucket, other, exchange.by, rest if last else None))
         return found
+
+    def _gather(self, reads: Sequence[Read], maps: Iterable[Map], by: tuple[str, ...]) -> list[Bucket]:
+        """The rows of a partition in one place: few files, whatever the number of tasks."""
+        to = ExchangeTo(by, bucket_count(self._size()))
+        receipts = self._pass(reads, maps, to)
+        paths = tuple(receipt["kept"] for receipt in receipts)
+        return [
+            Bucket(paths[start:stop], bucket)
+            for bucket, groups in enumerate(_groups(receipts, to.buckets))
+            for start, stop in groups
+        ]
+
+    def _size(self) -> int:
+        """Bytes of the input, about: the same however it is cut."""
+        return sum(
+            sum(file.size for file in one.files)
+            if one.kind == "source"
+            else self.reference(one.name).rows * ROW_BYTES
+            for one in self.plan.inputs
+        )
 
     def _move(self, beside: Beside, buckets: int) -> tuple[str, ...]:
         """Files with the rows of the other table of an exchange of two; they are counted where they meet."""
@@ -208,7 +248,7 @@ class Passes:
         reads = file_reads(beside.ref.files, wanted, first, together=True) or [TableFiles(wanted, ())]
         tasks = self._tasks(reads, (), ExchangeTo(beside.by, buckets, alone=True))
         name, self.number = f"{self._name}-{beside.ref.name}", self.number + 1
-        receipts = self.runner.run(_receipt, tasks, name=name, progress=self._told)
+        receipts = self.runner.run(receipt_of, tasks, name=name, progress=self._told)
         return tuple(receipt["kept"] for receipt in receipts)
 
     def _measured(self, columns: pa.Schema, files: Sequence[warehouse.Receipt]) -> dict[str, Any]:
@@ -230,10 +270,10 @@ class Passes:
         tasks = self._tasks(file_reads(refs, columns), (), ExchangeTo(check.targets, buckets))
         name, self.number = self._name, self.number + 1
         kept = [
-            receipt["kept"] for receipt in self.runner.run(_receipt, tasks, name=name, progress=self._told)
+            receipt["kept"] for receipt in self.runner.run(receipt_of, tasks, name=name, progress=self._told)
         ]
-        items = [_Keys(Bucket(tuple(kept), bucket), check) for bucket in range(buckets)] if kept else []
-        return sum(self.runner.run(_count_torn, items, name=f"{name}-keys", progress=self._told))
+        items = [Keys(Bucket(tuple(kept), bucket), check) for bucket in range(buckets)] if kept else []
+        return sum(self.runner.run(count_torn, items, name=f"{name}-keys", progress=self._told))
 
     def _before(self) -> TableRef | None:
         """The version that readers see now."""
@@ -290,45 +330,8 @@ class Passes:
         return step.beside(self.reference(names[0])) if names else step
 
 
-# ---- what runs on workers
-
-
-@dataclass(frozen=True)
-class _Again:
-    """A later round of a sketch over rows that a task has kept."""
-
-    kept: str
-    sketch: Any
-    columns: tuple[str, ...]
-    request: Any
-
-
-@dataclass(frozen=True)
-class _Keys:
-    """The keys of one bucket."""
-
-    read: Bucket
-    check: Any
-
-
-def _receipt(one: Task) -> Receipt:
-    return task.run(one)[0]
-
-
-def _leaf(one: Task) -> tuple[list[Receipt], Any]:
-    receipt, state = task.run(one)
-    return [receipt], state
-
-
-def _merge_leaves(
-    sketch: Any, left: tuple[list[Receipt], Any], right: tuple[list[Receipt], Any]
-) -> tuple[list[Receipt], Any]:
-    return left[0] + right[0], sketch.merge(left[1], right[1])
-
-
-def _sketch_again(one: _Again) -> Any:
-    return sketch_kept(one.kept, one.sketch, one.columns, one.request)
-
-
-def _count_torn(one: _Keys) -> int:
-    return measures.torn(read_rows(one.read).kept, one.check)
+def _groups(receipts: Sequence[Receipt], buckets: int) -> list[list[tuple[int, int]]]:
+    """For each bucket, which of the files go to one task."""
+    rows = [receipt["buckets"] for receipt in receipts]
+    usual = sum(map(sum, rows)) // buckets
+    return [slices([counts[bucket] for counts in rows], usual) for bucket in range(buckets)]

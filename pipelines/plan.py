@@ -106,7 +106,9 @@ class Plan:
             if load is not None:
                 lines.extend(f"         ignored: {text}" for text in load.ignored)
                 lines.extend([f"         STOP: {load.problem}"] if load.problem else [])
-            for number, group in enumerate(passes_of(table.moves, checks=bool(table.spec.checks))):
+            by = table.spec.partition_by if table.load is None and table.spec.load != "upsert" else ()
+            groups = passes_of(table.moves, checks=bool(table.spec.checks), partition_by=by)
+            for number, group in enumerate(groups):
                 lines.append(f"         pass {number + 1}: {group}")
         return "\n".join(lines)
 

@@ -118,6 +118,8 @@ class Fit:
     """Only summaries move: sketch every part, merge, then map with the result.
 
     `apply(table, fitted=..., **params)` runs in the next pass. `columns` are the only ones the sketch reads.
+    `writes` are the only ones that `apply` changes, if it keeps every row: then a fit behind it that reads others is
+    sketched in the same pass.
     """
 
     name: str
@@ -125,6 +127,7 @@ class Fit:
     apply: MapFunction
     columns: tuple[str, ...]
     params: Mapping[str, Any] = field(default_factory=dict)
+    writes: tuple[str, ...] | None = None  # None: it may change anything
 
     def mapped(self, fitted: Any) -> Map:
         """The Map that uses what was fitted."""

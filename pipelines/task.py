@@ -38,10 +38,14 @@ Receipt = dict[str, Any]
 
 @dataclass(frozen=True)
 class Keep:
-    """Leave the rows in one file, and sketch them."""
+    """Sketch the rows, and leave them in one file; or only what the sketch reads, where the next pass reads as this one.
+
+    Then the maps of this pass run again in the next, which accounts for their rows.
+    """
 
     sketch: Sketch
     columns: tuple[str, ...]
+    whole: bool = True
 
 
 @dataclass(frozen=True)
@@ -119,9 +123,11 @@ def run(task: Task) -> tuple[Receipt, Any]:
     }
     state = None
     match task.then:
-        case Keep(sketch, columns):
-            made["kept"] = _keep(task, [table])
-            state = sketch.sketch(table.select(list(columns)), None)
+        case Keep(sketch, columns, whole):
+            looked = table.select(list(columns))
+            made["kept"] = _keep(task, [table if whole else looked])
+            state = sketch.sketch(looked, None)
+            rejected = rejected if whole else []
         case ExchangeTo() as to:
             tables = _buckets(table, to)
             made["kept"] = _keep(task, tables)

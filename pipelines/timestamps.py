@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines import epochs
+from pipelines.digits import layout, local_times
 from pipelines.errors import SpecError
 
 __all__ = ["characters", "check_format", "check_zone", "dates", "read_local", "reason", "timestamps", "where"]
@@ -136,7 +137,22 @@ def timestamps(text: pa.StringArray, pattern: str | None, zone: str) -> tuple[pa
                 return values, np.zeros(0, np.int64)
         except pa.ArrowInvalid:
             pass  # an offset, or at least one does not fit: value by value
-    return _by_value(text, lambda distinct: _timestamps(distinct, pattern, zone))
+    shape = None if pattern is None else layout(pattern)
+    if shape is None:
+        return _by_value(text, lambda distinct: _timestamps(distinct, pattern, zone))
+    local, read = local_times(text, shape)
+    early, late = (local, local) if zone == "UTC" else _both(local, zone)
+    read &= (early == late) & (early >= _FIRST) & (early <= _LAST)
+    values = pa.array(early, pa.int64(), mask=~read).cast(_UTC)
+    rest = np.flatnonzero(~read & _numpy(pc.is_valid(text).cast(pa.uint8())).astype(bool))
+    if not len(rest):
+        return values, rest
+    found, misfits = _by_value(
+        text.take(pa.array(rest)), lambda distinct: _timestamps(distinct, pattern, zone)
+    )
+    place = np.full(len(text), -1)
+    place[rest] = np.arange(len(rest))
+    return pc.if_else(pa.array(place < 0), values, found.take(pa.array(place, mask=place < 0))), rest[misfits]
 
 
 def reason(text: str, pattern: str | None, zone: str, *, date: bool) -> str:

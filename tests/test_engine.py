@@ -90,3 +90,26 @@ def test_a_worker_that_dies_costs_one_task(local_cluster, tmp_path):
 
     assert answers == ["second life"]
     local_cluster.wait_for_workers(2, timeout=60)
+
+
+def kill_always(number):
+    """Part 2 ends its worker, every time; the others are innocent."""
+    if number == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+@pytest.mark.chaos
+def test_the_part_that_kills_its_worker_is_blamed_and_not_its_neighbours(local_cluster):
+    done = []
+
+    with pytest.raises(PartFailed, match="test, part 2: the workers that ran it died"):
+        OnDask(local_cluster).run(
+            kill_always,
+            list(range(6)),
+            name="test",
+            progress=lambda number, total, answer: done.append(answer),
+        )
+
+    assert 2 not in done
+    local_cluster.wait_for_workers(2, timeout=60)
