@@ -11,9 +11,13 @@ import pytest
 
 from dlflow.errors import DlflowError, ModelError, ModelFileError, NonFinite
 from dlflow.nn import (
+    LSTM,
     SGD,
     Adam,
+    AdamW,
+    BatchNormalization,
     Callback,
+    Conv1D,
     Cosine,
     Dense,
     EarlyStopping,
@@ -23,6 +27,7 @@ from dlflow.nn import (
     MeanSquaredError,
     Model,
     ReduceOnPlateau,
+    Reshape,
     RMSprop,
     SaveModel,
     Sequential,
@@ -30,7 +35,7 @@ from dlflow.nn import (
 from dlflow.parallel.testing import Flaky, ThreadRing, on_every_rank
 from dlflow.training import fit, train
 from dlflow.training.checkpoint import load_weights
-from tests.training_jobs import dataset, job
+from tests.training_jobs import WIDTH, dataset, job
 
 CLOCKS = {"seconds", "samples_per_s"}
 
@@ -73,6 +78,13 @@ def test_any_number_of_ranks_gives_the_weights_and_history_of_one(folder, alone,
         {
             "optimizer": RMSprop(clip_norm=0.05),
             "layers": (Dense(9, "relu", l1=1e-3, constraint=MaxNorm(0.5)), Dense(1)),
+        },
+        {
+            "optimizer": AdamW(0.02, weight_decay=0.5),  # must not shrink running statistics
+            "layers": (
+                *(Reshape((WIDTH, 1)), Conv1D(4, 3, activation="relu"), BatchNormalization(momentum=0.8)),
+                *(LSTM(5, dropout=0.2), Dense(6000, "relu"), BatchNormalization(), Dense(1)),
+            ),
         },
         {"validation": None},
         {"loss": MeanSquaredError(), "layers": (Flatten(), Dense(7, activation="tanh"), Dense(1))},

@@ -11,10 +11,11 @@ import numpy as np
 from dlflow.nn.params import Array, Workspace
 from dlflow.nn.windows import Axis, padded, samples_inner
 
-__all__ = ["BLOCK_BYTES", "KEEP_BYTES", "Block", "Columns", "flat"]
+__all__ = ["BLOCK_BYTES", "Block", "Columns", "flat"]
 
-BLOCK_BYTES = 768 << 10  # columns and outputs of a block; L2 is 1 MiB
-KEEP_BYTES = 4 << 20  # columns of a whole batch up to this size are kept for the backward pass
+BLOCK_BYTES = (
+    1 << 20
+)  # columns and outputs of a block: 512 KiB to 6 MiB are within 10 %, less is slower (tests/bench)
 
 Block = tuple[int, int, int, int]  # rows from, to; columns from, to: places of the output
 
@@ -47,8 +48,6 @@ class Columns:
         self.places = [(a, b) for a in range(ph) for b in range(pw)]
         self.rows = self.high.kernel * self.wide.kernel * self.channels
         self.blocks = list(self._cut(filters // groups))
-        total = self.rows * self.height * self.width * self.batch * X.itemsize * len(self.places) * groups
-        self.kept = total <= KEEP_BYTES
         self._views = [self._view(self.X, place) for place in self.places]
 
     def _cut(self, filters: int) -> Iterator[Block]:
@@ -83,15 +82,13 @@ class Columns:
             ),
         )
 
-    def columns(self, number: int, q: int, group: int, *, again: bool = False) -> Array:
-        """The windows of a block as a matrix (kh kw C, N): copied, or kept from the forward pass."""
+    def columns(self, number: int, q: int, group: int) -> Array:
+        """The windows of a block as a matrix (kh kw C, N), in memory that the next block uses again."""
         r0, r1, c0, c1 = self.blocks[number]
         shape = (self.high.kernel, self.wide.kernel, self.channels, r1 - r0, c1 - c0, self.batch)
-        name = f"columns {group} {q} {number}" if self.kept else "columns"
-        made = self.space.array(name, shape, self.X.dtype)
-        if not (self.kept and again):
-            at_C = slice(group * self.channels, (group + 1) * self.channels)
-            np.copyto(made, self._views[q][:, :, at_C, r0:r1, c0:c1])
+        made = self.space.array("columns", shape, self.X.dtype)
+        at_C = slice(group * self.channels, (group + 1) * self.channels)
+        np.copyto(made, self._views[q][:, :, at_C, r0:r1, c0:c1])
         return made.reshape(self.rows, (r1 - r0) * (c1 - c0) * self.batch)
 
     def gradient(self, dtype: np.dtype) -> Array:

@@ -4,8 +4,8 @@
     Y (O, N)                            = W.T (O, kh kw C) @ columns
     pooled: q = 0, 1, ... the places of a pool: Y_q = W.T @ columns_q, maximum over q, then bias and activation
 
-A block is as many places as fit the L2 cache, so columns are made, used and forgotten there; the backward pass makes them again,
-unless all are so few that they were kept. Bias and activation come after the maximum, on the smaller array: they never fall, so
+A block is as many places as about fit the L2 cache, so columns are made, used and forgotten there; the backward pass makes them
+again, which costs no more than to keep them would. Bias and activation come after the maximum, on the smaller array: they never fall, so
 they may. Letters: B samples, C channels, O filters, N places x samples.
 
 Source: findings of the project (tests/bench): batch-last columns and the fused pool are 2.9 times faster than eager PyTorch on a
@@ -177,7 +177,7 @@ class ConvPool(Layer):
                             won = flat(wins[q - 1, at_O], block)
                             d = np.multiply(rest, won, out=space.array("Z", rest.shape, dZ.dtype))
                             np.subtract(rest, d, out=rest)
-                        columns = windows.columns(number, q, group, again=True)
+                        columns = windows.columns(number, q, group)
                         np.add(dW[:, at_O], np.matmul(columns, d.T, out=part), out=dW[:, at_O])
                         if dX is not None:
                             made_columns = space.array("d columns", columns.shape, dZ.dtype)

@@ -40,18 +40,17 @@ def data(name):
     return rng.integers(1, 1000, (n, 64)), (classes > 4).astype(np.float32)
 
 
-def measure(program, name, step, *, seconds=3.0, windows=5, **facts):
+def measure(program, name, step, *, seconds=3.0, windows=5, warm=4, **facts):
     """Print samples per second of processor time as JSON: the median and the best of some windows.
 
     Processor time, because other work on the machine lengthens a wall clock's seconds for one program and not for the other.
     """
-    for number in range(4):
+    for number in range(warm):
         step(number)
     started = time.process_time()
     step(0)
-    step(1)
-    each = max((time.process_time() - started) / 2, 1e-5)
-    steps = max(2, int(seconds / windows / each))
+    each = max(time.process_time() - started, 1e-5)
+    steps = max(1, int(seconds / windows / each))
     rates = []
     for _ in range(windows):
         started = time.process_time()
