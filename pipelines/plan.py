@@ -215,12 +215,13 @@ def make(
     Raises: InputError if a source has no files.
     """
     files: dict[str, tuple[sources.InputFile, ...]] = {}
-    tables: dict[str, TablePlan] = {}
-    for name, table in pipeline.tables.items():
-        if table.source is not None:
-            for other in table.inputs:
+    with sources.one_moment():
+        for table in pipeline.tables.values():
+            for other in table.inputs if table.source is not None else ():
                 if not files.get(other):
                     files[other] = listed(table, pipeline.sources[other], digests)
+    tables: dict[str, TablePlan] = {}
+    for name, table in pipeline.tables.items():
         uri = table_uri(pipeline, name)
         draft = TablePlan(
             name=name,

@@ -15,7 +15,7 @@ from pipelines.errors import InputError, PartFailed
 if TYPE_CHECKING:
     from adbc_driver_postgresql.dbapi import Connection
 
-__all__ = ["SCHEMES", "connected", "masked", "place", "quoted", "text"]
+__all__ = ["SCHEMES", "connected", "masked", "place", "quoted", "text", "told"]
 
 SCHEMES = ("postgresql", "postgres")
 _ALIVE = {  # a cut network is noticed within half a minute, not after the two hours of the system
@@ -110,19 +110,30 @@ def connected(
         connection = dbapi.connect(_with_defaults(url, connect_s), autocommit=True)
     except Error as error:
         _raise_refused(url, str(error), connect_s, error)
+    with told(url, query_s=query_s, lock_s=lock_s), connection:
+        with connection.cursor() as cursor:
+            settings = _SESSION | {
+                "statement_timeout": f"{int(query_s * 1000)}",
+                "lock_timeout": f"{int(lock_s * 1000)}",
+                "default_transaction_read_only": "on" if readonly else "off",
+            }
+            given = ", ".join(
+                f"set_config({text(name)}, {text(value)}, false)" for name, value in settings.items()
+            )
+            cursor.execute(f"SELECT {given}").fetchone()
+        yield connection
+
+
+@contextlib.contextmanager
+def told(url: str, *, query_s: float, lock_s: float) -> Iterator[None]:
+    """What the server says to what is asked inside, in one sentence.
+
+    Raises: as `connected`.
+    """
+    from adbc_driver_manager import Error  # noqa: PLC0415
+
     try:
-        with connection:
-            with connection.cursor() as cursor:
-                settings = _SESSION | {
-                    "statement_timeout": f"{int(query_s * 1000)}",
-                    "lock_timeout": f"{int(lock_s * 1000)}",
-                    "default_transaction_read_only": "on" if readonly else "off",
-                }
-                given = ", ".join(
-                    f"set_config({text(name)}, {text(value)}, false)" for name, value in settings.items()
-                )
-                cursor.execute(f"SELECT {given}").fetchone()
-            yield connection
+        yield
     except Error as error:
         _raise_failed(url, error, query_s, lock_s)
 

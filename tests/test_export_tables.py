@@ -412,7 +412,7 @@ CELLS = st.tuples(
 )
 
 
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.lists(CELLS, max_size=6), later=st.lists(CELLS, max_size=3))
 def test_a_table_is_what_its_exports_say_whatever_the_rows(tmp_path, target, rows, later):
     schema = pa.schema(

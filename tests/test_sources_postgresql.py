@@ -388,7 +388,7 @@ def test_two_workers_read_one_snapshot(shop, local_cluster):
     assert [row for one in rows for row in values(one)] == [(i, f"n{i}", i / 2) for i in range(1, 2001)]
 
 
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     rows=st.lists(
         st.tuples(
@@ -415,7 +415,7 @@ def test_what_is_written_is_what_is_read(shop, rows):
         cursor.adbc_ingest("written", table, mode="replace")
 
     read = shop.read(
-        {"i": "int64", "t": "string", "x": "float64", "b": "bool"}, table="written", cuts=(1, 1 << 20)
+        {"i": "int64", "t": "string", "x": "float64", "b": "bool"}, table="written", cuts=(60, 1 << 20)
     )
 
     assert values(read) == rows
@@ -465,3 +465,69 @@ def test_a_pipeline_reads_a_server_and_its_password_is_nowhere(shop, tmp_path):
     for secret in (PASSWORD, urllib.parse.quote(PASSWORD, safe=""), PASSWORD[:-1]):
         assert secret not in said
         assert secret.encode() not in kept
+
+
+def test_sources_of_one_plan_are_read_in_one_snapshot(shop):
+    people(shop, 3).run(
+        "CREATE TABLE visits (id int PRIMARY KEY, person int)", "INSERT INTO visits VALUES (1, 3)"
+    )
+    first = shop.source()
+    second = shop.source({"id": "int32", "person": "int32"}, table="visits")
+
+    with sources.one_moment():
+        [one] = sources.files(first)
+        shop.run("DELETE FROM people", "INSERT INTO visits VALUES (2, 4)")
+        [two] = sources.files(second)
+    [later] = sources.files(second)
+
+    assert one.state == two.state != later.state
+    [part] = sources.cut(second, two, 0)
+    assert values(sources.read(second, part)) == [(1, 3)]
+    held = "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle in transaction' AND datname = current_database()"
+    assert shop.server.rows(held, shop.database) == [(2,)]
+    del one
+    assert values(sources.read(second, part)) == [(1, 3)]
+    del two, later
+    assert shop.server.rows(held, shop.database) == [(0,)]
+
+
+def test_a_source_that_fails_while_it_is_listed_leaves_no_transaction_open(shop):
+    people(shop)
+    held = "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle%' AND datname = current_database()"
+
+    with pytest.raises(InputError), sources.one_moment():
+        sources.files(shop.source(table="nothing"))
+
+    assert shop.server.rows(held, shop.database) == [(0,)]
+
+
+def test_a_server_that_ends_the_connection_of_the_plan_is_one_sentence(shop, capfd):
+    people(shop)
+    source = shop.source()
+    [file] = sources.files(source)
+    [part] = sources.cut(source, file, 0)
+    shop.run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE state = 'idle in transaction'")
+
+    with pytest.raises(
+        PartFailed, match=r"#people: the snapshot of the plan is gone, as its connection was lost; run again$"
+    ):
+        sources.read(source, part)
+    del file
+
+    assert capfd.readouterr().err == ""
+
+
+def test_epochs_are_read_from_numbers(shop):
+    shop.run(
+        "CREATE TABLE t (id int PRIMARY KEY, s int8, m float8)",
+        "INSERT INTO t VALUES (1, 86400, 1500.5), (2, NULL, NULL)",
+    )
+    columns = {
+        "s": {"type": "timestamp", "format": "epoch_s"},
+        "m": {"type": "timestamp", "format": "epoch_ms"},
+    }
+
+    [(s, m), missing] = values(shop.read(columns, table="t", ignore=("id",)))
+
+    assert (str(s), str(m)) == ("1970-01-02 00:00:00+00:00", "1970-01-01 00:00:01.500500+00:00")
+    assert missing == (None, None)

@@ -14,10 +14,11 @@ from types import ModuleType
 from pipelines import stores
 from pipelines.sources import inputs
 from pipelines.sources.inputs import InputFile, Part, at_rest
+from pipelines.sources.snapshots import one_moment
 from pipelines.sources.source import Source
 from pipelines.stage import Rows
 
-__all__ = ["KINDS", "InputFile", "Part", "Source", "cut", "files", "read"]
+__all__ = ["KINDS", "InputFile", "Part", "Source", "cut", "files", "one_moment", "read"]
 
 KINDS = {
     "csv": "pipelines.sources.csv",

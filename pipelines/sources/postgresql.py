@@ -9,30 +9,30 @@ read by the grammar of the declared type, as is a text in a column that is none.
 key of one integer, else a table by the place of its rows; a view or query without a key is one part, its rows numbered.
 """
 
-import contextlib
 import dataclasses
 import json
-import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.errors import InputError, PartFailed
-from pipelines.intake import Rejection, cast, quarantine
+from pipelines import epochs
+from pipelines.errors import InputError
+from pipelines.intake import Rejection
 from pipelines.names import did_you_mean
-from pipelines.postgres import connected, quoted, text
+from pipelines.postgres import quoted, text
 from pipelines.schema import Field
+from pipelines.sources import snapshots
 from pipelines.sources.head import check_names
 from pipelines.sources.inputs import InputFile, Part
-from pipelines.sources.rows import origin, together
+from pipelines.sources.rows import together, typed_rows
 from pipelines.sources.source import Source
-from pipelines.stage import LINE, ORIGIN, Rows
+from pipelines.stage import Rows
 
 if TYPE_CHECKING:
-    from adbc_driver_postgresql.dbapi import Connection, Cursor
+    from adbc_driver_postgresql.dbapi import Cursor
 
 __all__ = ["cut", "files", "read"]
 
@@ -60,18 +60,15 @@ def files(source: Source) -> list[InputFile]:
 
     Raises: InputError if there is no such table, or its columns are not as declared; PartFailed if the server fails.
     """
-    with contextlib.ExitStack() as held:
-        connection = held.enter_context(_connected(source))
-        with connection.cursor() as cursor:
-            cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            [(snapshot,)] = _asked(cursor, "SELECT pg_export_snapshot()")
-            table = _table(source, cursor)
-            row = ", ".join(filter(None, [*map(quoted, source.names.values()), table.number]))
-            sums = "count(*), sum(octet_length(r)), sum(hashtextextended(r, 0)), sum(hashtextextended(r, 1))"
-            query = f"SELECT {sums} FROM (SELECT ROW({row})::text AS r FROM {table.rows}) AS rows"  # noqa: S608 - quoted
-            [(count, size, *digest)] = _asked(cursor, query)
-        file = InputFile(source.path, int(size or 0), 0, f"rows:{count}:{digest[0]}:{digest[1]}", snapshot)
-        weakref.finalize(file, held.pop_all().close)
+    with snapshots.held(source) as held:
+        table = _table(source, held.cursor)
+        row = ", ".join(filter(None, [*map(quoted, source.names.values()), table.number]))
+        sums = "count(*), sum(octet_length(r)), sum(hashtextextended(r, 0)), sum(hashtextextended(r, 1))"
+        query = f"SELECT {sums} FROM (SELECT ROW({row})::text AS r FROM {table.rows}) AS rows"  # noqa: S608 - quoted
+        [(count, size, *digest)] = _asked(held.cursor, query)
+        identity = f"rows:{count}:{digest[0]}:{digest[1]}"
+        file = InputFile(source.path, int(size or 0), 0, identity, held.name)
+        held.keep_for(file)
     return [file]
 
 
@@ -80,7 +77,7 @@ def cut(source: Source, file: InputFile, number: int) -> list[Part]:
 
     Raises: InputError if the key is not unique, or there is none and too much to read at once.
     """
-    with _snapshot(source, file.state) as cursor:
+    with snapshots.within(source, file.state) as cursor:
         table = _table(source, cursor)
         count = int(file.sha256.split(":")[1])
         part = Part(number, file.path, 0, 0, 1, file.size, 0, state=file.state)
@@ -92,6 +89,7 @@ def cut(source: Source, file: InputFile, number: int) -> list[Part]:
             return [dataclasses.replace(part, stop=file.size)]
         _check_key(source, cursor, table)
         rows = max(1, int(count * source.part_bytes / max(file.size, 1)))
+        weight = rows * file.size // max(count, 1)
         first = (
             f"SELECT k FROM (SELECT k, row_number() OVER (ORDER BY k) - 1 AS i FROM (SELECT {table.number} AS k FROM "  # noqa: S608 - quoted
             f"{table.rows}) AS keys) AS numbered WHERE i % {rows} = 0 ORDER BY k"
@@ -101,7 +99,12 @@ def cut(source: Source, file: InputFile, number: int) -> list[Part]:
         stops = [*(start - 1 for start in starts[1:]), last]
         return [
             dataclasses.replace(
-                part, start=start, stop=int(stop), line=start, names=("key",), weight=source.part_bytes
+                part,
+                start=start,
+                stop=int(stop),
+                line=start,
+                names=("key",),
+                weight=weight,
             )
             for start, stop in zip(starts, stops, strict=bool(starts))
         ] or [part]
@@ -113,7 +116,7 @@ def read(source: Source, part: Part) -> Rows:
     Raises: InputError for a value that does not fit a column with on_error = "fail"; PartFailed if the server fails.
     """
     made = []
-    with _snapshot(source, part.state) as cursor:
+    with snapshots.within(source, part.state) as cursor:
         table = _table(source, cursor)
         columns = ", ".join(
             quoted(name) if table.types[name] in _NATIVE else f"{quoted(name)}::text"
@@ -141,34 +144,6 @@ class _Table(NamedTuple):
     rows: str
     types: Mapping[str, str]
     number: str | None
-
-
-@contextlib.contextmanager
-def _connected(source: Source) -> Iterator["Connection"]:
-    with connected(
-        source.url or "",
-        connect_s=source.connect_s,
-        query_s=source.query_s,
-        lock_s=source.busy_s,
-        readonly=True,
-    ) as connection:
-        yield connection
-
-
-@contextlib.contextmanager
-def _snapshot(source: Source, snapshot: str) -> Iterator["Cursor"]:
-    """A cursor that sees what the plan has seen."""
-    with _connected(source) as connection, connection.cursor() as cursor:
-        cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        try:
-            cursor.execute(f"SET TRANSACTION SNAPSHOT {text(snapshot)}")
-        except Exception as error:
-            if getattr(error, "sqlstate", None) != "22023":
-                raise
-            raise PartFailed(
-                f"{source.path}: the snapshot of the plan is gone, as its connection was lost; run again"
-            ) from error
-        yield cursor
 
 
 def _asked(cursor: "Cursor", query: str) -> list[tuple[Any, ...]]:
@@ -244,14 +219,15 @@ def _type(field: pa.Field) -> str:
 
 
 def _wrong_type(column: str, field: Field, found: str) -> str | None:
-    if field.type != "string" and found not in _READS[field.type.rstrip("0123456789")]:
+    kind = "float" if field.format in epochs.FORMATS else field.type.rstrip("0123456789")
+    if field.type != "string" and found not in _READS[kind]:
         fitting = "string"
         for kind, types in _READS.items():
             if found in types:
                 fitting = f"{ {'int': 'int64', 'float': 'float64'}.get(kind, kind) } or string"
                 break
         return f"column {column!r} is {found}, {field.type} is declared; declare {fitting}, or cast it in a query"
-    if field.format is not None and found not in _TEXT:
+    if field.format is not None and kind != "float" and found not in _TEXT:
         return f"column {column!r} is {found}, so its format has no effect; leave it out"
     return None
 
@@ -299,19 +275,7 @@ def _rows(source: Source, part: Part, lines: np.ndarray, cells: dict[str, pa.Arr
             json.dumps({key: _short(value) for key, value in row.items()}, ensure_ascii=False) for row in some
         ]
 
-    where = origin(part.source, lines, np.full(len(lines), -1))
-    table = pa.table({**strings, **{name: where[name] for name in ORIGIN.names}})
-    rows = np.setdiff1d(np.arange(len(lines)), list(long))
-    if long:
-        table = table.take(pa.array(rows))
-    made = cast(table, source.schema, source.tokens, lambda at: raw(rows[at]), where=part.path)
-    if not long:
-        return made
-    bad = np.array(sorted(long), np.int64)
-    rejected = quarantine(where.take(pa.array(bad)), [long[row] for row in bad.tolist()], raw(bad))
-    if made.rejected is not None:
-        rejected = pa.concat_tables([rejected, made.rejected]).sort_by(LINE)
-    return Rows(made.kept, rejected, notes=made.notes)
+    return typed_rows(source, part, lines, strings, {}, long, raw)
 
 
 def _column(values: pa.Array, field: Field) -> pa.Array:
