@@ -17,6 +17,7 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import click  # noqa: E402 - see above
 
+from flows.commands.analysis import analyse  # noqa: E402
 from flows.commands.export import export  # noqa: E402
 from flows.commands.ingest import infer, quarantine, replay  # noqa: E402
 from flows.commands.run import check, demo, new, plan, run  # noqa: E402
@@ -60,6 +61,7 @@ for _command in (  # in the order in which people need them
     tables,
     history,
     checks,
+    analyse,
     sql,
     export,
     quarantine,

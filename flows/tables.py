@@ -115,11 +115,13 @@ def print_answer(answer: pa.Table, *, form: str, limit: int) -> None:
 
 
 def print_json(value: Any) -> None:
+    """A value as JSON."""
     """A value for programs."""
     click.echo(json.dumps(value, indent=1, default=str, ensure_ascii=False))
 
 
 def print_rows(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Rows as a table: numbers to the right."""
     """Rows for people, in columns; numbers are flush right."""
     cells = [[_shown(value) for value in row] for row in rows]
     right = [

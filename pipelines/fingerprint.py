@@ -15,6 +15,7 @@ from pipelines.spec import Table
 __all__ = ["NOT_ROWS", "code", "digest", "files_below", "plain", "why"]
 
 NOT_ROWS = {
+    "analysis",
     "additions",
     "engine",
     "errors",
