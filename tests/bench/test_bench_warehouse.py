@@ -1,0 +1,141 @@
+"""The warehouse against its peers: many files, upserts of scattered keys, reading into matrices; `make bench`."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from pipelines.engine import InProcess, OnDask
+from pipelines.warehouse import Lineage, Snapshot, append, log, prune, read_unit, units, write_file
+from pipelines.warehouse import receipt as receipts
+from tests.bench.test_bench import median_s, show
+from tests.bench.upsert_peer import FEATURES, SCHEMA, make
+
+pytestmark = pytest.mark.bench
+FILES, ROWS, KEYS = 10_000, 2_000_000, 40_000
+
+
+def test_ten_thousand_files(tmp_path, capsys, monkeypatch):
+    uri = str(tmp_path / "t")
+    schema = pa.schema([("id", pa.int64()), ("v", pa.float64()), ("name", pa.string()), ("day", pa.string())])
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", lambda _: None)  # the preparation, which is not timed
+        made = [
+            write_file(
+                uri,
+                pa.table([range(i * 10, i * 10 + 10), [0.5] * 10, ["x"] * 10], names=["id", "v", "name"]),
+                partition={"day": f"d{i % 100}"},
+                schema=schema,
+                part=i,
+            )
+            for i in range(FILES)
+        ]
+    columns = {"schema": schema, "partition_by": ["day"]}
+    rows = []
+
+    def timed(name, work):
+        started = time.perf_counter()
+        answer = work()
+        rows.append((name, time.perf_counter() - started))
+        return answer
+
+    timed("of which the check of every footer", lambda: receipts.check(uri, made, **columns))
+    timed("commit, footers checked", lambda: append(uri, made, key="k", lineage=Lineage(run="b"), **columns))
+    snapshot = timed("open", lambda: Snapshot.open(uri))
+    timed("list", snapshot.files)
+    near = timed(
+        "prune by bounds and partition", lambda: prune.files(snapshot, "id == 50120 and day == 'd12'")
+    )
+    peer = timed(
+        "deltalake: prune by bounds and partition",
+        lambda: log.handle(uri).file_uris(file_pruning_predicate="id = 50120 AND day = 'd12'"),
+    )
+    with capsys.disabled():
+        print(f"\n{FILES:,} files, one measurement")
+        for name, seconds in rows:
+            print(f"  {name:<44} {seconds:8.3f} s")
+    assert len(near) == len(peer) == 1
+
+
+def upserted(how, root):
+    script = str(Path(__file__).with_name("upsert_peer.py"))
+    command = [sys.executable, script, how, root, str(ROWS), "64", str(KEYS)]
+    folder = str(Path(__file__).parents[2])
+    said = subprocess.run(
+        command,
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env={"PYTHONPATH": folder, "HOME": folder},
+    ).stdout
+    return {key: value for line in said.splitlines() for key, value in json.loads(line).items()}
+
+
+def test_an_upsert_of_scattered_keys_against_merge(tmp_path, capsys):
+    root = str(tmp_path / "events")
+    make(root, ROWS, 64)
+
+    found = {how: [upserted(how, root) for _ in range(3)] for how in ("merge", "here", "workers")}
+
+    best = {how: sorted(times, key=lambda one: one["seconds"])[1] for how, times in found.items()}
+    peer = best["merge"]
+    show(
+        capsys,
+        f"upsert of {KEYS:,} scattered keys into {ROWS:,} rows in 64 files",
+        [(how, one["seconds"], one["seconds"] / peer["seconds"]) for how, one in best.items()],
+    )
+    with capsys.disabled():
+        for how, one in best.items():
+            worker = f", a worker {one['worker_mb']:,.0f} MB" if "worker_mb" in one else ""
+            print(f"  {how:<12} peak memory {one['mb']:,.0f} MB ({one['mb'] / peer['mb']:.2f} x){worker}")
+
+
+def _matrix(asked):
+    """Features of some units as one float32 matrix; its sum, so that nothing large comes back."""
+    found, schema = asked
+    tables = [read_unit(unit, schema, FEATURES) for unit in found]
+    matrix = np.column_stack(
+        [
+            np.concatenate([column.to_numpy() for table in tables for column in [table[name]]])
+            for name in FEATURES
+        ]
+    )
+    return float(matrix.sum(dtype=np.float64))
+
+
+def test_reading_into_matrices_against_dask_dataframe(tmp_path, local_cluster, capsys):
+    import dask.dataframe as dd
+
+    root = str(tmp_path / "events")
+    make(root, ROWS, 64)
+    snapshot = Snapshot.open(root)
+    found = units(snapshot)
+    groups = [(found[start::16], SCHEMA) for start in range(16)]
+    runner = OnDask(local_cluster)
+    files = [file.absolute for file in snapshot.files()]
+
+    def ours(where):
+        return sum(where.run(_matrix, groups, name="read", progress=lambda *_: None))
+
+    def theirs():
+        frame = dd.read_parquet(files, columns=FEATURES)
+        parts = frame.map_partitions(lambda part: part.to_numpy().sum(dtype=np.float64), meta=(None, "f8"))
+        return float(local_cluster.compute(parts).result().sum())
+
+    assert ours(runner) == pytest.approx(theirs(), rel=1e-6)
+    peer, here, there = median_s(theirs), median_s(lambda: ours(InProcess())), median_s(lambda: ours(runner))
+    show(
+        capsys,
+        f"{ROWS:,} rows, {len(FEATURES)} columns into float32 matrices",
+        [
+            ("dd.read_parquet, 2 workers", peer, 1.0),
+            ("units, this process", here, here / peer),
+            ("units, 2 workers", there, there / peer),
+        ],
+    )

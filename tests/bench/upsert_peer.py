@@ -1,0 +1,88 @@
+"""One upsert of scattered keys in a process of its own, for its time and its memory.
+
+python upsert_peer.py make|merge|here|workers ROOT ROWS FILES KEYS
+"""
+
+import json
+import os
+import resource
+import shutil
+import sys
+import time
+
+import numpy as np
+import pyarrow as pa
+
+from pipelines.engine import InProcess, OnDask
+from pipelines.warehouse import Lineage, append, log, upsert, write_file
+
+FEATURES = [f"f{i}" for i in range(8)]
+SCHEMA = pa.schema(
+    [
+        pa.field("event_id", pa.int64(), nullable=False),
+        ("user_id", pa.int64()),
+        ("category", pa.string()),
+        ("amount", pa.float64()),
+        ("label", pa.int8()),
+        *[(name, pa.float32()) for name in FEATURES],
+    ]
+)
+
+
+def events(ids: np.ndarray) -> pa.Table:
+    chance = np.random.default_rng(int(ids[0]))
+    columns = [
+        ids,
+        chance.integers(0, 1_000_000, len(ids)),
+        pa.array(np.char.add("cat_", chance.integers(0, 30, len(ids)).astype(str))),
+        np.round(chance.gamma(2.0, 20.0, len(ids)), 2),
+        chance.integers(0, 2, len(ids)).astype(np.int8),
+        *[chance.standard_normal(len(ids), dtype=np.float32) for _ in FEATURES],
+    ]
+    return pa.table(columns, schema=SCHEMA)
+
+
+def make(root: str, rows: int, files: int) -> None:
+    step = rows // files
+    receipts = [
+        write_file(
+            root, events(np.arange(part * step, (part + 1) * step)), partition={}, schema=SCHEMA, part=part
+        )
+        for part in range(files)
+    ]
+    append(root, receipts, key="load", schema=SCHEMA, lineage=Lineage(run="bench"))
+
+
+def run(how: str, root: str, source: pa.Table) -> float:
+    said = {"key": "u", "by": ["event_id"], "schema": SCHEMA, "lineage": Lineage(run="bench")}
+    if how == "merge":
+        started = time.perf_counter()
+        merged = log.handle(root).merge(source, "t.event_id = s.event_id", source_alias="s", target_alias="t")
+        merged.when_matched_update_all().when_not_matched_insert_all().execute()
+        return time.perf_counter() - started
+    if how == "here":
+        started = time.perf_counter()
+        upsert(root, source, runner=InProcess(), **said)
+        return time.perf_counter() - started
+    from flows.cluster import cluster
+
+    with cluster(workers=2) as client:
+        started = time.perf_counter()
+        upsert(root, source, runner=OnDask(client), **said)
+        seconds = time.perf_counter() - started
+        memory = client.run(lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+        print(json.dumps({"worker_mb": max(memory.values()) / 1024}))
+        return seconds
+
+
+if __name__ == "__main__":
+    how, root, rows, files, keys = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])
+    if how == "make":
+        make(root, rows, files)
+        sys.exit()
+    copy = f"{root}-{how}-{os.getpid()}"
+    shutil.copytree(root, copy)
+    source = events(np.sort(np.random.default_rng(7).choice(rows + rows // 100, keys, replace=False)))
+    seconds = run(how, copy, source)
+    shutil.rmtree(copy)
+    print(json.dumps({"seconds": seconds, "mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
