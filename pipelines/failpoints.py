@@ -26,6 +26,8 @@ NAMES = (
     "commit.before_sync",
     "commit.after_log",
     "rewrite.before_write",
+    "export.before_commit",
+    "export.after_commit",
     "ledger.before_commit",
     "ledger.after_commit",
 )

@@ -59,6 +59,10 @@ def infer(source: str, *, rows: int = 10_000, name: str | None = None, table: st
 
 
 def _files(source: str) -> list[Path]:
+    if "://" in source:  # a password may be in it: not shown
+        raise InputError(
+            f"{source.partition('://')[0]}://...: infer looks at files of this machine; copy some there, or declare the columns by hand"
+        )
     path = Path(source)
     if path.is_dir():
         found = [

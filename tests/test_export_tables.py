@@ -3,6 +3,7 @@
 import datetime as dt
 import gzip
 import json
+import signal
 import sqlite3
 import threading
 import uuid
@@ -446,3 +447,33 @@ def test_a_table_is_what_its_exports_say_whatever_the_rows(tmp_path, target, row
     assert target.read(columns) == [(i, *row) for i, row in sorted((before | after).items())]
     assert done.new == len(after.keys() - before.keys())
     assert done.changed == sum(before[i] != after[i] for i in after.keys() & before.keys())
+
+
+@pytest.mark.parametrize("place", ["before_commit", "after_commit"])
+def test_an_export_killed_on_either_side_of_its_commit_is_whole_or_not_there(tmp_path, target, place):
+    write(tmp_path, target, [(1, "old")], key=("id",))
+    content, schema = small((1, "new"), (2, "b"))
+    put(tmp_path / "warehouse", content, schema=schema)
+    arguments = ("export", "t", "--to", target.url, "--key", "id")
+
+    killed = projects.command(tmp_path, *arguments, DLFLOW_FAILPOINTS=f"export.{place}=kill")
+    there = target.ask("SELECT id, name FROM t ORDER BY id")
+    again = projects.command(tmp_path, *arguments)
+
+    assert killed.returncode == -signal.SIGKILL
+    assert there == ([(1, "old")] if place == "before_commit" else [(1, "new"), (2, "b")])
+    assert again.stdout.endswith(
+        "1 new, 1 changed, 0 the same\n" if place == "before_commit" else "0 new, 0 changed, 2 the same\n"
+    )
+    assert target.ask("SELECT id, name FROM t ORDER BY id") == [(1, "new"), (2, "b")]
+
+
+def test_b38_a_table_name_is_a_name_whatever_is_in_it(tmp_path, target):
+    odd = "t\"; DROP TABLE t; --'"
+    write(tmp_path, target, [(1, "a")])
+
+    assert write(tmp_path, target, [(1, "'; DROP TABLE t; --")], table=odd, key=("id",)) == (1, 1, 0, 0)
+
+    quoted = '"' + odd.replace('"', '""') + '"'
+    assert target.ask(f"SELECT id, name FROM {quoted}") == [(1, "'; DROP TABLE t; --")]
+    assert target.ask("SELECT count(*) FROM t") == [(1,)]

@@ -167,7 +167,7 @@ def test_a_column_of_another_type_fails_before_any_row_is_read(shop):
         shop.read({**COLUMNS, "id": "date", "x": "int32"})
 
 
-def test_names_are_quoted_and_compared(shop):
+def test_b38_names_are_quoted_and_compared(shop):
     shop.run(
         'CREATE SCHEMA "we.ird"',
         'CREATE TABLE "Sel""ect; DROP" ("from" int, "ctid2" text)',

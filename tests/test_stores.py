@@ -331,3 +331,23 @@ def test_every_kind_of_file_is_read_from_a_store(shop, tmp_path):
 
         assert [one.kept for one in made] == wanted
         assert len(wanted) > 1
+
+
+def test_rows_of_a_store_that_were_set_aside_are_read_again(shop, tmp_path):
+    """And a table that takes in new objects alone takes each once."""
+    text_ = PIPELINE.replace("none", shop.bucket) + 'load = "append"\n'
+    limited = text_.replace('id = "int32"', 'id = { type = "int32", range = [0, 10] }')
+    secrets = {"STORE": shop.store.endpoint, "STORE_KEY": KEY, "STORE_SECRET": SECRET}
+    shop.put("in/a.csv", "id,name\n1,x\n100,y\nbad,z\n")
+    (tmp_path / "pipeline.toml").write_text(limited)
+    assert projects.command(tmp_path, "run", "--workers", "0", **secrets).returncode == 0
+    shop.put("in/b.csv", "id,name\n2,x\n200,y\n")
+    loaded = projects.command(tmp_path, "run", "--workers", "0", **secrets)
+    assert loaded.returncode == 0, loaded.stderr
+
+    (tmp_path / "pipeline.toml").write_text(text_)
+    replayed = projects.command(tmp_path, "replay", "people", **secrets)
+
+    assert "people: 3 rows read again: 2 moved into the table, 1 stay" in replayed.stdout, replayed.stderr
+    answer = warehouse.sql(str(tmp_path / "warehouse"), "select id from people order by id")
+    assert answer["id"].to_pylist() == [1, 2, 100, 200]

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from pipelines.errors import SpecError
 from pipelines.export.batches import Batches
+from pipelines.failpoints import failpoint
 from pipelines.names import did_you_mean
 
 __all__ = ["KINDS", "write"]
@@ -43,6 +44,7 @@ def write(batches: Batches, path: Path) -> int:
             rows = _written(batches, form, file, packed)
         with beside.open("rb") as written:
             os.fsync(written.fileno())
+        failpoint("export.before_commit")
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ import pyarrow as pa
 from pipelines import postgres
 from pipelines.errors import InputError
 from pipelines.export.batches import Batches
+from pipelines.failpoints import failpoint
 
 if TYPE_CHECKING:
     from adbc_driver_postgresql.dbapi import Cursor
@@ -71,7 +72,9 @@ class PostgreSQL:
         """All that is done inside, or nothing: whatever ends it, the server forgets what was not committed."""
         self.run("BEGIN")
         yield
+        failpoint("export.before_commit")
         self.run("COMMIT")
+        failpoint("export.after_commit")
 
     def column_type(self, kind: pa.DataType) -> str | None:
         """The server's type, which takes every value as it is."""

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from pipelines.errors import InputError, PartFailed
 from pipelines.export.batches import Batches
+from pipelines.failpoints import failpoint
 
 __all__ = ["SQLite", "opened"]
 
@@ -71,7 +72,9 @@ class SQLite:
         """All that is done inside, or nothing; nobody else writes meanwhile."""
         self.run("BEGIN IMMEDIATE")
         yield
+        failpoint("export.before_commit")
         self.run("COMMIT")
+        failpoint("export.after_commit")
 
     def column_type(self, kind: pa.DataType) -> str | None:
         """What a value becomes."""

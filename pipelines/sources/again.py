@@ -6,11 +6,10 @@ databases, binary formats) is cut as ever, and only the parts that hold one of t
 
 import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 
-from pipelines import sources
+from pipelines import sources, stores
 from pipelines.sources import stream
 from pipelines.sources.head import framing, read_head
 from pipelines.sources.inputs import InputFile, Part, at_rest, whole
@@ -37,7 +36,7 @@ def parts_of(source: Source, file: InputFile, number: int, rows: Mapping[int, in
 
 
 def _records(source: Source, file: InputFile, number: int, rows: Mapping[int, int]) -> list[Part]:
-    with at_rest(file, source.reader):
+    with stores.using(source.storage), at_rest(file, source.reader):
         head = read_head(source, file.path)
         names = () if head is None else head.names
         how = framing(source, file.path, len(names))
@@ -50,7 +49,7 @@ def _records(source: Source, file: InputFile, number: int, rows: Mapping[int, in
 
 def _end(how: Framing, offset: int, size: int) -> int:
     """Where the record that begins at `offset` ends."""
-    with Path(how.path).open("rb") as file:
+    with stream.opened(how.path) as file:
         file.seek(offset)
         data = file.read(_READ)
         while True:
