@@ -9,7 +9,10 @@ workers takes its neighbours with it: those are run again one by one, and only t
 """
 
 import errno
+import os
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -52,18 +55,24 @@ class Runner(Protocol):
 
 
 class InProcess:
-    """This process and this thread: no cluster, no port, the same bytes."""
+    """This process, on as many threads as it has cores: no cluster, no port, the same bytes.
+
+    Arrow and NumPy work without Python's lock, so threads are as good as processes here.
+    """
 
     workers = 0
+
+    def __init__(self, *, threads: int | None = None) -> None:
+        self.threads = threads or _cores()
 
     def run(
         self, fn: Callable[[Any], Any], items: Sequence[Any], *, name: str, progress: Progress
     ) -> list[Any]:
-        """One after the other."""
+        """In the order of the items."""
         answers = []
-        for done, item in enumerate(items, 1):
-            answers.append(self._try(fn, item, name))
-            progress(done, len(items), answers[-1])
+        for done, answer in enumerate(self._answers(fn, items, name), 1):
+            answers.append(answer)
+            progress(done, len(items), answer)
         return answers
 
     def fold(
@@ -75,13 +84,30 @@ class InProcess:
         name: str,
         progress: Progress,
     ) -> Any:
-        """One after the other; only the merged answer is held."""
+        """In the order of the items; only the merged answer and few others are held."""
         total = None
-        for done, item in enumerate(items, 1):
-            answer = self._try(fn, item, name)
+        for done, answer in enumerate(self._answers(fn, items, name), 1):
             progress(done, len(items), answer)
             total = answer if done == 1 else merge(total, answer)
         return total
+
+    def _answers(self, fn: Callable[[Any], Any], items: Sequence[Any], name: str) -> Iterator[Any]:
+        """The answers in the order of the items; a few items ahead, so that finished ones do not pile up."""
+        if self.threads == 1 or len(items) < 2:
+            for item in items:
+                yield self._try(fn, item, name)
+            return
+        pool = ThreadPoolExecutor(self.threads, f"dlflow-{name}")
+        try:
+            ahead: deque[Future[Any]] = deque()
+            for item in items:
+                ahead.append(pool.submit(self._try, fn, item, name))
+                if len(ahead) > 4 * self.threads:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
 
     @staticmethod
     def _try(fn: Callable[[Any], Any], item: Any, name: str) -> Any:
@@ -197,6 +223,12 @@ class OnDask:
         finally:
             for future in futures:
                 future.release()
+
+
+def _cores() -> int:
+    """Cores that this process may use; more than 8 threads of one process would wait for each other."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(8, cores)
 
 
 def _has_killed(future: Any) -> bool:

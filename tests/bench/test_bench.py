@@ -4,9 +4,14 @@ The peers do the same work on the same cores: pandas the `orders` table of the e
 set bad rows aside, deduplicate, fill, clip, write by month), scikit-learn the training of one small network.
 """
 
+import json
+import os
 import shutil
 import statistics
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -18,6 +23,7 @@ from flows.project import open_project
 from flows.session import plan_of
 from pipelines.build import build
 from pipelines.engine import InProcess, OnDask
+from tests.conftest import REPOSITORY
 
 pytestmark = pytest.mark.bench
 ROWS, REPEATS = 1_000_000, 3
@@ -97,6 +103,67 @@ def test_a_cleaned_table_against_pandas(tmp_path, local_cluster, capsys):
             ("dlflow on 2 workers", there, there / peer),
         ],
     )
+
+
+PEERS = Path(os.environ.get("DLFLOW_PEERS") or Path(__file__).parents[3] / "shared" / "peers" / "data")
+
+
+def test_the_whole_data_job_against_its_peers(tmp_path, capsys):
+    """Ingest to feature matrix, from disk to disk; every program in a process of its own, interleaved, medians."""
+    if not PEERS.is_dir():
+        pytest.skip(f"no peers at {PEERS}; set DLFLOW_PEERS to the folder")
+    rows = int(os.environ.get("DLFLOW_BENCH_ROWS", ROWS))
+    job = Path(__file__).with_name("data_job.py")
+    environment = {
+        **os.environ,
+        "PEERS": str(PEERS),
+        "PYTHONPATH": str(REPOSITORY),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    programs = {
+        "DuckDB, 2 threads": [PEERS / "p_duckdb.py"],
+        "Polars, 2 threads": [PEERS / "p_polars.py"],
+        "pandas": [PEERS / "p_pandas.py"],
+        "dlflow in this process": [job],
+        "dlflow on 2 workers, their start included": [job, "--workers", "2"],
+    }
+
+    def run(program, *rest):
+        command = [sys.executable, program, *rest]
+        done = subprocess.run(
+            command, env=environment, cwd=PEERS, capture_output=True, text=True, check=True, timeout=1200
+        )
+        return done.stdout.splitlines()[-1]
+
+    run(PEERS / "gen.py", tmp_path / "data", str(rows))
+    found = {name: [] for name in programs}
+    for _ in range(REPEATS):
+        for name, (program, *options) in programs.items():
+            found[name].append(json.loads(run(program, tmp_path / "data", tmp_path / "out", *options)))
+
+    ours, theirs = (found[name][0] for name in ("dlflow in this process", "pandas"))
+    assert (ours["rejects"], ours["raw"], ours["entities"]) == (
+        theirs["rejects"],
+        theirs["raw"],
+        theirs["entities"],
+    )
+    assert (ours["agg"], ours["x"]) == (theirs["agg"], theirs["x"])
+    medians = {
+        name: {
+            key: statistics.median(one[key] for one in runs)
+            for key in ("total", "cpu_s", "other_cpu_s", "peak_rss_mb")
+        }
+        for name, runs in found.items()
+    }
+    best = min(medians[name]["total"] for name in programs if not name.startswith("dlflow"))
+    least = min(medians[name]["cpu_s"] for name in programs if not name.startswith("dlflow"))
+    with capsys.disabled():
+        print(f"\nthe data job, {rows:,} rows, medians of {REPEATS}; other CPU-s: what else the machine did")
+        for name, one in medians.items():
+            print(
+                f"  {name:<44} {one['total']:7.1f} s ({one['total'] / best:4.2f} x)  {one['cpu_s']:6.1f} CPU-s "
+                f"({one['cpu_s'] / least:4.2f} x)  {one['peak_rss_mb']:6.0f} MB  other {one['other_cpu_s']:.1f}"
+            )
 
 
 def test_training_against_scikit_learn(capsys):
