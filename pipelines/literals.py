@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines import timestamps
+from pipelines.halves import in_halves
 
 __all__ = ["ARROW", "Reader", "nowhere", "reader", "reason"]
 
@@ -104,11 +105,23 @@ def _bools(text: pa.StringArray) -> tuple[pa.Array, np.ndarray]:
 
 
 def _ints(text: pa.StringArray, arrow: pa.DataType) -> tuple[pa.Array, np.ndarray]:
-    if not timestamps.characters(text).translate(None, _INT_BYTES):
-        try:
-            return pc.cast(text, arrow), nowhere()
-        except pa.ArrowInvalid:
-            pass  # at least one does not fit: value by value
+    def at_once(piece: pa.StringArray) -> pa.Array | None:
+        return _cast(piece, arrow, _INT_BYTES)
+
+    return in_halves(text, at_once, lambda piece: _ints_by_value(piece, arrow))
+
+
+def _cast(text: pa.StringArray, arrow: pa.DataType, letters: bytes) -> pa.Array | None:
+    """The numbers of texts with no other letters than these; None if there are some, or one does not fit."""
+    if timestamps.characters(text).translate(None, letters):
+        return None
+    try:
+        return pc.cast(text, arrow)
+    except pa.ArrowInvalid:
+        return None
+
+
+def _ints_by_value(text: pa.StringArray, arrow: pa.DataType) -> tuple[pa.Array, np.ndarray]:
     small = pc.match_substring_regex(text, _SMALL_INT)
     values = pc.cast(_without(text, pc.invert(small)), pa.int64())
     limit = 2 ** (arrow.bit_width - 1)
@@ -141,20 +154,20 @@ def _floats(text: pa.StringArray, arrow: pa.DataType, decimal: str) -> tuple[pa.
         if b"." in timestamps.characters(text):
             points = _without(text, pc.match_substring(text, "."))
         points = pc.replace_substring(points, ",", ".")
-    if not timestamps.characters(points).translate(None, _FLOAT_BYTES):
-        try:
-            values = pc.cast(points, arrow)
-        except pa.ArrowInvalid:
-            values = None  # at least one does not fit: value by value
-    else:
-        values = None
-    if values is None:
-        values = pc.cast(_without(points, pc.invert(pc.match_substring_regex(points, _FLOAT))), arrow)
-    finite = pc.is_finite(values)
-    if pc.all(finite).as_py() is False:
-        values = _without(values, pc.invert(finite))
-    if values.null_count == text.null_count:
-        return values, nowhere()
+
+    def at_once(piece: pa.StringArray) -> pa.Array | None:
+        values = _cast(piece, arrow, _FLOAT_BYTES)
+        return None if values is None or pc.all(pc.is_finite(values)).as_py() is False else values
+
+    values, bad = in_halves(points, at_once, lambda piece: _floats_by_value(piece, arrow))
+    if points.null_count == text.null_count:
+        return values, bad
+    return values, timestamps.where(pc.and_(pc.is_valid(text), pc.is_null(values)))
+
+
+def _floats_by_value(text: pa.StringArray, arrow: pa.DataType) -> tuple[pa.Array, np.ndarray]:
+    values = pc.cast(_without(text, pc.invert(pc.match_substring_regex(text, _FLOAT))), arrow)
+    values = _without(values, pc.invert(pc.is_finite(values)))
     return values, timestamps.where(pc.and_(pc.is_valid(text), pc.is_null(values)))
 
 

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from pipelines import tensor, timestamps
 from pipelines.errors import SpecError
+from pipelines.formats import check_format
 from pipelines.literals import ARROW, reader
 from pipelines.names import did_you_mean
 from pipelines.stage import ORIGIN
@@ -72,7 +73,7 @@ class Field:
         if self.format is not None:
             if self.type not in {"date", "timestamp"}:
                 raise SpecError(f"format is for a date or timestamp, and the type is {self.type}")
-            timestamps.check_format(self.format, date=self.type == "date")
+            check_format(self.format, date=self.type == "date")
         if self.zone != "UTC":
             if self.type != "timestamp":
                 raise SpecError(f"zone is for a timestamp, and the type is {self.type}")

@@ -11,8 +11,6 @@ case; %y below 69 is 20xx. Years are 0001 to 9999; seconds are 0 to 59; more tha
 unless they are zeros. C's strptime is not used: it takes 30 February for 1 March.
 """
 
-import functools
-import re
 from collections.abc import Callable
 
 import numpy as np
@@ -22,75 +20,16 @@ import pyarrow.compute as pc
 from pipelines import epochs
 from pipelines.digits import layout, local_times
 from pipelines.errors import SpecError
+from pipelines.formats import MONTHS, regex
+from pipelines.halves import in_halves
 
-__all__ = ["characters", "check_format", "check_zone", "dates", "read_local", "reason", "timestamps", "where"]
+__all__ = ["characters", "check_zone", "dates", "read_local", "reason", "timestamps", "where"]
 
-_ISO_DATE = r"^(?P<Y>[0-9]{4})-(?P<m>[0-9]{2})-(?P<d>[0-9]{2})$"
-_OFFSET = r"(?P<z>Z|[+-][0-9]{2}(?::?[0-9]{2})?)"
-_ISO_TIMESTAMP = (
-    _ISO_DATE[:-1]
-    + r"[ T](?P<H>[0-9]{2}):(?P<M>[0-9]{2})(?::(?P<S>[0-9]{2})(?:\.(?P<f>[0-9]{1,6})0*)?)?"
-    + _OFFSET
-    + "?$"
-)
-_MONTHS = [
-    "january",
-    "february",
-    "march",
-    "april",
-    "may",
-    "june",
-    "july",
-    "august",
-    "september",
-    "october",
-    "november",
-    "december",
-]
-_NUMBERS = "YymdjHIMSf"
-_GROUPS = {
-    "Y": r"(?P<Y>[0-9]{4})",
-    "y": r"(?P<y>[0-9]{2})",
-    "b": f"(?P<b>(?i:{'|'.join(month[:3] for month in _MONTHS)}))",
-    "B": f"(?P<B>(?i:{'|'.join(_MONTHS)}))",
-    "p": "(?P<p>(?i:am|pm))",
-    "j": r"(?P<j>[0-9]{1,3})",
-    "f": r"(?P<f>[0-9]{1,6})",
-    "z": _OFFSET,
-    **{letter: f"(?P<{letter}>[0-9]{{1,2}})" for letter in "mdHIMS"},
-}
 _DAY_US = 86_400_000_000
 _FIRST, _LAST = (
     int(np.datetime64(day, "us").astype(np.int64)) for day in ("0001-01-01", "9999-12-31T23:59:59.999999")
 )
 _UTC = pa.timestamp("us", "UTC")
-
-
-def check_format(text: str, *, date: bool) -> None:
-    """Raises: SpecError if the format has a directive that is not known, twice or missing, or says the time of a date."""
-    if text in epochs.FORMATS:
-        if date:
-            raise SpecError(f"format {text!r}: is of a timestamp, and the type is date")
-        return
-    letters = re.findall(r"%(.?)", text, re.DOTALL)
-    known = [*_GROUPS, "%"]
-    problem = None
-    for letter in letters:
-        if letter not in known:
-            problem = f"%{letter} is not known; known: {' '.join('%' + one for one in known)}"
-        elif letter != "%" and letters.count(letter) > 1:
-            problem = f"%{letter} is there twice"
-        elif date and letter in "HIpMSfz":
-            problem = f"%{letter} is of a time, and the type is date"
-    for one_of in ("Yy", "j") if "j" in letters else ("Yy", "mbB", "d"):
-        if sum(letter in one_of for letter in letters if letter) != 1:
-            problem = problem or f"needs exactly one of {' '.join('%' + letter for letter in one_of)}"
-    if "j" in letters and set(letters) & set("mbBd"):
-        problem = problem or "%j is the day of the year, without a month or a day"
-    if ("I" in letters) != ("p" in letters) or ("I" in letters and "H" in letters):
-        problem = problem or "%I and %p belong together, in the place of %H"
-    if problem:
-        raise SpecError(f"format {text!r}: {problem}")
 
 
 def check_zone(zone: str) -> None:
@@ -105,19 +44,23 @@ def check_zone(zone: str) -> None:
 
 def dates(text: pa.StringArray, pattern: str | None) -> tuple[pa.Array, np.ndarray]:
     """Days of the texts (null where there is none), and the row numbers of those that do not fit."""
-    if pattern is None and not len(np.flatnonzero(_lengths(text) != 10)):
-        try:
-            values = pc.cast(text, pa.date32())
-            if (
-                pc.all(
-                    pc.greater_equal(values, pa.scalar(_FIRST // _DAY_US, pa.int32()).cast(pa.date32()))
-                ).as_py()
-                is not False
-            ):
-                return values, np.zeros(0, np.int64)
-        except pa.ArrowInvalid:
-            pass  # at least one does not fit: value by value
-    return _by_value(text, lambda distinct: _dates(distinct, pattern))
+
+    def by_value(piece: pa.StringArray) -> tuple[pa.Array, np.ndarray]:
+        return _by_value(piece, lambda distinct: _dates(distinct, pattern))
+
+    return by_value(text) if pattern is not None else in_halves(text, _dates_at_once, by_value)
+
+
+def _dates_at_once(text: pa.StringArray) -> pa.Array | None:
+    """Days of texts that are all written as ISO 8601; else None."""
+    if len(np.flatnonzero(_lengths(text) != 10)):
+        return None
+    try:
+        values = pc.cast(text, pa.date32())
+    except pa.ArrowInvalid:
+        return None
+    first = pa.scalar(_FIRST // _DAY_US, pa.int32()).cast(pa.date32())
+    return None if pc.all(pc.greater_equal(values, first)).as_py() is False else values
 
 
 def timestamps(text: pa.StringArray, pattern: str | None, zone: str) -> tuple[pa.Array, np.ndarray]:
@@ -125,19 +68,10 @@ def timestamps(text: pa.StringArray, pattern: str | None, zone: str) -> tuple[pa
     if pattern in epochs.FORMATS:
         values = epochs.of_text(text, str(pattern))
         return values, where(pc.and_(pc.is_valid(text), pc.is_null(values)))
-    if pattern is None and len(text) and not len(np.flatnonzero(_lengths(text) < 16)):
-        try:
-            local = pc.cast(text, pa.timestamp("us"))
-            values = pc.assume_timezone(local, zone).cast(_UTC)
-            micros = values.cast(pa.int64())
-            if (
-                pc.all(pc.and_(pc.greater_equal(micros, _FIRST), pc.less_equal(micros, _LAST))).as_py()
-                is not False
-            ):
-                return values, np.zeros(0, np.int64)
-        except pa.ArrowInvalid:
-            pass  # an offset, or at least one does not fit: value by value
-    shape = None if pattern is None else layout(pattern)
+    if pattern is None and (plain := _timestamps_at_once(text, zone)) is not None:
+        return plain, np.zeros(0, np.int64)
+    iso = f"%Y-%m-%d{'T' if b'T' in characters(text.slice(0, 1)) else ' '}%H:%M:%S"
+    shape = layout(pattern or iso)
     if shape is None:
         return _by_value(text, lambda distinct: _timestamps(distinct, pattern, zone))
     local, read = local_times(text, shape)
@@ -155,11 +89,24 @@ def timestamps(text: pa.StringArray, pattern: str | None, zone: str) -> tuple[pa
     return pc.if_else(pa.array(place < 0), values, found.take(pa.array(place, mask=place < 0))), rest[misfits]
 
 
+def _timestamps_at_once(text: pa.StringArray, zone: str) -> pa.Array | None:
+    """UTC microseconds of texts that are all written as ISO 8601 without an offset; else None."""
+    if len(np.flatnonzero(_lengths(text) < 16)):
+        return None
+    try:
+        values = pc.assume_timezone(pc.cast(text, pa.timestamp("us")), zone).cast(_UTC)
+    except pa.ArrowInvalid:
+        return None
+    micros = values.cast(pa.int64())
+    fine = pc.all(pc.and_(pc.greater_equal(micros, _FIRST), pc.less_equal(micros, _LAST))).as_py()
+    return None if fine is False else values
+
+
 def reason(text: str, pattern: str | None, zone: str, *, date: bool) -> str:
     """Why a text that does not fit does not, in parentheses; empty if it is not written as declared at all."""
     if pattern in epochs.FORMATS:
         return f" (declared format {pattern!r})"
-    groups = pc.extract_regex(pa.array([text]), _regex(pattern, date=date))
+    groups = pc.extract_regex(pa.array([text]), regex(pattern, date=date))
     if groups.null_count:
         return f" (declared format {pattern!r})" if pattern else ""
     if date:
@@ -211,13 +158,13 @@ def _by_value(
 
 
 def _dates(text: pa.StringArray, pattern: str | None) -> pa.Array:
-    groups = pc.extract_regex(text, _regex(pattern, date=True))
+    groups = pc.extract_regex(text, regex(pattern, date=True))
     local, _, valid = _local(groups)
     return pa.array((local // _DAY_US).astype(np.int32), pa.int32(), mask=~valid).cast(pa.date32())
 
 
 def _timestamps(text: pa.StringArray, pattern: str | None, zone: str) -> pa.Array:
-    local, offset, valid = _local(pc.extract_regex(text, _regex(pattern, date=False)))
+    local, offset, valid = _local(pc.extract_regex(text, regex(pattern, date=False)))
     early, late = _both(local, zone)
     micros = early
     valid = valid.copy()
@@ -284,7 +231,7 @@ def _local(groups: pa.StructArray) -> tuple[np.ndarray, np.ndarray | None, np.nd
     month: np.ndarray = number("m", 1)
     for letter, size in (("b", 3), ("B", None)):
         if letter in names:
-            known = pa.array([name[:size] for name in _MONTHS])
+            known = pa.array([name[:size] for name in MONTHS])
             month = (
                 _numpy(pc.fill_null(pc.index_in(pc.ascii_lower(texts(letter)), known), 0).cast(pa.int64()))
                 + 1
@@ -329,20 +276,3 @@ def _offsets(text: pa.StringArray) -> tuple[np.ndarray, np.ndarray]:
     micros = sign * (value // 100 * 60 + value % 100) * 60_000_000
     none = _numpy(pc.equal(text, "").cast(pa.uint8())).astype(bool)
     return np.where(none, _NO_OFFSET, micros), (value // 100 < 24) & (value % 100 < 60)
-
-
-@functools.cache
-def _regex(pattern: str | None, *, date: bool) -> str:
-    if pattern is None:
-        return _ISO_DATE if date else _ISO_TIMESTAMP
-    pieces = re.findall(r"%.|[^%]+", pattern, re.DOTALL)
-    numbers = [piece[0] == "%" and piece[1] in _NUMBERS for piece in pieces]
-    expression = ""
-    for i, piece in enumerate(pieces):
-        if piece[0] != "%" or piece == "%%":
-            expression += re.escape("%" if piece == "%%" else piece)
-            continue
-        touches = any(numbers[i] and numbers[near] for near in (i - 1, i + 1) if 0 <= near < len(pieces))
-        group = _GROUPS[piece[1]]
-        expression += group.replace("{1,2}", "{2}").replace("{1,3}", "{3}") if touches else group
-    return f"^{expression}$"

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.errors import SpecError
+from pipelines.formats import check_format
 from pipelines.literals import ARROW, reader
-from pipelines.timestamps import check_format, dates, timestamps
+from pipelines.timestamps import dates, timestamps
 
 INT = re.compile(r"-?[0-9]+", re.ASCII)
 FLOAT = re.compile(r"-?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", re.ASCII)

@@ -93,6 +93,8 @@ def cut_text(source: Source, part: Part, how: Framing) -> list[Part]:
     """
     quote = source.quote if source.kind == "csv" else ""
     if not stream.is_one_stream(part.path, source.encoding, quote):
+        if part.stop - part.start <= source.part_bytes:
+            return [part]  # a quote that is never closed is found where it is read
         text = stream.chunks(part.path, part.start, part.stop, source.encoding, quote)
         return cut_records(text, how, part, source.part_bytes)
     part = dataclasses.replace(part, stop=stream.END, weight=part.size)
@@ -164,8 +166,11 @@ def check_names(source: Source, place: str, what: str, names: Sequence[str], hin
     declared = list(source.names.values())
     missing = [name for name in declared if name not in names]
     others = [name for name in names if name not in declared and name not in source.ignore]
+    twice = {name for name in names if names.count(name) > 1}
+    if source.extra == "ignore":
+        twice &= set(declared)
     problems = [
-        f"{name!r} is there {names.count(name)} times" for name in sorted(set(names)) if names.count(name) > 1
+        f"{name!r} is there {names.count(name)} times" for name in sorted(twice) if name not in source.ignore
     ]
     problems += [f"{name!r} is missing{did_you_mean(name, others) if others else ''}" for name in missing]
     if others and source.extra == "error":

