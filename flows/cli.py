@@ -18,9 +18,12 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 import click  # noqa: E402 - see above
 
 from flows.commands.analysis import analyse  # noqa: E402
+from flows.commands.doctor import doctor  # noqa: E402
 from flows.commands.export import export  # noqa: E402
 from flows.commands.ingest import infer, quarantine, replay  # noqa: E402
+from flows.commands.models import models, promote  # noqa: E402
 from flows.commands.run import check, demo, new, plan, run  # noqa: E402
+from flows.commands.schedule import backfill, deploy, serve, status  # noqa: E402
 from flows.commands.tables import checks, history, sql, tables  # noqa: E402
 from flows.commands.warehouse import changes, maintain, pins, release, releases, restore  # noqa: E402
 from flows.failures import show_warning  # noqa: E402
@@ -72,6 +75,13 @@ for _command in (  # in the order in which people need them
     releases,
     pins,
     maintain,
+    models,
+    promote,
+    deploy,
+    serve,
+    status,
+    backfill,
+    doctor,
 ):
     cli.add_command(_command)
 

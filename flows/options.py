@@ -9,6 +9,7 @@ import click
 from flows.failures import explain
 
 __all__ = [
+    "ENV",
     "FILE",
     "JSON",
     "PIPELINE",
@@ -28,6 +29,9 @@ SET = click.option(
     multiple=True,
     metavar="NAME=VALUE",
     help="Override a value of [params]; may be repeated.",
+)
+ENV = click.option(
+    "--env", metavar="NAME", help="Use [env.NAME] of the file: other params, warehouse, cluster."
 )
 WAREHOUSE = click.option(
     "--warehouse",

@@ -8,13 +8,26 @@ from typing import Any, ClassVar, Literal
 from dlflow import nn
 from dlflow.errors import ModelError
 from dlflow.nn.callbacks import check_callbacks
+from flows.environment import Environment, environment
 from pipelines import document as documents
 from pipelines import plan, spec
 from pipelines.names import did_you_mean
 
-__all__ = ["ModelSpec", "Project", "open_project"]
+__all__ = ["Gate", "ModelSpec", "Project", "open_project"]
 
 Baseline = Literal["prior", "logistic"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gate:
+    """What a version must reach to be used: so much of a metric, and no more than `drop` worse than the version in use."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    metric: str
+    on: Literal["train", "validation", "test"] = "test"
+    at_least: float | None = None  # at most, where less is better: loss, log_loss, mse, mae, brier
+    drop: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +52,7 @@ class ModelSpec:
     baselines: tuple[Baseline, ...] = ("prior",)
     checkpoint_s: float = 30.0
     checkpoint_steps: int | None = None  # every so many steps besides
+    gate: Gate | None = None  # what a version must reach to be used
 
     def made(self) -> tuple[tuple[nn.Layer, ...], nn.Loss, nn.Optimizer]:
         """Layers, loss and optimizer.
@@ -78,6 +92,7 @@ class Project:
     pipeline: spec.Pipeline
     checked: Mapping[str, plan.Checked]
     models: Mapping[str, ModelSpec]
+    environment: Environment = Environment()  # noqa: RUF009 - frozen
 
     @property
     def state(self) -> Path:
@@ -85,19 +100,25 @@ class Project:
         return self.pipeline.warehouse / "_dlflow"
 
 
-def open_project(file: Path | str, settings: Mapping[str, str] | None = None) -> Project:
-    """The checked project of a pipeline file.
+def open_project(
+    file: Path | str, settings: Mapping[str, str] | None = None, env: str | None = None
+) -> Project:
+    """The checked project of a pipeline file, in one of its environments.
 
     Raises: SpecError with every problem that can be known without reading data.
     """
     document = documents.read(file)
-    pipeline = spec.build(document, settings or {})
+    where = environment(document, env)
+    if where.warehouse is not None:
+        document.values["warehouse"] = where.warehouse
+    params = {name: str(value) for name, value in where.params.items()}
+    pipeline = spec.build(document, {**params, **(settings or {})})
     checked = plan.check(document, pipeline)
     models = {
         name: model for name in pipeline.models if (model := _model(document, pipeline, name)) is not None
     }
     document.raise_problems()
-    return Project(pipeline, checked, models)
+    return Project(pipeline, checked, models, where)
 
 
 def _model(document: documents.Document, pipeline: spec.Pipeline, name: str) -> ModelSpec | None:

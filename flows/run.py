@@ -1,12 +1,14 @@
 """One run of a pipeline file: plan, take the steps, say what came of it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from flows import journal
 from flows.driver import Driver, driver
 from flows.project import Project, open_project
 from flows.session import Options, open_session, plan_of
+from flows.steps import KINDS
 from flows.terminal import Terminal, summary
 from flows.training import current_model
 from pipelines import ledger
@@ -18,15 +20,24 @@ __all__ = ["plan_text", "run_file", "run_project", "up_to_date"]
 
 
 def run_file(
-    file: Path, settings: Mapping[str, str], options: Options, *, prefect: bool | None
+    file: Path,
+    settings: Mapping[str, str],
+    options: Options,
+    *,
+    prefect: bool | None,
+    env: str | None = None,
 ) -> dict[str, Any] | None:
     """Run a pipeline file; the record, or None if there was nothing to do."""
-    project = open_project(file, settings)
+    project = open_project(file, settings, env)
+    options = options.within(project.environment)
     ledger.repair(str(project.pipeline.warehouse))  # after a crash between a commit and its entries
     plan = plan_of(project)
     terminal = Terminal()
     if up_to_date(project, plan) and not options.prove:
         _tell_age(plan, terminal)
+        journal.remember(
+            project.state, pipeline=project.pipeline.name, file=project.pipeline.file, driver="direct"
+        )
         names = ", ".join([*plan.tables, *project.models])
         terminal.say(f"dlflow {project.pipeline.name}: nothing to do, all up to date: {names}")
         return None
@@ -71,10 +82,10 @@ def run_project(
     return record
 
 
-def up_to_date(project: Project, plan: Plan) -> bool:
-    """Whether no table and no model has to be made."""
-    return plan.nothing_to_do and all(
-        current_model(project, plan, name) is not None for name in project.models
+def up_to_date(project: Project, plan: Plan, kinds: Sequence[str] = KINDS) -> bool:
+    """Whether nothing of these kinds has to be made."""
+    return ("table" not in kinds or plan.nothing_to_do) and (
+        "model" not in kinds or all(current_model(project, plan, name) is not None for name in project.models)
     )
 
 

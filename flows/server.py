@@ -64,10 +64,10 @@ class Server:
 
 
 @contextmanager
-def temporary_server(folder: Path, *, scheduling: bool = False) -> Iterator[Server]:
+def temporary_server(folder: Path, *, scheduling: bool = False, ui: bool = False) -> Iterator[Server]:
     """A Prefect server that lives as long as the block; its home, database and log are in `folder`.
 
-    With `scheduling` it also makes the runs of deployments, as a server that is there to stay does.
+    With `ui` it has its web pages. With `scheduling` it also makes the runs of deployments, as a server that is there to stay does.
     """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     settings = _settings(folder)
@@ -81,7 +81,7 @@ def temporary_server(folder: Path, *, scheduling: bool = False) -> Iterator[Serv
                 if name.startswith("PREFECT_") and name not in {*settings, *services}
             ]
         },
-        environment={**settings, **services, "PREFECT_SERVER_UI_ENABLED": "false"},
+        environment={**settings, **services, "PREFECT_SERVER_UI_ENABLED": str(ui).lower()},
         log=folder / "server.log",
     ) as process:
         yield Server(settings, process)

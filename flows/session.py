@@ -13,11 +13,14 @@ import secrets
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows import journal
+from flows.environment import Environment
 from flows.failures import keep_traceback
+from flows.notification import notify
 from flows.project import Project
 from flows.terminal import Terminal
 from pipelines import warehouse
@@ -43,6 +46,17 @@ class Options:
     kill_worker: bool = False  # kill -9 one worker during training, to show that nothing changes
     report: Path | None = None  # where the report goes; None: beside the pipeline file
 
+    def within(self, environment: Environment) -> "Options":
+        """With what the environment says of what is not said here."""
+        if self.scheduler or self.workers is not None:
+            return self
+        return replace(
+            self,
+            workers=environment.workers,
+            scheduler=environment.scheduler,
+            tls=self.tls or environment.tls,
+        )
+
 
 @dataclass
 class Session:
@@ -55,9 +69,11 @@ class Session:
     run: str
     driver: str
     log: Path
+    entry: Path  # in the journal of runs
     record: dict[str, Any] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
     _cluster: "Future[Client | None] | None" = None
+    made: dict[str, int] = field(default_factory=dict)  # versions of tables that this run has committed
     _versions: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -97,7 +113,7 @@ class Session:
 
     def committed(self, name: str, version: int) -> None:
         """This run has committed a table: later steps read this version."""
-        self._versions[name] = version
+        self._versions[name] = self.made[name] = version
 
 
 def plan_of(project: Project) -> Plan:
@@ -127,14 +143,25 @@ def open_session(
     with contextlib.ExitStack() as stack:
         stack.enter_context(_logging_to(log))
         stack.callback(warehouse.unpin, str(pipeline.warehouse), f"run:{run}")
-        session = Session(project, plan, options, terminal, run, driver, log)
+        entry = journal.begin(
+            project.state, run=run, pipeline=pipeline.name, file=pipeline.file, driver=driver
+        )
+        session = Session(project, plan, options, terminal, run, driver, log, entry)
         if options.workers != 0 or options.scheduler:
             session._cluster = _start_cluster(stack, options, log)  # noqa: SLF001 - this is its constructor
         try:
             yield session
         except BaseException as error:
             keep_traceback(error, log)
+            _ended(session, error)
             raise
+        _ended(session, None)
+
+
+def _ended(session: Session, error: BaseException | None) -> None:
+    journal.end(session.entry, error, session.made)
+    if session.project.environment.notify is not None:
+        notify(session.project.environment.notify, session.entry, session.record)
 
 
 def _start_cluster(stack: contextlib.ExitStack, options: Options, log: Path) -> "Future[Client | None]":

@@ -18,7 +18,9 @@ from pipelines import build, inspection, publish
 from pipelines.task import COUNTS
 from pipelines.verdicts import aged, refuse_failed
 
-__all__ = ["RunStep", "finish", "steps_of"]
+__all__ = ["KINDS", "RunStep", "finish", "steps_of"]
+
+KINDS = ("table", "model")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import re
 import sys
 import textwrap
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -43,6 +43,7 @@ class Terminal:
     """
 
     def __init__(self, stream: IO[str] | None = None, *, live: bool | None = None) -> None:
+        self.listener: Callable[[float], None] | None = None  # hears how far a step is, from 0 to 1
         self._stream = sys.stdout if stream is None else stream
         at_terminal = self._stream.isatty() and os.environ.get("TERM") != "dumb"
         self._live = at_terminal if live is None else live
@@ -119,6 +120,8 @@ class Terminal:
         self._update(name, total=float(epochs), completed=max(0.0, epoch - 1 + inside), speed="  ".join(told))
 
     def _update(self, name: str, *, total: float | None, completed: float, speed: str) -> None:
+        if self.listener is not None and total:
+            self.listener(completed / total)
         if not self._live:
             return
         with self._lock:

@@ -283,10 +283,14 @@ def _architecture(model: nn.Model) -> list[str]:
     return [" ".join(str(value) for value in nn.layer_to(layer).values()) for layer in model.layers]
 
 
+WHEN_AND_WHETHER = ("checkpoint_s", "checkpoint_steps", "gate")  # decide no weight
+
+
 def _fingerprint(spec: ModelSpec, table: str) -> str:
     """What decides the weights: the settings, the features, the code of dlflow, NumPy."""
     code = hashlib.sha256()
     for module in sorted(Path(nn.__file__).parent.parent.rglob("*.py")):
         code.update(module.read_bytes())
-    text = json.dumps([asdict(spec), table, code.hexdigest(), np.__version__], sort_keys=True, default=str)
+    settings = {name: value for name, value in asdict(spec).items() if name not in WHEN_AND_WHETHER}
+    text = json.dumps([settings, table, code.hexdigest(), np.__version__], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:32]

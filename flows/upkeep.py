@@ -19,6 +19,7 @@ from pipelines.warehouse.names import SYSTEM
 
 __all__ = [
     "drop_release",
+    "keep_up",
     "maintain_tables",
     "make_release",
     "pin_models",
@@ -115,17 +116,8 @@ def maintain_tables(
     as_json: bool,
 ) -> None:
     """Upkeep of the tables; one line each."""
-    pin_models(root)
     with _runner(workers) as runner:
-        done = warehouse.maintain(
-            str(root),
-            tables,
-            runner=runner,
-            sort=sort,
-            older_than_h=older_than_h,
-            dry_run=dry_run,
-            run=_run("maintain"),
-        )
+        done = keep_up(root, tables, runner, sort=sort, older_than_h=older_than_h, dry_run=dry_run)
     if as_json:
         print_json([asdict(one) for one in done])
         return
@@ -144,6 +136,28 @@ def maintain_tables(
     ]
     names = ["table", "files", "bytes", "median file", "checkpoint", "removed", "pinned versions", "skipped"]
     print_rows(names, rows)
+
+
+def keep_up(
+    root: Path,
+    tables: Sequence[str],
+    runner: Runner,
+    *,
+    sort: Mapping[str, Sequence[str]],
+    older_than_h: float,
+    dry_run: bool = False,
+) -> list[Any]:
+    """Pin what models need, then compact, checkpoint and vacuum; what was done with each table."""
+    pin_models(root)
+    return warehouse.maintain(
+        str(root),
+        tables,
+        runner=runner,
+        sort=sort,
+        older_than_h=older_than_h,
+        dry_run=dry_run,
+        run=_run("maintain"),
+    )
 
 
 def pin_models(root: Path) -> None:

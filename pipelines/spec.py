@@ -3,7 +3,8 @@
     [storage]        how object stores are reached
     [sources.NAME]   where rows come from, with the declared columns
     [tables.NAME]    a source or another table, and the steps that make a new one of it
-    [models.NAME]    read by flows.model: pipelines knows no models
+    [models.NAME]    read by flows.project: pipelines knows no models
+    [env.NAME]       read by flows.environment: what is different where the file runs
 
 Strings in [sources] and `warehouse` may hold {name} from [params] and ${NAME} or ${NAME:-default} from the environment.
 """
@@ -28,7 +29,7 @@ from pipelines.union import Union
 __all__ = ["STEPS", "Pipeline", "Table", "build", "load"]
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
-SECTIONS = ("name", "warehouse", "params", "storage", "sources", "tables", "models")
+SECTIONS = ("name", "warehouse", "params", "storage", "sources", "tables", "models", "env")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from flows.options import FILE, PIPELINE, SET, failures, settings_of
+from flows.options import ENV, FILE, PIPELINE, SET, failures, settings_of
 
 __all__ = ["check", "demo", "new", "plan", "run"]
 
@@ -48,6 +48,7 @@ def demo(
 @click.command()
 @FILE
 @SET
+@ENV
 @click.option(
     "--workers",
     type=click.IntRange(0),
@@ -79,6 +80,7 @@ def demo(
 def run(
     file: Path,
     settings: tuple[str, ...],
+    env: str | None,
     workers: int | None,
     scheduler: str | None,
     tls: tuple[str, str, str] | None,
@@ -96,6 +98,7 @@ def run(
       dlflow run --workers 0                       in this process, no cluster
       dlflow run --scheduler tls://head:8786 --tls ca.pem cert.pem key.pem
       dlflow run --set data=/mnt/raw --prefect
+      dlflow run --env prod                        with [env.prod] of the file
     """
     from flows.run import run_file  # noqa: PLC0415
     from flows.session import Options  # noqa: PLC0415
@@ -112,13 +115,15 @@ def run(
             settings_of(settings),
             Options(workers=workers, scheduler=scheduler, tls=tls, prove=prove, report=report),
             prefect=prefect,
+            env=env,
         )
 
 
 @click.command()
 @FILE
 @SET
-def check(file: Path, settings: tuple[str, ...]) -> None:
+@ENV
+def check(file: Path, settings: tuple[str, ...], env: str | None) -> None:
     """Check a pipeline file without running it.
 
     Everything that can be known is told, all problems at once, each with its line.
@@ -126,7 +131,7 @@ def check(file: Path, settings: tuple[str, ...]) -> None:
     from flows.project import open_project  # noqa: PLC0415
 
     with failures():
-        project = open_project(file, settings_of(settings))
+        project = open_project(file, settings_of(settings), env)
         pipeline = project.pipeline
         click.echo(
             f"{file}: fine: {_plural(pipeline.sources, 'source')}, {_plural(pipeline.tables, 'table')}, {_plural(project.models, 'model')}"
@@ -136,13 +141,14 @@ def check(file: Path, settings: tuple[str, ...]) -> None:
 @click.command()
 @FILE
 @SET
-def plan(file: Path, settings: tuple[str, ...]) -> None:
+@ENV
+def plan(file: Path, settings: tuple[str, ...], env: str | None) -> None:
     """What `dlflow run` would do, and why."""
     from flows.project import open_project  # noqa: PLC0415
     from flows.run import plan_text  # noqa: PLC0415
 
     with failures():
-        click.echo(plan_text(open_project(file, settings_of(settings))))
+        click.echo(plan_text(open_project(file, settings_of(settings), env)))
 
 
 @click.command()

@@ -1,0 +1,39 @@
+"""The command that looks at everything a run depends on: `dlflow doctor`."""
+
+from pathlib import Path
+
+import click
+
+from flows.options import ENV, FILE, JSON, failures
+
+__all__ = ["doctor"]
+
+
+@click.command()
+@FILE
+@ENV
+@click.option(
+    "--scheduler", metavar="ADDRESS", help="A Dask cluster to look at: tcp://HOST:PORT or tls://HOST:PORT."
+)
+@click.option(
+    "--tls",
+    nargs=3,
+    type=click.Path(exists=True),
+    metavar="CA CERT KEY",
+    help="Certificates for a tls:// address.",
+)
+@JSON
+def doctor(
+    file: Path, env: str | None, scheduler: str | None, tls: tuple[str, str, str] | None, as_json: bool
+) -> None:
+    """Look at machine, packages, storage, Prefect and cluster, and say what to do.
+
+    Exit code 3 if something will not work; what is only slow or risky is a note.
+    """
+    from flows.doctor import examine, print_findings  # noqa: PLC0415 - a command pays only for what it uses
+
+    with failures():
+        found = examine(file, env=env, scheduler=scheduler, tls=tls)
+        print_findings(found, as_json=as_json)
+    if any(one.verdict == "bad" for one in found):
+        raise click.exceptions.Exit(3)
