@@ -17,6 +17,7 @@ __all__ = ["NOT_ROWS", "code", "digest", "files_below", "plain", "why"]
 NOT_ROWS = {
     "analysis",
     "additions",
+    "contract",
     "engine",
     "errors",
     "failpoints",

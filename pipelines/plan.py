@@ -12,15 +12,15 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipelines import fingerprint, loads, merges, quality, sources
+from pipelines import contract, fingerprint, loads, merges, quality, sources
 from pipelines.document import Document
 from pipelines.errors import NoInput, SpecError
 from pipelines.moves import Move, bound_to, check_fitted, check_row_wise, move_of, passes_of
 from pipelines.names import did_you_mean
 from pipelines.spec import Pipeline, Table
-from pipelines.stage import ORIGIN, data_columns, tables_of
+from pipelines.stage import data_columns, tables_of
 from pipelines.storage import TableRef
-from pipelines.union import merged
+from pipelines.union import input_schema
 
 __all__ = [
     "Checked",
@@ -123,7 +123,7 @@ def check(document: Document, pipeline: Pipeline) -> dict[str, Checked]:
     schemas: dict[str, pa.Schema] = {}
     checked: dict[str, Checked] = {}
     for name, table in pipeline.tables.items():
-        schema = _input_schema(document, pipeline, schemas, name, table)
+        schema = input_schema(document, pipeline, schemas, name, table)
         if schema is None:
             continue
         moves: list[Move] = []
@@ -162,44 +162,6 @@ def check(document: Document, pipeline: Pipeline) -> dict[str, Checked]:
     return checked
 
 
-def _input_schema(
-    document: Document, pipeline: Pipeline, schemas: Mapping[str, pa.Schema], name: str, table: Table
-) -> pa.Schema | None:
-    found = []
-    for other in table.inputs:
-        if table.source is not None and other in pipeline.sources:
-            found.append(pipeline.sources[other].schema.with_origin())
-        elif table.source is None and other in schemas:
-            schema = schemas[other]
-            for field in ORIGIN:
-                schema = schema.append(field)
-            found.append(schema)
-    if len(found) < len(table.inputs) or not found:
-        return None
-    if any(other not in schemas for other in table.joined):
-        return None
-    if table.union is not None:
-        try:
-            return merged(table.union, dict(zip(table.inputs, found, strict=True)))
-        except SpecError as error:
-            for text in error.problems:
-                document.problem(("tables", name, "union"), f"tables.{name}: {text}")
-            return None
-    for other, schema in zip(table.inputs[1:], found[1:], strict=True):
-        if not schema.equals(found[0]):
-            different = sorted(
-                {f"{field.name} {field.type}" for field in schema}
-                ^ {f"{field.name} {field.type}" for field in found[0]}
-            )
-            document.problem(
-                ("tables", name),
-                f"tables.{name}: {table.inputs[0]!r} and {other!r} do not have the same columns: "
-                f"{', '.join(different)}; say how they meet: union = {{ ... }}",
-            )
-            return None
-    return found[0]
-
-
 def make(
     pipeline: Pipeline,
     checked: Mapping[str, Checked],
@@ -220,6 +182,7 @@ def make(
             for other in table.inputs if table.source is not None else ():
                 if not files.get(other):
                     files[other] = listed(table, pipeline.sources[other], digests)
+    pipeline, checked = _evolved(pipeline, checked, files)
     tables: dict[str, TablePlan] = {}
     for name, table in pipeline.tables.items():
         uri = table_uri(pipeline, name)
@@ -241,6 +204,26 @@ def make(
         else:
             tables[name] = _with_state(draft, pipeline, tables, files, state)
     return Plan(pipeline, tables)
+
+
+def _evolved(
+    pipeline: Pipeline,
+    checked: Mapping[str, Checked],
+    files: Mapping[str, tuple[sources.InputFile, ...]],
+) -> tuple[Pipeline, Mapping[str, Checked]]:
+    """The pipeline with the columns that files of evolving sources have beyond those declared.
+
+    Raises: InputError; SpecError if steps cannot go with the new columns.
+    """
+    evolving = [name for name in files if pipeline.sources[name].contract == "evolve"]
+    if not evolving:
+        return pipeline, checked
+    found = {name: contract.evolved(pipeline.sources[name], files[name]) for name in evolving}
+    pipeline = replace(pipeline, sources={**pipeline.sources, **found})
+    document = Document(pipeline.file, {}, {})
+    checked = check(document, pipeline)
+    document.raise_problems()
+    return pipeline, checked
 
 
 def listed(table: Table, source: sources.Source, digests: Path | None) -> tuple[sources.InputFile, ...]:
@@ -268,7 +251,9 @@ def with_load(
         parts=parts,
         fingerprint=fingerprint.digest(parts),
         current=load.nothing_to_do,
-        why=() if load.nothing_to_do else load.why,
+        why=()
+        if load.nothing_to_do
+        else load.why + (contract.changed_columns(plan.uri, plan.schema) if load.whole else ()),
         load=load,
     )
 
@@ -308,6 +293,8 @@ def _with_state(
     current, before = state(plan.uri, found)
     rebuilt = {other for other in table.tables if not tables[other].current}
     why = () if current else fingerprint.why(parts, before, rebuilt)
+    if not current and table.load == "replace":
+        why += contract.changed_columns(plan.uri, plan.schema)
     return replace(plan, inputs=tuple(inputs), parts=parts, fingerprint=found, current=current, why=why)
 
 

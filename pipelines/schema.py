@@ -53,7 +53,7 @@ class Field:
     pattern: str | None = None  # RE2 expression that the whole text must match
     unit: str | None = None
     privacy: str | None = None  # its class; the values then stay out of messages
-    on_error: OnError = "quarantine"
+    on_error: OnError | None = None  # None: as the contract of the source says
     dtype: tensor.DType | None = None  # of a tensor: the type of its numbers
     shape: tuple[int, ...] | None = None  # of a tensor: [28, 28]; of one number: []
     scale: float | None = (
@@ -63,7 +63,7 @@ class Field:
     def __post_init__(self) -> None:
         if self.type not in TYPES:
             raise SpecError(f"type {self.type!r} is not known{did_you_mean(str(self.type), TYPES)}")
-        if self.on_error not in get_args(OnError):
+        if self.on_error not in (None, *get_args(OnError)):
             raise SpecError(
                 f"on_error {self.on_error!r} is not known{did_you_mean(str(self.on_error), get_args(OnError))}"
             )

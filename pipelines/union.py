@@ -8,7 +8,7 @@ row aside. Columns of different units are never mixed: a `units` step in the tab
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import pyarrow as pa
 
@@ -19,7 +19,11 @@ from pipelines.literals import ARROW
 from pipelines.names import did_you_mean
 from pipelines.stage import ORIGIN, Map, Rows, data_columns
 
-__all__ = ["Union", "conform", "conforming", "merged"]
+if TYPE_CHECKING:
+    from pipelines.document import Document
+    from pipelines.spec import Pipeline, Table
+
+__all__ = ["Union", "conform", "conforming", "input_schema", "merged"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,3 +141,42 @@ def conform(
         rows.rejected,
         notes={f"from {name}": kept.num_rows},
     )
+
+
+def input_schema(
+    document: "Document", pipeline: "Pipeline", schemas: Mapping[str, pa.Schema], name: str, table: "Table"
+) -> pa.Schema | None:
+    """The columns that a table reads, with those of the origin; None after its problems are noted."""
+    found = []
+    for other in table.inputs:
+        if table.source is not None and other in pipeline.sources:
+            found.append(pipeline.sources[other].schema.with_origin())
+        elif table.source is None and other in schemas:
+            schema = schemas[other]
+            for field in ORIGIN:
+                schema = schema.append(field)
+            found.append(schema)
+    if len(found) < len(table.inputs) or not found:
+        return None
+    if any(other not in schemas for other in table.joined):
+        return None
+    if table.union is not None:
+        try:
+            return merged(table.union, dict(zip(table.inputs, found, strict=True)))
+        except SpecError as error:
+            for text in error.problems:
+                document.problem(("tables", name, "union"), f"tables.{name}: {text}")
+            return None
+    for other, schema in zip(table.inputs[1:], found[1:], strict=True):
+        if not schema.equals(found[0]):
+            different = sorted(
+                {f"{field.name} {field.type}" for field in schema}
+                ^ {f"{field.name} {field.type}" for field in found[0]}
+            )
+            document.problem(
+                ("tables", name),
+                f"tables.{name}: {table.inputs[0]!r} and {other!r} do not have the same columns: "
+                f"{', '.join(different)}; say how they meet: union = {{ ... }}",
+            )
+            return None
+    return found[0]

@@ -123,8 +123,12 @@ def _parse(
 ) -> tuple[pa.Table, list[tuple[int, int]]]:
     """Declared columns as text; and number (from 1) and fields of the rows with another number of fields."""
     source, names = piece.source, piece.part.names
-    at = {column: names.index(name) for column, name in source.names.items()} if source.header else {}
-    at = at or {column: position for position, column in enumerate(source.columns)}
+    at = {column: str(position) for position, column in enumerate(source.columns)}
+    if source.header:  # an optional column that is not there gets a name that no column has
+        at = {
+            column: str(names.index(name)) if name in names else f"-{column}"
+            for column, name in source.names.items()
+        }
     if not rows:
         return pa.schema([(column, pa.string()) for column in at]).empty_table(), []
     others: list[tuple[int, int]] = []
@@ -133,7 +137,7 @@ def _parse(
         others.append((row.number, row.actual_columns))
         return "skip"
 
-    wanted = [str(position) for position in at.values()]
+    wanted = list(at.values())
     table = arrow_csv.read_csv(
         pa.BufferReader(text),
         arrow_csv.ReadOptions(
@@ -152,6 +156,7 @@ def _parse(
             check_utf8=False,  # it is: see _utf8
             column_types=dict.fromkeys(wanted, pa.string()),
             include_columns=wanted,
+            include_missing_columns=True,
             null_values=list(null),
             strings_can_be_null=bool(null),
         ),

@@ -164,7 +164,8 @@ def _names(source: Source, path: str, header: _Record, encoding: str) -> tuple[s
 def check_names(source: Source, place: str, what: str, names: Sequence[str], hint: str = "") -> None:
     """Raises: InputError if the columns of a file are not those declared; `hint` is for a file that has none of them."""
     declared = list(source.names.values())
-    missing = [name for name in declared if name not in names]
+    optional = {source.names[column] for column in source.optional}
+    missing = [name for name in declared if name not in names and name not in optional]
     others = [name for name in names if name not in declared and name not in source.ignore]
     twice = {name for name in names if names.count(name) > 1}
     if source.extra == "ignore":

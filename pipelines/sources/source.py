@@ -13,10 +13,11 @@ from pipelines.names import did_you_mean
 from pipelines.schema import Field, Schema
 from pipelines.stage import ORIGIN
 
-__all__ = ["Extra", "Kind", "OnChange", "Source"]
+__all__ = ["Contract", "Extra", "Kind", "OnChange", "Source"]
 
 Kind = Literal["csv", "jsonl", "sqlite", "sql", "parquet", "arrow", "idx", "images", "text"]
 Extra = Literal["error", "ignore"]
+Contract = Literal["evolve", "freeze", "quarantine", "null"]
 OnChange = Literal["error", "ignore", "reload"]
 
 _URLS = ("sqlite", *postgres.SCHEMES)
@@ -24,7 +25,7 @@ _NAMED = {"null", "ignore", "extra"}
 _TEXT = {"null", "encoding", "max_field_bytes", "allow_empty"}
 _ROWS = _NAMED | {"table", "query", "key", "cursor", "lag", "busy_s", "max_field_bytes"}
 _SETTINGS: dict[str, set[str]] = {  # of the kinds; those of all are not named here
-    "csv": _TEXT | _NAMED | {"header", "delimiter", "quote", "decimal", "nul"},
+    "csv": _TEXT | _NAMED | {"header", "delimiter", "quote", "decimal", "nul", "optional"},
     "jsonl": _TEXT | _NAMED | {"flatten"},
     "sqlite": _ROWS,
     "sql": _ROWS | {"url", "connect_s", "query_s"},
@@ -59,6 +60,8 @@ class Source:
         None  # texts read as missing; None: ("",) in a csv, where "" is all there can be; else none
     )
     ignore: tuple[str, ...] = ()  # names in the file that are not read
+    contract: Contract = "quarantine"  # what happens to what does not fit; see docs/ingest.md
+    optional: tuple[str, ...] = ()  # csv: columns that a file may lack; they are null there
     extra: Extra = "error"  # what other names that are not declared are
     on_change: OnChange = (
         "error"  # what a loaded file is that changed or is gone; of tables with load = "append"
@@ -99,8 +102,41 @@ class Source:
             object.__setattr__(self, "path", self._path())
         if self.kind in get_args(Kind):
             problems += [*self._without_effect(), *self._wrong_names(), *self._wrong_kinds()]
+            problems += self._wrong_contract()
         if problems:
             raise SpecError(*problems)
+        fields = {name: self._agreed(one) for name, one in self.columns.items()}
+        object.__setattr__(self, "columns", fields)
+
+    def _agreed(self, one: Field) -> Field:
+        """The field with what the contract says of a value that does not fit."""
+        if one.on_error is not None:
+            return one
+        if self.contract == "freeze":
+            return dataclasses.replace(one, on_error="fail")
+        nulled = self.contract == "null" and one.nullable
+        return dataclasses.replace(one, on_error="null" if nulled else "quarantine")
+
+    def _wrong_contract(self) -> list[str]:
+        problems = []
+        if self.contract not in get_args(Contract):
+            problems.append(
+                f"contract {self.contract!r} is not known{did_you_mean(str(self.contract), get_args(Contract))}"
+            )
+        if self.contract == "evolve" and (self.kind != "csv" or not self.header or self.extra != "error"):
+            problems.append(
+                'contract = "evolve" is for a csv with a header, whose new columns are read as text; and extra has no effect then'
+            )
+        for name in self.optional:
+            if name not in self.columns:
+                problems.append(
+                    f"optional names {name!r}, which is no column{did_you_mean(name, self.columns)}"
+                )
+            elif not self.columns[name].nullable:
+                problems.append(
+                    f"optional column {name!r} has nullable = false; it is null where a file lacks it"
+                )
+        return problems
 
     @property
     def reader(self) -> str:
