@@ -1,6 +1,7 @@
 """Every layer: the gradient is the finite difference (float64), and outputs and gradients are PyTorch's (tests/reference)."""
 
 import itertools
+import tracemalloc
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -373,6 +374,55 @@ def test_a_batch_cut_into_other_blocks_gives_the_same(monkeypatch):
         monkeypatch.setattr("dlflow.nn.columns.BLOCK_BYTES", block)
         model.gradient(MeanSquaredError(), X, np.ones((4, 2)))
         np.testing.assert_allclose(model.g, whole, rtol=0, atol=2e-5)
+
+
+STEPS = {
+    "convolutions": [Conv2D(16, 3, activation="relu"), MaxPooling2D(2), Conv2D(16, 3, padding="same")],
+    "pools": [Conv2D(8, 3), MaxPooling2D(3, 2), AveragePooling2D(2), GlobalAveragePooling2D()],
+    "normalization": [Conv2D(16, 3), BatchNormalization(), Activation("gelu")],
+    **{
+        layer.kind: [Reshape((98, 64)), replace(layer, return_sequences=True), layer]
+        for layer in (SimpleRNN(64), LSTM(64), GRU(64))
+    },
+    "attention": [
+        *(Reshape((98, 64)), PositionalEmbedding(), LayerNormalization()),
+        *(MultiHeadAttention(2, causal=True), Dense(64, "tanh"), GlobalAveragePooling1D()),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_a_step_allocates_nothing_large(name):
+    model = Model([*STEPS[name], Flatten(), Dense(2)], (28, 28, 8))
+    model.init(0)
+    X, y = np.ones((64, 28, 28, 8), np.float32), np.zeros((64, 2))
+
+    def step(number):
+        model.gradient(MeanSquaredError(), X, y, rng=Stream(0, "dropout", step=number))
+        model.finish()
+        model.settle()
+
+    step(1)
+    step(2)
+    tracemalloc.start()
+    step(3)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert peak < 400 << 10  # an array of activations is 1.6 MiB
+
+
+def test_the_gradient_of_an_embedding_allocates_what_the_tokens_need():
+    model = Model([Embedding(5000, 256, mask_zero=True), GlobalAveragePooling1D(), Dense(1)], 100)
+    tokens, y = np.random.default_rng(0).integers(0, 5000, (32, 100)), np.zeros(32)
+    model.gradient(MeanSquaredError(), tokens, y)
+
+    tracemalloc.start()
+    model.gradient(MeanSquaredError(), tokens, y)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert peak < 400 << 10  # the rows of the tokens are 3.2 MiB, the table is 5
 
 
 @pytest.mark.parametrize(

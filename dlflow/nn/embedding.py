@@ -95,7 +95,8 @@ class Embedding(Penalized, Layer):
             starts = np.flatnonzero(np.concatenate(([True], found[1:] != found[:-1])))
             rows = space.array("rows", Y.shape, dY.dtype)
             np.take(dY.reshape(Y.shape), order, axis=0, out=rows, mode="clip")
-            dW[found[starts]] = np.add.reduceat(rows, starts, axis=0)
+            sums = space.array("sums", (len(starts), self.units), dY.dtype)
+            dW[found[starts]] = np.add.reduceat(rows, starts, axis=0, out=sums)
 
         return Y.reshape(*X.shape, self.units), backward
 

@@ -80,21 +80,21 @@ class BatchNormalization(Layer):
             ones = space.ones(N, M.dtype)
             return (M @ ones)[:, None] if first else ones @ M
 
+        H, Y = (space.array(name, rows.shape, X.dtype) for name in ("H", "Y"))
         if rng is None or not N:
             mean, variance = p["mean"], p["variance"]
             seen = {"mean": mean, "variance": variance} if N else {}
             if first:
                 mean, variance = mean[:, None], variance[:, None]
+            np.subtract(rows, mean, out=H)
         else:
             mean = total(rows) / N
-            variance = (
-                total(np.square(np.subtract(rows, mean, out=space.array("H", rows.shape, X.dtype)))) / N
-            )
+            np.subtract(rows, mean, out=H)
+            variance = total(np.square(H, out=Y)) / N
             seen = {"mean": mean.ravel(), "variance": variance.ravel() * (N / max(N - 1, 1))}
         inverse = 1 / np.sqrt(variance + X.dtype.type(self.epsilon))
-        H = np.subtract(rows, mean, out=space.array("H", rows.shape, X.dtype))
         H *= inverse
-        Y = np.multiply(H, scale, out=space.array("Y", rows.shape, X.dtype))
+        np.multiply(H, scale, out=Y)
         Y += shift
 
         def backward(dY: Array, dp: Views, need_dX: bool) -> Array | None:
