@@ -8,12 +8,16 @@ import pytest
 from dlflow import registry
 from dlflow.errors import ModelError, NonFinite
 from dlflow.nn import (
+    GRU,
     LSTM,
     SGD,
     Activation,
     Adam,
     Add,
+    AveragePooling1D,
+    AveragePooling2D,
     BatchNormalization,
+    Bidirectional,
     BinaryCrossEntropy,
     Concatenate,
     Conv1D,
@@ -23,21 +27,34 @@ from dlflow.nn import (
     Embedding,
     Flatten,
     Functional,
+    GlobalAveragePooling1D,
+    GlobalAveragePooling2D,
+    GlobalMaxPooling1D,
+    GlobalMaxPooling2D,
     Graph,
     Input,
     LayerNormalization,
+    MaxNorm,
+    MaxPooling1D,
     MaxPooling2D,
     MeanSquaredError,
     Model,
     MultiHeadAttention,
+    PositionalEmbedding,
+    Rescaling,
+    Reshape,
     Sequential,
+    SimpleRNN,
     SparseCategoricalCrossEntropy,
     Stream,
     gradient_check,
     graph_from,
     graph_to,
     join,
+    layer_from,
+    layer_to,
 )
+from dlflow.nn.spec import LAYERS
 
 RNG = np.random.default_rng(0)
 ROWS = 24
@@ -117,6 +134,73 @@ def test_branches_are_trained_and_saved_and_read(tmp_path):
 def test_a_graph_as_json_is_the_graph():
     for graph in (branches(), residual()):
         assert graph_from(json.loads(json.dumps(graph_to(graph)))) == graph
+
+
+EXAMPLES = [
+    *(
+        Activation("gelu"),
+        Add(),
+        Concatenate(),
+        Dense(3, "relu", l1=0.1, constraint=MaxNorm(2.0)),
+        Dropout(0.2),
+    ),
+    *(Flatten(), Rescaling(0.5, 1.0), Reshape((3, -1)), Conv1D(3, 5, 2, "same", groups=1, l2=0.1)),
+    *(Conv2D(3, (2, 3), stride=2, dilation=(1, 2)), AveragePooling1D(3), AveragePooling2D((2, 3), 1)),
+    *(
+        MaxPooling1D(3, padding="same"),
+        MaxPooling2D(3, (2, 1)),
+        GlobalAveragePooling1D(),
+        GlobalMaxPooling1D(),
+    ),
+    *(GlobalAveragePooling2D(), GlobalMaxPooling2D(), BatchNormalization(0.9), LayerNormalization(1e-5)),
+    *(Embedding(9, 3, mask_zero=True, l2=0.1), PositionalEmbedding(learned=False)),
+    *(MultiHeadAttention(2, 5, causal=True), SimpleRNN(3, activation="relu"), GRU(3, truncate=5)),
+    *(LSTM(3, return_state=True, recurrent_dropout=0.1), Bidirectional(LSTM(3, dropout=0.5), "sum")),
+]
+
+
+def test_every_layer_as_json_is_the_layer():
+    for layer in EXAMPLES:
+        assert layer_from(json.loads(json.dumps(layer_to(layer)))) == layer
+    assert {layer.kind for layer in EXAMPLES} == set(LAYERS)
+
+
+def test_penalties_and_constraints_are_for_the_kernels_of_every_layer():
+    layers = [Embedding(9, 3, l2=0.1), Bidirectional(LSTM(4, l2=0.1, constraint=MaxNorm(0.5))), Dense(1)]
+
+    found = gradient_check(layers, 5, MeanSquaredError(), INPUTS["words"], LABELS)
+    model = Model(layers, 5)
+    model.w[:] = 1
+    model.constrain()
+
+    assert found.error < 1e-7, found
+    assert [slot.name for slot, _ in model._penalties] == [
+        "W",
+        *("forward W", "forward U", "backward W", "backward U"),
+    ]
+    assert abs(np.linalg.norm(model.p[1]["backward U"], axis=tuple(range(2))).max() - 0.5) < 1e-6
+    assert model.p[1]["backward b"].max() == 1
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        (
+            {"layer": "embedding", "vocabulary": 9, "units": 2, "input_length": 5},
+            "the length is that of the data; leave it out",
+        ),
+        (
+            {"layer": "dense", "units": 2, "input_shape": [4]},
+            "the model takes it from the data; leave it out",
+        ),
+        ({"layer": "conv2d", "filters": 2, "kernel": "3"}, "kernel is '3', expected a whole number"),
+        ({"layer": "conv2d", "filters": 2, "kernel": [3, "a"]}, "kernel is 'a', expected a whole number"),
+        ({"layer": "bidirectional", "of": {"layer": "lstmm", "units": 2}}, "did you mean 'lstm'"),
+    ],
+)
+def test_settings_of_layers_that_do_not_fit_are_told(spec, message):
+    with pytest.raises(ModelError, match=message):
+        layer_from(spec)
 
 
 def test_the_summary_has_every_node():

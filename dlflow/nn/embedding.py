@@ -94,7 +94,7 @@ class Embedding(Penalized, Layer):
             found = tokens[order]
             starts = np.flatnonzero(np.concatenate(([True], found[1:] != found[:-1])))
             rows = space.array("rows", Y.shape, dY.dtype)
-            np.take(dY.reshape(Y.shape), order, axis=0, out=rows, mode="clip")
+            np.take(space.contiguous("dY", dY).reshape(Y.shape), order, axis=0, out=rows, mode="clip")
             sums = space.array("sums", (len(starts), self.units), dY.dtype)
             dW[found[starts]] = np.add.reduceat(rows, starts, axis=0, out=sums)
 
