@@ -67,10 +67,9 @@ class LSTM(Recurrent):
             z, c = Z[:, t], tanh_C[t]
             i, f, o, g = z
             di, df, do, dg = dz
-            # dC += dH o (1 - tanh(C)^2)
-            np.multiply(c, c, out=t1)
-            np.subtract(one, t1, out=t1)
-            np.multiply(t1, o, out=t1)
+            # dC += dH o (1 - tanh(C)^2), where o tanh(C) is H; of padding dH is 0
+            np.multiply(H[t + 1], c, out=t1)
+            np.subtract(o, t1, out=t1)
             np.multiply(t1, dH, out=t1)
             np.add(dC, t1, out=dC)
             np.multiply(dC, g, out=di)
