@@ -160,31 +160,43 @@ def _evidence(
     table: pa.Table, groups: np.ndarray, aside: np.ndarray, against: dict[str, np.ndarray], *, none_kept: bool
 ) -> pa.Table:
     """The rows set aside, each with the first column in which it contradicts another row, and both values."""
-    about: dict[int, tuple[str, int, int]] = {}  # row: column, this row, the other row
-    of_group: dict[int, tuple[str, int, int]] = {}
-    for name, other in against.items():
-        for row in np.flatnonzero(other >= 0).tolist():
-            about.setdefault(row, (name, row, int(other[row])))
-    for row, found in sorted(about.items()):
-        of_group.setdefault(int(groups[row]), found)
-    for row in np.flatnonzero(aside).tolist():
-        about.setdefault(row, of_group[int(groups[row])])
-
-    def value(name: str, row: int) -> str:
-        return shown(table.schema, name, table[name][row].as_py())
-
-    def told(name: str, row: int, other: int) -> str:
-        fate = "no row of this key was kept" if none_kept else "which was kept"
-        elsewhere = table[SOURCE][row] != table[SOURCE][other]  # the record itself says where its row was
-        place = f"line {table[LINE][other]}" + (f" of input file {table[SOURCE][other]}" if elsewhere else "")
-        return f"column {name!r}: {value(name, row)} contradicts {value(name, other)} in {place}, {fate}"
-
+    rows = table.num_rows
+    column = np.full(rows, -1)  # number of the column that each row is set aside for
+    mine, other = (
+        np.arange(rows),
+        np.full(rows, -1),
+    )  # the row with the value, and the one that it contradicts
+    for place, source in enumerate(against.values()):
+        new = (column < 0) & (source >= 0)
+        column[new], other[new] = place, source[new]
+    torn = np.flatnonzero(column >= 0)
+    first = np.full(int(groups.max(initial=-1)) + 1, -1)
+    first[groups[torn[::-1]]] = torn[
+        ::-1
+    ]  # of each group its first row with a contradiction: it speaks for the rest
+    rest = np.flatnonzero(aside & (column < 0))
+    mine[rest] = first[groups[rest]]
+    column[rest], other[rest] = column[mine[rest]], other[mine[rest]]
+    fate = "no row of this key was kept" if none_kept else "which was kept"
+    source, line = (numpy_of(combined(table[name])) for name in (SOURCE, LINE))
     parts = []
-    for name in against:
-        rows = sorted(row for row, found in about.items() if found[0] == name)
-        taken = table.take(pa.array(rows, pa.int64()))
-        texts = _one_by_one([told(*about[row]) for row in rows])
-        parts.append(rejects(taken, rule="contradiction", column=name, message=texts))
+    for place, name in enumerate(against):
+        found = np.flatnonzero((column == place) & (aside | (column >= 0)))
+        values, others = (
+            [shown(table.schema, name, value) for value in table[name].take(pa.array(which)).to_pylist()]
+            for which in (mine[found], other[found])
+        )
+        there = other[found]
+        elsewhere = source[mine[found]] != source[there]  # the record itself says where its row was
+        texts = [
+            f"column {name!r}: {value} contradicts {contrary} in line {at}"
+            f"{f' of input file {number}' if far else ''}, {fate}"
+            for value, contrary, at, number, far in zip(
+                values, others, line[there].tolist(), source[there].tolist(), elsewhere.tolist(), strict=True
+            )
+        ]
+        taken = table.take(pa.array(found))
+        parts.append(rejects(taken, rule="contradiction", column=name, message=_one_by_one(texts)))
     return pa.concat_tables(parts).sort_by([(SOURCE, "ascending"), (LINE, "ascending")])
 
 
