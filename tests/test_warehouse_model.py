@@ -156,7 +156,8 @@ class Warehouse(RuleBasedStateMachine):
         rows, rejected = self.now()
         kept = {row: value for row, value in rows.items() if (row != limit if by_key else row >= limit)}
         self.versions.append((kept, rejected))
-        self.last = None
+        if kept != rows:
+            self.last = None
 
     @precondition(lambda self: self.versions)
     @rule(place=PLACES, hit=st.integers(1, 4))
@@ -177,11 +178,14 @@ class Warehouse(RuleBasedStateMachine):
             return
         self.batches += 1
         key = f"restore/{self.batches}"
+        old, now = ({file.path for file in Snapshot.open(self.uri, one).files()} for one in (version, None))
         self._crash_and_rerun(lambda: restore(self.uri, version, key=key, **self.here), place, hit)
         rows, rejected = self.versions[version]
-        there = self.now()[1]
+        quarantine = f"{self.uri}__quarantine"
+        there = {file.partition["batch"] for file in Snapshot.open(quarantine).files()}
         self.versions.append((rows, {batch: line for batch, line in rejected.items() if batch in there}))
-        self.last = None
+        if old != now:
+            self.last = None
 
     @precondition(lambda self: self.versions)
     @rule(data=st.data())
