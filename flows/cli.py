@@ -18,6 +18,7 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 import click  # noqa: E402 - see above
 
 from flows.commands.analysis import analyse  # noqa: E402
+from flows.commands.certificates import certificates  # noqa: E402
 from flows.commands.doctor import doctor  # noqa: E402
 from flows.commands.export import export  # noqa: E402
 from flows.commands.ingest import infer, quarantine, replay  # noqa: E402
@@ -81,6 +82,7 @@ for _command in (  # in the order in which people need them
     serve,
     status,
     backfill,
+    certificates,
     doctor,
 ):
     cli.add_command(_command)

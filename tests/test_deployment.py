@@ -108,6 +108,8 @@ def test_a_schedule_fires_and_runs_on_a_tls_cluster_of_separate_processes(tmp_pa
 def test_flows_in_this_process_show_their_steps_and_dead_runs_are_closed(tmp_path, prefect):
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
 
     from flows.build import build
     from flows.maintain import maintain
@@ -142,6 +144,8 @@ def test_flows_in_this_process_show_their_steps_and_dead_runs_are_closed(tmp_pat
         journal.note(path, flow_run=str(dead.id), born=0.0)
         maintain(run)
         assert client.read_flow_run(dead.id).state.name == "Crashed"
+    APILogWorker.drain_all(timeout=10)
+    EventsWorker.drain_all(timeout=10)
 
 
 def test_a_deployment_without_an_api_says_what_to_do(tmp_path):

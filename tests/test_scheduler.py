@@ -1,6 +1,5 @@
 """`dlflow run --scheduler` on a real Dask cluster: a `dask scheduler` and two `dask worker` processes that speak TLS only."""
 
-import datetime as dt
 import json
 import os
 import subprocess
@@ -9,46 +8,15 @@ import time
 
 import psutil
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
+from flows.certificates import make_certificates
 from tests import projects
-
-
-def certificates(folder):
-    """Files of an authority, a certificate and its key."""
-    now, one_day = dt.datetime.now(dt.UTC), dt.timedelta(days=1)
-    names = [x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]) for name in ("authority", "node")]
-    keys = [ec.generate_private_key(ec.SECP256R1()) for _ in names]
-    pem = serialization.Encoding.PEM
-
-    def signed(place):
-        return (
-            x509.CertificateBuilder()
-            .subject_name(names[place])
-            .issuer_name(names[0])
-            .public_key(keys[place].public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - one_day)
-            .not_valid_after(now + one_day)
-            .add_extension(x509.BasicConstraints(ca=place == 0, path_length=None), critical=True)
-            .sign(keys[0], hashes.SHA256())
-            .public_bytes(pem)
-        )
-
-    plain = keys[1].private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    files = [folder / name for name in ("ca.pem", "cert.pem", "key.pem")]
-    for file, content in zip(files, (signed(0), signed(1), plain), strict=True):
-        file.write_bytes(content)
-    return [str(file) for file in files]
 
 
 @pytest.fixture
 def tls_cluster(tmp_path):
     """Address and TLS files of a cluster of three processes."""
-    files = certificates(tmp_path)
+    files = [str(path) for path in make_certificates(tmp_path / "tls", ["127.0.0.1"])]
     tls = ["--tls-ca-file", files[0], "--tls-cert", files[1], "--tls-key", files[2]]
     log = (tmp_path / "cluster.log").open("wb")
     environment = {**os.environ, "DASK_DISTRIBUTED__SCHEDULER__WORKER_SATURATION": "inf"}

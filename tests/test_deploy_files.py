@@ -1,0 +1,224 @@
+"""What is in deploy/: it parses, fits together, and its very commands run as plain processes."""
+
+import importlib
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+import yaml
+
+from flows.parameters import Parameters
+from tests import projects
+from tests.test_deployment import ended, wait_until
+
+DEPLOY = Path(__file__).parents[1] / "deploy"
+COMPOSE = yaml.safe_load((DEPLOY / "docker" / "compose.yaml").read_text())
+SERVICES = COMPOSE["services"]
+
+
+def manifests():
+    for path in sorted((DEPLOY / "kubernetes").glob("*.yaml")):
+        for document in yaml.safe_load_all(path.read_text()):
+            yield path.name, document
+
+
+def test_the_image_runs_as_nobody_special_from_the_hash_pinned_lock():
+    lines = (DEPLOY / "docker" / "Dockerfile").read_text().splitlines()
+
+    assert [line for line in lines if line.startswith("USER")] == ["USER 10001"]
+    assert any("--require-hashes -r requirements.lock" in line for line in lines)
+    copied = [
+        word
+        for line in lines
+        if line.startswith("COPY") and "--from" not in line
+        for word in line.split()[1:-1]
+    ]
+    assert all((DEPLOY.parent / name).exists() for name in copied)
+
+
+def test_services_start_in_a_healthy_order_and_nothing_is_open_to_the_world():
+    for name, service in SERVICES.items():
+        for needed, how in service.get("depends_on", {}).items():
+            assert how == {"condition": "service_healthy"}
+            assert "healthcheck" in SERVICES[needed], needed
+        assert all(port.startswith("127.0.0.1:") for port in service.get("ports", [])), name
+        for volume in service.get("volumes", []):
+            source = volume.partition(":")[0]
+            assert source.startswith("./") or source in COMPOSE["volumes"], volume
+        if service["image"] == "dlflow":
+            assert service["read_only"]
+            assert service["cap_drop"] == ["ALL"]
+    variables = set(re.findall(r"\$\{(\w+):\?", (DEPLOY / "docker" / "compose.yaml").read_text()))
+    assert variables == set(
+        re.findall(r"^(\w+)=$", (DEPLOY / "docker" / "example.env").read_text(), re.MULTILINE)
+    )
+
+
+def test_scheduler_and_workers_speak_tls_wherever_they_run():
+    commands = [SERVICES[name]["command"] for name in ("scheduler", "worker")]
+    commands += [
+        container["args"]
+        for _, manifest in manifests()
+        if manifest["kind"] == "DaskCluster"
+        for part in ("scheduler", "worker")
+        for container in manifest["spec"][part]["spec"]["containers"]
+    ]
+    assert len(commands) == 4
+    for command in commands:
+        assert any(word.startswith("tls://") for word in command)
+        assert {"--tls-ca-file", "--tls-cert", "--tls-key"} <= set(command)
+        assert not any(word.startswith("tcp://") for word in command)
+
+
+def test_manifests_are_complete():
+    kinds = {manifest["kind"]: manifest for _, manifest in manifests()}
+
+    assert set(kinds) == {"DaskCluster", "Deployment", "PersistentVolumeClaim"}
+    for manifest in kinds.values():
+        assert set(manifest) == {"apiVersion", "kind", "metadata", "spec"}
+        assert re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", manifest["metadata"]["name"])
+    pods = [kinds["DaskCluster"]["spec"][part]["spec"] for part in ("scheduler", "worker")]
+    pods.append(kinds["Deployment"]["spec"]["template"]["spec"])
+    for pod in pods:
+        volumes = {volume["name"] for volume in pod["volumes"]}
+        for container in pod["containers"]:
+            assert container["securityContext"]["runAsNonRoot"]
+            assert {mount["name"] for mount in container["volumeMounts"]} <= volumes
+            assert container["resources"]["limits"]["memory"]
+    runner = kinds["Deployment"]["spec"]
+    assert runner["selector"]["matchLabels"] == runner["template"]["metadata"]["labels"]
+    claims = {
+        volume["persistentVolumeClaim"]["claimName"]
+        for volume in pods[2]["volumes"]
+        if "persistentVolumeClaim" in volume
+    }
+    assert claims == {kinds["PersistentVolumeClaim"]["metadata"]["name"]}
+    address = next(
+        word
+        for word in kinds["DaskCluster"]["spec"]["worker"]["spec"]["containers"][0]["args"]
+        if "://" in word
+    )
+    assert address == f"tls://{kinds['DaskCluster']['metadata']['name']}-scheduler.default.svc:8786"
+
+
+def test_deployments_name_flows_that_take_their_parameters():
+    written = yaml.safe_load((DEPLOY / "prefect" / "prefect.yaml").read_text())
+
+    for deployment in written["deployments"]:
+        module, _, name = deployment["entrypoint"].rpartition(".")
+        flow = getattr(importlib.import_module(module), name)
+        flow.validate_parameters(deployment["parameters"])
+        assert Parameters(**deployment["parameters"]["run"]).env == "prod"
+
+
+def test_scripts_are_valid():
+    for script in [DEPLOY / "slurm" / "dask.sbatch", DEPLOY / "environment.sh"]:
+        subprocess.run(["bash", "-n", script], check=True)
+
+
+@pytest.fixture
+def site(tmp_path, postgres):
+    """The services of compose.yaml as plain processes on this machine: same commands, other ports and folders."""
+    ports = {}
+    for service in ("prefect", "scheduler"):
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            ports[service] = free.getsockname()[1]
+    made = subprocess.run(
+        [sys.executable, "-m", "flows.cli", "certificates", str(tmp_path / "tls"), "--host", "127.0.0.1"],
+        check=False,
+    )
+    assert made.returncode == 0
+    postgres.run("CREATE DATABASE prefect_site")
+    database = postgres.url("prefect_site").replace("postgresql://", "postgresql+asyncpg://")
+    shared = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    shared |= {
+        "PREFECT_HOME": str(tmp_path / "prefect"),
+        "DASK_CONFIG": str(DEPLOY / "dask"),
+        "DO_NOT_TRACK": "1",
+    }
+    processes = {}
+
+    def words(service):
+        changed = {
+            "0.0.0.0": "127.0.0.1",  # noqa: S104 - this is what is replaced
+            "4200": str(ports["prefect"]),
+            "8786": str(ports["scheduler"]),
+            "tls://0.0.0.0": "tls://127.0.0.1",
+            "tls://scheduler:8786": f"tls://127.0.0.1:{ports['scheduler']}",
+            "/tmp": str(tmp_path),
+            **{f"/tls/{name}": str(tmp_path / "tls" / name) for name in ("ca.pem", "cert.pem", "key.pem")},
+        }
+        return [changed.get(word, word) for word in SERVICES[service]["command"]]
+
+    def start(name, service, **environment):
+        log = (tmp_path / f"{name}.log").open("w")
+        processes[name] = subprocess.Popen(
+            [sys.executable, "-m", *words(service)],
+            stdout=log,
+            stderr=log,
+            cwd=tmp_path,
+            env={**shared, **environment},
+            start_new_session=True,
+        )
+        log.close()
+
+    api = f"http://127.0.0.1:{ports['prefect']}/api"
+    start("prefect", "prefect", PREFECT_API_DATABASE_CONNECTION_URL=database)
+    start("scheduler", "scheduler")
+    for number in (1, 2):
+        start(f"worker{number}", "worker")
+    try:
+        wait_until(lambda: _answers(f"{api}/health"), "the Prefect server", 120)
+        start("runner", "runner", PREFECT_API_URL=api)
+        yield tmp_path, api, f"tls://127.0.0.1:{ports['scheduler']}", processes, start
+    finally:
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            for process in processes.values():
+                if process.poll() is None:
+                    os.killpg(process.pid, number)
+            time.sleep(2)
+
+
+def _answers(url):
+    try:
+        with urllib.request.urlopen(url, timeout=3):  # noqa: S310 - our own address
+            return True
+    except OSError:
+        return False
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(500)
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
+def test_the_services_of_compose_run_a_schedule_through_the_loss_of_a_worker(site):
+    folder, api, scheduler, processes, start = site
+    shop = projects.make(folder / "shop")
+    tls = [str(folder / "tls" / name) for name in ("ca.pem", "cert.pem", "key.pem")]
+    made = projects.command(
+        shop, "deploy", "--every", "15", "--scheduler", scheduler, "--tls", *tls, PREFECT_API_URL=api, PREFECT_HOME=str(folder / "prefect")
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+
+    first = wait_until(lambda: ended(shop), "a run", 240)
+    assert first[-1].status == "done", (folder / "runner.log").read_text()[-3000:]
+    os.killpg(processes["worker1"].pid, signal.SIGKILL)
+    start("worker3", "worker")
+    orders = shop / "data" / "orders-1.csv"
+    lines = orders.read_text().splitlines(keepends=True)
+    orders.write_text("".join(lines[:-5]))
+    again = wait_until(
+        lambda: [run for run in ended(shop) if run.tables and run.run != first[-1].run],
+        "a run with new data",
+        240,
+    )
+
+    assert again[0].status == "done", (folder / "runner.log").read_text()[-3000:]
+    assert "orders" in again[0].tables
