@@ -1,6 +1,6 @@
 """A pipeline file as a whole: its tables (pipelines) and its models (dlflow), checked together, and planned."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -8,14 +8,13 @@ from typing import Any, ClassVar, Literal
 from dlflow import nn
 from dlflow.errors import ModelError
 from dlflow.nn.callbacks import check_callbacks
+from flows.baselines import Baseline, Column
 from flows.environment import Environment, environment
 from pipelines import document as documents
 from pipelines import plan, spec
 from pipelines.names import did_you_mean
 
 __all__ = ["Gate", "ModelSpec", "Project", "open_project"]
-
-Baseline = Literal["prior", "logistic"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +48,9 @@ class ModelSpec:
     exact: bool = True  # the same bits for any number of workers; false: a little faster
     patience: int | None = None  # epochs without a better validation loss before training stops
     callbacks: tuple[dict[str, Any], ...] = ()  # what may happen after an epoch
+    calibrate: bool = False  # scale the logits by the validation rows, so that probabilities are true
     baselines: tuple[Baseline, ...] = ("prior",)
+    slices: tuple[str, ...] = ()  # columns of the table by whose values the metrics are told apart
     checkpoint_s: float = 30.0
     checkpoint_steps: int | None = None  # every so many steps besides
     gate: Gate | None = None  # what a version must reach to be used
@@ -115,13 +116,17 @@ def open_project(
     pipeline = spec.build(document, {**params, **(settings or {})})
     checked = plan.check(document, pipeline)
     models = {
-        name: model for name in pipeline.models if (model := _model(document, pipeline, name)) is not None
+        name: model
+        for name in pipeline.models
+        if (model := _model(document, pipeline, checked, name)) is not None
     }
     document.raise_problems()
     return Project(pipeline, checked, models, where)
 
 
-def _model(document: documents.Document, pipeline: spec.Pipeline, name: str) -> ModelSpec | None:
+def _model(
+    document: documents.Document, pipeline: spec.Pipeline, checked: Mapping[str, plan.Checked], name: str
+) -> ModelSpec | None:
     path = ("models", name)
     model: ModelSpec | None = document.checked(ModelSpec, pipeline.models[name], path)
     if model is None:
@@ -136,6 +141,8 @@ def _model(document: documents.Document, pipeline: spec.Pipeline, name: str) -> 
             (*path, "table"),
             f'models.{name}: table {model.table!r} has no step {{ do = "features", ... }}, so there is nothing to train on',
         )
+    elif model.table in checked:
+        _check_columns(document, model, checked[model.table].schema.names, path)
     for key, least in (("batch", 1), ("epochs", 1), ("shards", 0), ("checkpoint_steps", 1)):
         value = getattr(model, key)
         if value is not None and value < least:
@@ -159,6 +166,29 @@ def _model(document: documents.Document, pipeline: spec.Pipeline, name: str) -> 
     except ModelError as error:
         document.problem((*path, "callbacks"), f"models.{name}.callbacks: {error}")
     return model
+
+
+def _check_columns(
+    document: documents.Document, model: ModelSpec, there: Sequence[str], path: tuple[str, str]
+) -> None:
+    """The columns of slices and baselines must be at the end of the table, beside the inputs."""
+    for at, one in enumerate(model.baselines):
+        if isinstance(one, Column):
+            _check_column(document, (*path, "baselines", at), one.column, there)
+    for at, column in enumerate(model.slices):
+        _check_column(document, (*path, "slices", at), column, there)
+
+
+def _check_column(
+    document: documents.Document, path: tuple[str | int, ...], column: str, there: Sequence[str]
+) -> None:
+    known = [name for name in there if name not in {"x", "y"} and not name.startswith("_")]
+    if column not in known:
+        document.problem(
+            path,
+            f"{path[0]}.{path[1]}.{path[2]}: the table keeps no column {column!r}{did_you_mean(column, known)}; "
+            f'keep it: {{ do = "features", keep = [{column!r}], ... }}',
+        )
 
 
 def _named(value: str | dict[str, Any], what: str) -> str | dict[str, Any]:

@@ -25,7 +25,7 @@ MODEL: dict[str, Any] = {
     "architecture": [], "parameters": None, "loss": None, "optimizer": None, "batch": None, "shards": None, "seed": None,
     "workers": None, "seconds": None, "samples_per_s": None, "history": [], "metrics": {}, "baselines": [],
     "confusion": None, "classes": None, "roc": [], "calibration": [], "weights_sha256": None, "restarts": [],
-    "proof": None, "verdict": None, "path": None,
+    "proof": None, "verdict": None, "path": None, "slices": {}, "calibrated": None,
 }  # fmt: skip
 RECORD: dict[str, Any] = {
     "pipeline": "", "file": "", "run": "", "started": "", "seconds": None, "driver": "", "workers": None,

@@ -153,6 +153,7 @@ def _model(model: Mapping[str, Any]) -> dict[str, Any]:
         "matrix": charts.confusion(model["confusion"] or [], model["classes"]),
         "metric_heads": [*(split for split, _ in splits), *(name for name, _ in rivals)],
         "rival_count": len(rivals),
+        "slice_tables": [_slice(column, lines) for column, lines in model["slices"].items() if lines],
         "metric_rows": [
             (
                 NAMES.get(metric, metric.replace("_", " ")),
@@ -161,6 +162,19 @@ def _model(model: Mapping[str, Any]) -> dict[str, Any]:
             for metric in sorted(
                 metrics, key=lambda metric: (metric not in HIGHER_IS_BETTER, metrics.index(metric))
             )
+        ],
+    }
+
+
+def _slice(column: str, lines: list[Mapping[str, Any]]) -> dict[str, Any]:
+    """The metrics of the rows with each value of a column."""
+    shown = [name for name in lines[0] if name not in {"value", "rows"}]
+    return {
+        "column": column,
+        "heads": [NAMES.get(name, name.replace("_", " ")) for name in shown],
+        "lines": [
+            {"value": line["value"], "rows": line["rows"], "metrics": [line[name] for name in shown]}
+            for line in lines
         ],
     }
 

@@ -11,7 +11,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,10 @@ import numpy as np
 from dlflow import nn, registry
 from dlflow.data import Dataset, TableFile
 from dlflow.errors import ModelError, ModelFileError
-from dlflow.nn.curves import charts
-from dlflow.nn.metrics import State, merge, numbers, state_of
 from dlflow.training import Job, Outcome, fit
+from dlflow.training.calibration import calibrate, check_calibration
 from dlflow.training.checkpoint import load_weights
-from flows.baselines import compare
+from flows.evaluation import Sets, evaluation
 from flows.project import ModelSpec, Project
 from flows.session import Session
 from pipelines import warehouse
@@ -36,22 +35,7 @@ from pipelines.storage import TableRef
 __all__ = ["current_model", "train_model"]
 
 SETS = (TRAIN, VALIDATION, TEST)
-SHOWN = {"binary": "auc", "classes": "accuracy", "regression": "r2"}  # the metric that says most, by task
 LOCK_S = 24 * 3600.0  # how long to wait for another run that trains the same model
-OVERFIT = 0.05  # gap of that metric between training and validation rows from which we speak of over-fitting
-
-
-@dataclass(frozen=True)
-class _Sets:
-    """The rows of the feature table, by their part in training."""
-
-    train: Dataset
-    validation: Dataset | None
-    test: Dataset | None
-
-    def all(self) -> dict[str, Dataset]:
-        found = {TRAIN: self.train, VALIDATION: self.validation, TEST: self.test}
-        return {name: dataset for name, dataset in found.items() if dataset is not None}
 
 
 def current_model(project: Project, plan: Plan, name: str) -> dict[str, Any] | None:
@@ -107,11 +91,18 @@ def _train(session: Session, name: str) -> dict[str, Any]:
         checkpoint_s=spec.checkpoint_s,
         checkpoint_steps=spec.checkpoint_steps,
     )
+    if spec.calibrate:
+        check_calibration(nn.Model(layers, sets.train.shape), loss)
+        if sets.validation is None:
+            raise ModelError(
+                f"models.{name}: calibrate needs validation rows, and table {spec.table!r} has none; set validation in the split"
+            )
     started = time.monotonic()
     outcome = _run(session, name, job, workers=None, kill=session.options.kill_worker)
     seconds = time.monotonic() - started
     model = nn.Model(layers, sets.train.shape)
     model.w[...] = load_weights(outcome.weights, sha256=outcome.weights_sha256)
+    calibrated = calibrate(model, loss, sets.validation) if spec.calibrate and sets.validation else None
     record = {
         "name": name,
         "status": "trained",
@@ -134,10 +125,17 @@ def _train(session: Session, name: str) -> dict[str, Any]:
         "weights_sha256": outcome.weights_sha256,
         "numerics": dict(outcome.numerics),
         "restarts": list(outcome.restarts),
-        **_evaluation(model, loss, spec, sets),
+        "calibrated": None if calibrated is None else asdict(calibrated),
+        **evaluation(
+            lambda X: loss.scores(model.outputs(X), model.head),
+            loss.task,
+            sets,
+            baselines=spec.baselines,
+            sliced=spec.slices,
+            outputs=model.out_shape[-1],
+        ),
         "proof": _proof(session, name, job, outcome) if session.options.prove else None,
     }
-    record["verdict"] = _verdict(record["metrics"], loss.task)
     number, path = registry.save_version(
         session.project.state / "models",
         name,
@@ -219,7 +217,7 @@ def _proof(session: Session, name: str, job: Job, outcome: Outcome) -> dict[str,
     }
 
 
-def _sets(ref: TableRef) -> _Sets:
+def _sets(ref: TableRef) -> Sets:
     files: dict[str, list[TableFile]] = {part: [] for part in SETS}
     for file in ref.files:
         part = file.partition(SPLIT)
@@ -235,47 +233,7 @@ def _sets(ref: TableRef) -> _Sets:
     train = found[TRAIN]
     if train is None:
         raise AssertionError(ref.name)
-    return _Sets(train, found[VALIDATION], found[TEST])
-
-
-def _evaluation(model: nn.Model, loss: nn.Loss, spec: ModelSpec, sets: _Sets) -> dict[str, Any]:
-    """Metrics on every set, the charts of the test rows (or the best that there is), baselines on the test rows."""
-    states = {part: _state(model, loss, dataset) for part, dataset in sets.all().items()}
-    shown = TEST if sets.test is not None else VALIDATION if sets.validation is not None else TRAIN
-    drawn = charts(states[shown])
-    compared = sets.test or sets.validation
-    return {
-        "task": loss.task,
-        "metrics": {part: numbers(state) for part, state in states.items()},
-        "confusion": drawn.get("confusion"),
-        "roc": drawn.get("roc"),
-        "calibration": drawn.get("calibration"),
-        "baselines": compare(spec.baselines, loss.task, sets.train, compared) if compared is not None else [],
-    }
-
-
-def _state(model: nn.Model, loss: nn.Loss, dataset: Dataset) -> State:
-    total: State | None = None
-    for number, file in enumerate(dataset.files):
-        for group in range(len(file.row_groups)):
-            X, y = dataset.group(number, group)
-            state = state_of(loss.task, loss.scores(model.outputs(X), model.head), y)
-            total = state if total is None else merge(total, state)
-    if total is None:
-        raise ModelError("there are no rows to evaluate; look at the split")
-    return total
-
-
-def _verdict(metrics: Mapping[str, Mapping[str, Any]], task: str) -> str:
-    """Whether the model does better on the rows it was trained on, in words."""
-    held = metrics.get(VALIDATION) or metrics.get(TEST)
-    name = SHOWN[task]
-    if held is None or metrics[TRAIN].get(name) is None or held.get(name) is None:
-        return "no validation rows: over-fitting cannot be judged"
-    gap = metrics[TRAIN][name] - held[name]
-    if gap > OVERFIT:
-        return f"over-fitting (gap {gap:+.3f}): add l2 or dropout, or stop earlier"
-    return f"no over-fitting (gap {gap:+.3f})"
+    return Sets(train, found[VALIDATION], found[TEST])
 
 
 def _architecture(model: nn.Model) -> list[str]:

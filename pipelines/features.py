@@ -55,6 +55,7 @@ class Features:
     categorical: tuple[str, ...] = ()
     columns: dict[str, str | dict[str, Any]] = field(default_factory=dict)
     key: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()  # columns that stay beside x and y: for slices and baselines of a model
     task: Literal["classes", "regression"] | None = None  # None: a float label is a value, any other a class
     min_count: int = 10
     scale: bool = True
@@ -80,7 +81,7 @@ class Features:
         inputs = self.encoders()
         names = [name for name, _ in inputs]
         known = data_columns(schema)
-        for name in (self.label, *names, *self.key, *self.allow_private):
+        for name in (self.label, *names, *self.key, *self.keep, *self.allow_private):
             if name not in known:
                 raise SpecError(f"features: no column {name!r}{did_you_mean(name, known)}")
         if SPLIT not in known:
@@ -97,12 +98,11 @@ class Features:
             self._fits(schema.field(name), encoder, alone=len(inputs) == 1)
         if any(isinstance(encoder, categories.Target) for _, encoder in inputs):
             self._target_fits(schema)
-        kept = [
-            schema.field(name) for name in schema.names if name in {*self.key, SPLIT} or name.startswith("_")
-        ]
+        if {X, Y} & {*self.key, *self.keep}:
+            raise SpecError("features: x and y are the inputs and the label; rename that column before")
         return pa.schema(
             [
-                *kept,
+                *(schema.field(name) for name in self.kept(schema)),
                 pa.field(X, pa.binary(), nullable=False),
                 pa.field(Y, self._label_type(schema), nullable=False),
             ]
@@ -139,6 +139,11 @@ class Features:
             raise SpecError(
                 "features: target encoding needs key = [...], the columns that say what a row is: its folds follow from it"
             )
+
+    def kept(self, schema: pa.Schema) -> list[str]:
+        """The columns beside `x` and `y`."""
+        names = {*self.key, *self.keep, SPLIT}
+        return [name for name in schema.names if name in names or name.startswith("_")]
 
     def stage(self, schema: pa.Schema) -> Stage:
         """A Fit on the training rows."""
@@ -312,8 +317,7 @@ def vectors(table: pa.Table, *, settings: Features, fitted: Mapping[str, Any]) -
     else:
         y = label.cast(pa.float32())
     inputs = encode(table, fitted)
-    kept = [name for name in table.schema.names if name in {*settings.key, SPLIT} or name.startswith("_")]
-    made = table.select(kept).append_column(inputs.field, inputs.column())
+    made = table.select(settings.kept(table.schema)).append_column(inputs.field, inputs.column())
     return Rows(
         made.append_column(pa.field(Y, y.type, nullable=False), y),
         pa.concat_tables(rejected) if rejected else None,

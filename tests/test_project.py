@@ -71,6 +71,13 @@ def test_the_model_of_the_guide_is_what_it_says(tmp_path):
             "'every' is missing",
         ),
         ('optimizer = { kind = "adam", clip_nrm = 1.0 }', "did you mean 'clip_norm'"),
+        (
+            'slices = ["spilt"]',
+            "models.returns.slices: the table keeps no column 'spilt'; did you mean 'split'?",
+        ),
+        ('slices = ["price"]', "keep it: { do = \"features\", keep = ['price'], ... }"),
+        ('baselines = [{ column = "x" }]', "models.returns.baselines: the table keeps no column 'x'"),
+        ('baselines = ["pror"]', "models.returns.baselines"),
     ],
 )
 def test_mistakes_are_told_with_their_line(tmp_path, text, message):

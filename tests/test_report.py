@@ -103,6 +103,7 @@ def hostile_record():
             model[key] = hostile(model[key])
         model["restarts"] = [HOSTILE]
         model["classes"] = [HOSTILE, "no"]
+        model["slices"] = {HOSTILE: [{"value": HOSTILE, "auc": 0.5, "rows": 1}]}
     for key in ("pipeline", "plan", "versions", "driver", "run", "file"):
         record[key] = hostile(record[key])
     return record
