@@ -166,8 +166,9 @@ def test_wide_samples_make_smaller_windows():
     batches = Batches(data, batch=8, seed=0, window_bytes=16 * 8)  # 8 bytes per sample: 16 rows
 
     batches.take(0, 0, 0, 8)
+    batches.close()
 
-    assert len(data.reads) == 2
+    assert len(data.reads) == 4  # a window of two row groups, and the next
 
 
 @pytest.mark.parametrize(
@@ -210,3 +211,28 @@ def test_files_give_the_rows_that_were_written(tmp_path_factory, layout, seed):
 
     assert sorted(chain.from_iterable(y.tolist() for _, y in taken)) == list(range(first))
     assert all(np.array_equal(X[:, 0], y) for X, y in taken)
+
+
+def test_the_next_window_is_read_beside_the_training_and_an_error_is_raised_where_it_is_wanted():
+    data = dataset([[10] * 6])
+    batches = Batches(data, batch=5, seed=1, window_rows=10)
+    batches.take(0, 0, 0, 5)
+    batches._ahead.join()
+
+    assert len(data.reads) == 2
+    broken, whole = [], data.group
+
+    def group(file, number):
+        if len(data.reads) >= 3:
+            broken.append(number)
+            raise ModelError("gone")
+        return whole(file, number)
+
+    object.__setattr__(data, "group", group)
+    for step in (1, 2, 3):
+        batches.take(0, step, 0, 5)
+    with pytest.raises(ModelError, match="gone"):
+        batches.take(0, 6, 0, 5)
+    assert broken
+    batches.close()
+    batches.close()

@@ -1,13 +1,15 @@
 """One update, computed by segments, by all, or per rank: what is the same, what repeats, and what every rank hears."""
 
+import random
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 
-from dlflow.errors import NonFinite
+from dlflow.errors import DlflowError, NonFinite
 from dlflow.nn import SGD, Adam
-from dlflow.parallel.testing import ThreadRing, on_every_rank
+from dlflow.parallel.testing import Flaky, ThreadRing, on_every_rank
 from dlflow.training import fit, train, update
 from dlflow.training.checkpoint import Memory
 from tests.test_training_trainer import told
@@ -188,3 +190,38 @@ def test_seconds_of_all_ranks_travel_with_the_sums(folder, tmp_path):
     assert found[0] == found[1] == found[2]
     assert np.all(np.array(found[0][0]) > 0)
     assert found[0][1] == [1, 0, 0]
+
+
+@pytest.mark.parametrize("wanted", [8, pytest.param(100, marks=pytest.mark.chaos)])
+def test_deaths_at_random_messages_cost_no_bit(folder, tmp_path, wanted):
+    """Gangs of changing size, each of which loses a rank; the survivors' memory is all that the next one has, the disk nothing."""
+    this = replace(
+        job(folder, epochs=6, checkpoint_steps=2, checkpoint_s=1e9), folder=str(tmp_path / "first")
+    )
+    undisturbed = fit(this)
+    chance, memories, deaths = random.Random(7), [Memory()], 0
+    while deaths < wanted:
+        size = chance.randint(2, 5)
+        memories = [*memories[:size], *(Memory() for _ in range(size - len(memories)))]
+        chance.shuffle(memories)
+        ring, victim = ThreadRing(size), chance.randrange(size)
+        comms = [
+            Flaky(comm, dies_at=chance.randint(1, 400)) if comm.rank == victim else comm
+            for comm in ring.comms
+        ]
+        elsewhere = replace(this, folder=str(tmp_path / f"gang{deaths}"))
+        try:
+            outcomes = on_every_rank(
+                comms,
+                partial(lambda job, kept, comm: train(job, comm, None, kept[comm.rank]), elsewhere, memories),
+            )
+        except DlflowError:
+            deaths += 1
+            memories.pop(victim)
+            continue
+        assert {outcome.weights_sha256 for outcome in outcomes} == {undisturbed.weights_sha256}
+        memories = [Memory()]
+
+    outcome = train_on(1, replace(this, folder=str(tmp_path / "last")), memory=memories[0])[0]
+    assert outcome.weights_sha256 == undisturbed.weights_sha256
+    assert told(outcome.history) == told(undisturbed.history)

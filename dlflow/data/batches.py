@@ -6,10 +6,13 @@ The order of an epoch has two levels, so that memory is bounded and reads stay l
     rows of a window in random order: ................... | ........     the global order; batches are cut from it
 
 A batch may span windows. It does not matter how many workers take which part of it: any row is found without the
-rows before it, and each window is read once by whoever needs it. If all rows fit one window, they are read once in all.
+rows before it, and each window is read once by whoever needs it, the next one while this one is trained on. If all rows fit two
+windows, they are read once in all.
 """
 
+import threading
 from bisect import bisect_right
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate
 from math import prod
@@ -35,7 +38,7 @@ class _Group:
 class Batches:
     """Steps and batches of a dataset; every row is in exactly one batch of an epoch.
 
-    Memory: at most two windows. A window is as many row groups as fit `window_rows` and `window_bytes`, at least one: both
+    Memory: at most two windows, of which one may be on its way. A window is as many row groups as fit `window_rows` and `window_bytes`, at least one: both
     are part of the order, so resume with the same. It is large by default, because rows that lie together (one month,
     say) must not train one after the other. Not for two threads at once.
 
@@ -71,6 +74,13 @@ class Batches:
         self._begins: list[int] = []  # global place of the first row of each window
         self._orders: dict[int, Array] = {}
         self._kept: dict[tuple[_Group, ...], Samples] = {}
+        self._ahead: _Ahead | None = None
+
+    def close(self) -> None:
+        """End what is read ahead. Closing twice is closing once."""
+        if self._ahead is not None:
+            self._ahead.join()
+            self._ahead = None
 
     @property
     def steps(self) -> int:
@@ -105,6 +115,7 @@ class Batches:
             rows = self._order(epoch, window)[max(first - begin, 0) : last - begin]
             X, y = self._read(self._windows[window])
             parts.append((np.take(X, rows, axis=0), np.take(y, rows)))
+        self._read_ahead(bisect_right(self._begins, last - 1) - 1)
         if len(parts) == 1:
             return parts[0]
         return np.concatenate([X for X, _ in parts]), np.concatenate([y for _, y in parts])
@@ -138,9 +149,27 @@ class Batches:
 
     def _read(self, window: tuple[_Group, ...]) -> Samples:
         if window not in self._kept:
+            ahead, self._ahead = self._ahead, None
+            if ahead is not None and ahead.window == window:
+                made = ahead.result()
+            else:
+                if ahead is not None:
+                    ahead.join()  # not three windows at once
+                made = self._join(window)
             _drop_oldest(self._kept)
-            self._kept[window] = self._join(window)
+            self._kept[window] = made
         return self._kept[window]
+
+    def _read_ahead(self, number: int) -> None:
+        """Read the window after this one beside the training, if windows come and go; those before this one are done with."""
+        if len(self._windows) <= KEPT or number + 1 >= len(self._windows) or self._ahead is not None:
+            return
+        current, following = self._windows[number], self._windows[number + 1]
+        if following in self._kept:
+            return
+        self._kept = {current: self._kept[current]}
+        self._ahead = _Ahead(following, self._join)
+        self._ahead.start()
 
     def _join(self, window: tuple[_Group, ...]) -> Samples:
         if len(window) == 1:
@@ -157,6 +186,32 @@ class Batches:
             X[at : at + group.rows], y[at : at + group.rows] = self.dataset.group(group.file, group.number)
             at += group.rows
         return X, y
+
+
+class _Ahead(threading.Thread):
+    """A window on its way into memory."""
+
+    def __init__(self, window: tuple[_Group, ...], read: Callable[[tuple[_Group, ...]], Samples]) -> None:
+        super().__init__(name="dlflow-ahead", daemon=True)
+        self.window, self._read = window, read
+        self._made: Samples | None = None
+        self._error: Exception | None = None
+
+    def run(self) -> None:
+        try:
+            self._made = self._read(self.window)
+        except Exception as error:  # noqa: BLE001  raised where the window is wanted
+            self._error = error
+
+    def result(self) -> Samples:
+        """The window, once it is there.
+
+        Raises: what reading it raised.
+        """
+        self.join()
+        if self._made is None:
+            raise self._error or ModelError("a window was not read")
+        return self._made
 
 
 def _drop_oldest(kept: dict) -> None:

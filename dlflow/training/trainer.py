@@ -101,6 +101,7 @@ class _Training:
             while not self.at.finished:
                 self._epoch()
         finally:
+            self.batches.close()
             self.saver.wait()
         self._tell_saved()
         return self._outcome()
