@@ -25,6 +25,7 @@ from flows.commands.ingest import infer, quarantine, replay  # noqa: E402
 from flows.commands.models import models, promote  # noqa: E402
 from flows.commands.run import check, demo, new, plan, run  # noqa: E402
 from flows.commands.schedule import backfill, deploy, serve, status  # noqa: E402
+from flows.commands.scoring import explain, export_model, predict, score, score_server  # noqa: E402
 from flows.commands.tables import checks, history, sql, tables  # noqa: E402
 from flows.commands.warehouse import changes, maintain, pins, release, releases, restore  # noqa: E402
 from flows.failures import show_warning  # noqa: E402
@@ -78,6 +79,11 @@ for _command in (  # in the order in which people need them
     maintain,
     models,
     promote,
+    predict,
+    score,
+    score_server,
+    export_model,
+    explain,
     deploy,
     serve,
     status,

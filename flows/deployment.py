@@ -17,7 +17,7 @@ from flows.server import ServerError, check_api, configured_api, temporary_serve
 
 __all__ = ["FLOWS", "Deployed", "Flow", "Schedule", "deploy", "deployments", "flow_of", "serve"]
 
-Flow = Literal["nightly", "build", "train", "maintain"]
+Flow = Literal["nightly", "build", "train", "score", "maintain"]
 FLOWS = get_args(Flow)
 TAG = "dlflow"
 

@@ -17,13 +17,13 @@ import click
 from dlflow import registry
 from dlflow.errors import ModelError
 from flows.parameters import Parameters
+from flows.predictor import FILE, in_use
 from flows.project import Gate, Project
 from flows.tables import print_json, print_rows
 
 __all__ = ["Verdict", "judge", "print_models", "promote", "promote_passing", "promoted"]
 
 LOWER_IS_BETTER = ("loss", "log_loss", "mse", "mae", "brier")
-FILE = "production.json"
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,7 @@ class Verdict:
 
 def promoted(project: Project, model: str) -> int | None:
     """The version in use, if one was ever promoted."""
-    try:
-        return int(json.loads((_folder(project, model) / FILE).read_text("utf-8"))["version"])
-    except FileNotFoundError:
-        return None
+    return in_use(project.state / "models", model)
 
 
 def promote(project: Project, model: str, version: int, why: str) -> None:

@@ -32,7 +32,7 @@ from pipelines.storage import TableRef, reference
 if TYPE_CHECKING:
     from distributed import Client
 
-__all__ = ["Options", "Session", "open_session", "plan_of"]
+__all__ = ["Options", "Session", "open_session", "plan_of", "runner_of"]
 
 
 @dataclass(frozen=True)
@@ -162,6 +162,18 @@ def _ended(session: Session, error: BaseException | None) -> None:
     journal.end(session.entry, error, session.made)
     if session.project.environment.notify is not None:
         notify(session.project.environment.notify, session.entry, session.record)
+
+
+@contextlib.contextmanager
+def runner_of(options: Options) -> Iterator[Runner]:
+    """Where tasks run that are of no session: this process with `workers=0`, else a cluster."""
+    if options.workers == 0 and not options.scheduler:
+        yield InProcess()
+        return
+    from flows.cluster import cluster  # noqa: PLC0415 - 0.8 s of imports
+
+    with cluster(workers=options.workers, scheduler=options.scheduler, tls=options.tls) as client:
+        yield OnDask(client)
 
 
 def _start_cluster(stack: contextlib.ExitStack, options: Options, log: Path) -> "Future[Client | None]":

@@ -1,9 +1,8 @@
 """What keeps a warehouse, told to people: changes, restore, releases, pins, maintenance; and the pins of the models."""
 
-import contextlib
 import json
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,10 @@ import click
 
 from dlflow import registry
 from flows.figures import size
+from flows.session import Options, runner_of
 from flows.tables import print_answer, print_json, print_rows
 from pipelines import warehouse
-from pipelines.engine import InProcess, OnDask, Runner
+from pipelines.engine import InProcess, Runner
 from pipelines.warehouse.names import SYSTEM
 
 __all__ = [
@@ -46,7 +46,10 @@ def print_changes(
     """The changed rows, and on stderr how many."""
     uri = warehouse.open_at(str(root), table).uri
     first, last = (warehouse.version_at(uri, when) for when in (since, until))
-    with _runner(workers) as runner, warehouse.changes(uri, first or 0, last, by=by, runner=runner) as feed:
+    with (
+        runner_of(Options(workers=workers)) as runner,
+        warehouse.changes(uri, first or 0, last, by=by, runner=runner) as feed,
+    ):
         print_answer(feed.read(), form=form, limit=limit)
     counted = ", ".join(f"{number:,} {what}" for what, number in feed.counts.items())
     click.echo(f"{table}, version {feed.since} to {feed.until}: {counted}", err=True)
@@ -116,7 +119,7 @@ def maintain_tables(
     as_json: bool,
 ) -> None:
     """Upkeep of the tables; one line each."""
-    with _runner(workers) as runner:
+    with runner_of(Options(workers=workers)) as runner:
         done = keep_up(root, tables, runner, sort=sort, older_than_h=older_than_h, dry_run=dry_run)
     if as_json:
         print_json([asdict(one) for one in done])
@@ -188,17 +191,6 @@ def _lineage(path: Path) -> Mapping[str, Any] | None:
     except (OSError, ValueError, KeyError):  # no model of ours: loading it says so
         return None
     return found if isinstance(found, dict) and {"table", "version"} <= found.keys() else None
-
-
-@contextlib.contextmanager
-def _runner(workers: int) -> Iterator[Runner]:
-    if not workers:
-        yield InProcess()
-        return
-    from flows.cluster import cluster  # noqa: PLC0415 - 0.8 s of imports
-
-    with cluster(workers=workers) as client:
-        yield OnDask(client)
 
 
 def _run(what: str) -> str:

@@ -6,7 +6,6 @@ with the table and in the model as a recipe, so that scoring later does the same
 would cost 3-20 times more to read.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
@@ -19,10 +18,11 @@ from pipelines import categories, encoders
 from pipelines.errors import InputError, SpecError
 from pipelines.fields import NUMBER, kind_of, shown
 from pipelines.names import did_you_mean
+from pipelines.recipes import described
 from pipelines.sketch import Moments, Several, Values
 from pipelines.split import TEST, TRAIN, VALIDATION
 from pipelines.stage import SPLIT, Fit, Rows, Sketch, Stage, data_columns, reject
-from pipelines.tensors import Form, Tensor, numbers_of, scaled
+from pipelines.tensors import Form, Inputs, Tensor, numbers_of, scaled
 from pipelines.tokens import Tokens, sequences
 
 __all__ = ["ENCODERS", "SPLIT", "TEST", "TRAIN", "VALIDATION", "Features", "Inputs", "encode"]
@@ -158,7 +158,8 @@ class Features:
             sketches["rows"] = Values(self.label, limit=10_000)
         columns = tuple(dict.fromkeys([*(name for name, _ in self.encoders()), self.label, SPLIT, *self.key]))
         params = {"settings": self}
-        return Fit("features", OfTraining(Several(sketches), self, classes), vectors, columns, params)
+        read = described(schema, [*dict.fromkeys(name for name, _ in self.encoders()), self.label])
+        return Fit("features", OfTraining(Several(sketches), self, classes, read), vectors, columns, params)
 
     def _is_class(self, schema: pa.Schema) -> bool:
         if self.task is not None:
@@ -197,6 +198,7 @@ class OfTraining:
     inner: Several
     settings: Features
     classes: bool
+    columns: Mapping[str, Any]  # types of the inputs and of the label
 
     def sketch(self, table: pa.Table, request: Any) -> Any:
         """The state of the training rows of one part."""
@@ -222,7 +224,8 @@ class OfTraining:
         inputs = [
             encoder.recipe(name, fitted.get(f"input {name}")) for name, encoder in self.settings.encoders()
         ]
-        return {"inputs": inputs, "label": self.settings.label, "classes": self._classes(fitted["rows"])}
+        known = {"label": self.settings.label, "key": list(self.settings.key), "columns": dict(self.columns)}
+        return {"inputs": inputs, **known, "classes": self._classes(fitted["rows"])}
 
     def _classes(self, fitted: Mapping[str, Any]) -> list[Any] | None:
         if not self.classes:
@@ -232,32 +235,6 @@ class OfTraining:
                 f'features: label {self.settings.label!r} has more than 10,000 classes; is it a value? then set task = "regression"'
             )
         return sorted(value for value, _ in fitted["values"])
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What a model reads of some rows: `x` as stored, with dtype and scale, and the names of its numbers, if they have some."""
-
-    x: np.ndarray  # (rows, *shape), float32, or as stored with `scale`, or int32 tokens
-    names: tuple[str, ...] | None
-    scale: float | None = None
-
-    @property
-    def field(self) -> pa.Field:
-        """The column that holds them."""
-        shape = list(self.x.shape[1:])
-        metadata = {"dtype": self.x.dtype.name, "shape": json.dumps(shape)}
-        if self.names is not None:
-            metadata["names"] = json.dumps(list(self.names))
-        if self.scale is not None:
-            metadata["scale"] = repr(self.scale)
-        width = self.x.dtype.itemsize * int(np.prod(shape))
-        return pa.field(X, pa.binary(width), nullable=False, metadata=metadata)
-
-    def column(self) -> pa.Array:
-        """The values of that column."""
-        buffer = pa.py_buffer(np.ascontiguousarray(self.x))
-        return pa.FixedSizeBinaryArray.from_buffers(self.field.type, len(self.x), [None, buffer])
 
 
 def encode(table: pa.Table, recipe: Mapping[str, Any]) -> Inputs:

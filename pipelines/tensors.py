@@ -17,7 +17,7 @@ from pipelines.fields import combined
 from pipelines.stage import Sketch
 from pipelines.sums import SCALE, exact_sum
 
-__all__ = ["Channels", "Form", "Tensor", "numbers_of", "scaled"]
+__all__ = ["Channels", "Form", "Inputs", "Tensor", "numbers_of", "scaled"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,32 @@ class Form:
             tuple(json.loads(metadata[b"shape"])),
             None if scale is None else float(scale),
         )
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a model reads of some rows: `x` as stored, with dtype and scale, and the names of its numbers, if they have some."""
+
+    x: np.ndarray  # (rows, *shape), float32, or as stored with `scale`, or int32 tokens
+    names: tuple[str, ...] | None
+    scale: float | None = None
+
+    @property
+    def field(self) -> pa.Field:
+        """The column that holds them."""
+        shape = list(self.x.shape[1:])
+        metadata = {"dtype": self.x.dtype.name, "shape": json.dumps(shape)}
+        if self.names is not None:
+            metadata["names"] = json.dumps(list(self.names))
+        if self.scale is not None:
+            metadata["scale"] = repr(self.scale)
+        width = self.x.dtype.itemsize * int(np.prod(shape))
+        return pa.field("x", pa.binary(width), nullable=False, metadata=metadata)
+
+    def column(self) -> pa.Array:
+        """The values of that column."""
+        buffer = pa.py_buffer(np.ascontiguousarray(self.x))
+        return pa.FixedSizeBinaryArray.from_buffers(self.field.type, len(self.x), [None, buffer])
 
 
 @dataclass(frozen=True, kw_only=True)

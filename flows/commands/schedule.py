@@ -10,7 +10,7 @@ from flows.options import ENV, FILE, JSON, SET, failures, settings_of
 
 __all__ = ["backfill", "deploy", "serve", "status"]
 
-FLOWS = ("nightly", "build", "train", "maintain")
+FLOWS = ("nightly", "build", "train", "score", "maintain")
 FLOW = click.option(
     "--flow",
     type=click.Choice(FLOWS),
@@ -25,6 +25,12 @@ EVERY = click.option(
 )
 RELEASE = click.option(
     "--release", metavar="NAME", help="nightly: release the tables by this name; %Y-%m-%d in it is the date."
+)
+SCORE = click.option(
+    "--score",
+    nargs=3,
+    metavar="MODEL TABLE INTO",
+    help="score: answer the rows of TABLE by MODEL, into table INTO.",
 )
 WORKERS = click.option(
     "--workers", type=click.IntRange(0), help="Worker processes of each run; 0: in the run's own process."
@@ -48,6 +54,7 @@ TLS = click.option(
 @CRON
 @EVERY
 @RELEASE
+@SCORE
 @WORKERS
 @SCHEDULER
 @TLS
@@ -62,6 +69,7 @@ def deploy(file: Path, pool: str, **asked: Any) -> None:
       dlflow deploy --cron "0 3 * * *"
       dlflow deploy --env prod --cron "0 3 * * *" --release "nightly_%Y_%m_%d"
       dlflow deploy --flow maintain --name upkeep --cron "0 5 * * 0"
+      dlflow deploy --flow score --score returns sales returns_expected --name scores --cron "30 3 * * *"
     """
     from flows.deployment import deploy as deploy_file  # noqa: PLC0415 - a command pays only for what it uses
 
@@ -84,6 +92,7 @@ def deploy(file: Path, pool: str, **asked: Any) -> None:
 @CRON
 @EVERY
 @RELEASE
+@SCORE
 @WORKERS
 @SCHEDULER
 @TLS
@@ -192,6 +201,8 @@ def _schedule(file: Path, asked: dict[str, Any]) -> tuple[Any, Any]:
         raise click.UsageError("--cron and --every: give one of them")
     if asked["release"] and asked["flow"] != "nightly":
         raise click.UsageError("--release is for --flow nightly")
+    if (asked["flow"] == "score") != bool(asked["score"]):
+        raise click.UsageError("--flow score needs --score MODEL TABLE INTO, and no other flow takes it")
     if asked["release"]:
         check_table(dt.datetime.now(dt.UTC).strftime(asked["release"]))
     settings = settings_of(asked["settings"])
@@ -209,6 +220,8 @@ def _schedule(file: Path, asked: dict[str, Any]) -> tuple[Any, Any]:
     parameters: dict[str, Any] = {"run": run.model_dump(mode="json")}
     if asked["release"]:
         parameters["release"] = asked["release"]
+    if asked["score"]:
+        parameters |= dict(zip(("model", "table", "into"), asked["score"], strict=True))
     return project, Schedule(
         flow=asked["flow"],
         name=asked["name"],
