@@ -30,7 +30,7 @@ from dlflow.nn.model import Model
 from dlflow.nn.params import Array, Shape
 from dlflow.nn.spec import graph_from, graph_to, layer_from, layer_to
 
-__all__ = ["latest", "load", "save", "save_version", "versions", "weights_digest"]
+__all__ = ["latest", "load", "save", "save_files", "save_version", "versions", "weights_digest"]
 
 FORMAT = "dlflow-model"
 FORMAT_VERSION = 1
@@ -82,8 +82,13 @@ def save_version(
 
     Raises: ModelError as `save`, or for a name that is no plain folder name.
     """
-    home = _home(root, name)
     files, _ = _files(weights, layers, in_shape, metadata or {})
+    return save_files(root, name, files)
+
+
+def save_files(root: str | Path, name: str, files: Mapping[str, bytes]) -> tuple[int, Path]:
+    """Write the next version of a model of another kind, of these files by name, as `save_version` does."""
+    home = _home(root, name)
     home.mkdir(parents=True, exist_ok=True)
     with _Aside(home, files) as aside:
         number = max(versions(root, name), default=0) + 1
@@ -294,6 +299,8 @@ def _read_description(path: Path) -> dict[str, Any]:
             f"{path}: cannot be read ({error}); the file is damaged, take another copy"
         ) from error
     expected: dict[str, type] = {"weights_sha256": str, "metadata": dict}
+    if isinstance(found, dict) and "estimator" in found:
+        raise ModelFileError(f"{path}: this is {found['estimator']}, no network; dlflow.fitted.load opens it")
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise ModelFileError(f"{path}: this is no model of dlflow; give the folder of one version of a model")
     if found.get("format_version") != FORMAT_VERSION:

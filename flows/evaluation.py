@@ -7,15 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from dlflow.data import Dataset
+from dlflow.data import Dataset, TableFile
 from dlflow.errors import ModelError
 from dlflow.nn.curves import charts
 from dlflow.nn.metrics import State, merge, merge_slices, numbers, slices, state_of
 from flows.baselines import Baseline, compare
 from flows.beside import beside
-from pipelines.features import TEST, TRAIN, VALIDATION
+from pipelines.features import SPLIT, TEST, TRAIN, VALIDATION
+from pipelines.storage import TableRef
 
-__all__ = ["Scores", "Sets", "evaluation", "verdict"]
+__all__ = ["Scores", "Sets", "evaluation", "sets_of", "verdict"]
 
 SHOWN = {"binary": "auc", "classes": "accuracy", "regression": "r2"}  # the metric that says most, by task
 OVERFIT = 0.05  # gap of that metric between training and validation rows from which we speak of over-fitting
@@ -37,6 +38,29 @@ class Sets:
         """Those that have rows."""
         found = {TRAIN: self.train, VALIDATION: self.validation, TEST: self.test}
         return {name: dataset for name, dataset in found.items() if dataset is not None}
+
+
+def sets_of(ref: TableRef) -> Sets:
+    """The rows of a table of features.
+
+    Raises: ModelError if there are no training rows, or a file of no part.
+    """
+    files: dict[str, list[TableFile]] = {part: [] for part in (TRAIN, VALIDATION, TEST)}
+    for file in ref.files:
+        part = file.partition(SPLIT)
+        if part not in files:
+            raise ModelError(
+                f"table {ref.name!r}: a file has {SPLIT} = {part!r}, expected one of {', '.join(files)}; "
+                f'add the step {{ do = "split", ... }} before features, and partition_by = ["{SPLIT}"]'
+            )
+        files[part].append(TableFile(file.path, file.row_groups))
+    if not files[TRAIN]:
+        raise ModelError(f"table {ref.name!r} has no row with {SPLIT} = {TRAIN!r}; correct the split step")
+    found = {part: Dataset(tuple(each)) if each else None for part, each in files.items()}
+    train = found[TRAIN]
+    if train is None:
+        raise AssertionError(ref.name)
+    return Sets(train, found[VALIDATION], found[TEST])
 
 
 def evaluation(

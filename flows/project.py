@@ -1,12 +1,13 @@
 """A pipeline file as a whole: its tables (pipelines) and its models (dlflow), checked together, and planned."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from dlflow import nn
 from dlflow.errors import ModelError
+from dlflow.fitted import estimator_from
 from dlflow.nn.callbacks import check_callbacks
 from flows.baselines import Baseline, Column
 from flows.environment import Environment, environment
@@ -14,7 +15,7 @@ from pipelines import document as documents
 from pipelines import plan, spec
 from pipelines.names import did_you_mean
 
-__all__ = ["Gate", "ModelSpec", "Project", "open_project"]
+__all__ = ["EstimatorSpec", "Gate", "ModelSpec", "Project", "open_project"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,7 @@ class ModelSpec:
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
+    kind: Literal["network"] = "network"
     table: str
     layers: tuple[dict[str, Any], ...]
     loss: str | dict[str, Any]
@@ -86,13 +88,39 @@ class ModelSpec:
         return made
 
 
+@dataclass(frozen=True, kw_only=True)
+class EstimatorSpec:
+    """One [models.NAME] with kind = "sklearn": any estimator of scikit-learn that says probabilities or values."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    kind: Literal["sklearn"] = "sklearn"
+    table: str
+    estimator: str  # the full name of its class
+    settings: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0  # the random_state of those that have one
+    baselines: tuple[Baseline, ...] = ("prior",)
+    slices: tuple[str, ...] = ()
+    gate: Gate | None = None
+
+    def made(self) -> Any:
+        """The estimator, not fitted.
+
+        Raises: ModelError with a "did you mean".
+        """
+        return estimator_from(self.estimator, self.settings, self.seed)
+
+
+KINDS: dict[str, type[ModelSpec] | type[EstimatorSpec]] = {"network": ModelSpec, "sklearn": EstimatorSpec}
+
+
 @dataclass(frozen=True)
 class Project:
     """A checked pipeline file."""
 
     pipeline: spec.Pipeline
     checked: Mapping[str, plan.Checked]
-    models: Mapping[str, ModelSpec]
+    models: Mapping[str, ModelSpec | EstimatorSpec]
     environment: Environment = Environment()  # noqa: RUF009 - frozen
 
     @property
@@ -126,9 +154,16 @@ def open_project(
 
 def _model(
     document: documents.Document, pipeline: spec.Pipeline, checked: Mapping[str, plan.Checked], name: str
-) -> ModelSpec | None:
+) -> ModelSpec | EstimatorSpec | None:
     path = ("models", name)
-    model: ModelSpec | None = document.checked(ModelSpec, pipeline.models[name], path)
+    given = pipeline.models[name]
+    kind = given.get("kind", "network") if isinstance(given, Mapping) else "network"
+    if kind not in KINDS:
+        document.problem(
+            (*path, "kind"), f"models.{name}: there is no kind {kind!r}{did_you_mean(str(kind), KINDS)}"
+        )
+        return None
+    model: ModelSpec | EstimatorSpec | None = document.checked(KINDS[kind], given, path)
     if model is None:
         return None
     if model.table not in pipeline.tables:
@@ -143,6 +178,18 @@ def _model(
         )
     elif model.table in checked:
         _check_columns(document, model, checked[model.table].schema.names, path)
+    if isinstance(model, EstimatorSpec):
+        try:
+            model.made()
+        except ModelError as error:
+            document.problem((*path, "estimator"), f"models.{name}: {error}")
+        return model
+    return _network(document, name, model)
+
+
+def _network(document: documents.Document, name: str, model: ModelSpec) -> ModelSpec:
+    """Its numbers, layers, loss, optimizer and callbacks."""
+    path = ("models", name)
     for key, least in (("batch", 1), ("epochs", 1), ("shards", 0), ("checkpoint_steps", 1)):
         value = getattr(model, key)
         if value is not None and value < least:
@@ -169,7 +216,10 @@ def _model(
 
 
 def _check_columns(
-    document: documents.Document, model: ModelSpec, there: Sequence[str], path: tuple[str, str]
+    document: documents.Document,
+    model: ModelSpec | EstimatorSpec,
+    there: Sequence[str],
+    path: tuple[str, str],
 ) -> None:
     """The columns of slices and baselines must be at the end of the table, beside the inputs."""
     for at, one in enumerate(model.baselines):

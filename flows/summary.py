@@ -158,7 +158,8 @@ def _training(model: Mapping[str, Any]) -> Iterable[str]:
     losses = [entry["loss"] for entry in history if isinstance(entry.get("loss"), (int, float))]
     if losses:
         yield f"loss {number(losses[0], 3)} → {number(losses[-1], 3)}"
-    yield plural(len(history), "epoch")
+    if history:
+        yield plural(len(history), "epoch")
     if model.get("workers"):
         yield plural(model["workers"], "worker")
     if model.get("architecture"):

@@ -12,29 +12,27 @@ import signal
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dlflow import nn, registry
-from dlflow.data import Dataset, TableFile
 from dlflow.errors import ModelError, ModelFileError
 from dlflow.training import Job, Outcome, fit
 from dlflow.training.calibration import calibrate, check_calibration
 from dlflow.training.checkpoint import load_weights
-from flows.evaluation import Sets, evaluation
-from flows.project import ModelSpec, Project
+from flows.evaluation import evaluation, sets_of
+from flows.fitting import fit_model
+from flows.project import EstimatorSpec, ModelSpec, Project
 from flows.session import Session
 from pipelines import warehouse
-from pipelines.features import SPLIT, TEST, TRAIN, VALIDATION
 from pipelines.inspection import fitted_of
 from pipelines.plan import Plan
-from pipelines.storage import TableRef
 
 __all__ = ["current_model", "train_model"]
 
-SETS = (TRAIN, VALIDATION, TEST)
 LOCK_S = 24 * 3600.0  # how long to wait for another run that trains the same model
 
 
@@ -69,10 +67,12 @@ def train_model(session: Session, name: str) -> dict[str, Any]:
 
 def _train(session: Session, name: str) -> dict[str, Any]:
     spec = session.project.models[name]
-    ref = session.reference(spec.table)
-    sets = _sets(ref)
-    layers, loss, optimizer = spec.made()
     fingerprint = _fingerprint(spec, session.plan.tables[spec.table].fingerprint)
+    if isinstance(spec, EstimatorSpec):
+        return fit_model(session, name, spec, fingerprint=fingerprint, why=_why(session, name))
+    ref = session.reference(spec.table)
+    sets = sets_of(ref)
+    layers, loss, optimizer = spec.made()
     folder = session.project.state / "training" / f"{name}-{fingerprint}"
     job = Job(
         layers=layers,
@@ -217,25 +217,6 @@ def _proof(session: Session, name: str, job: Job, outcome: Outcome) -> dict[str,
     }
 
 
-def _sets(ref: TableRef) -> Sets:
-    files: dict[str, list[TableFile]] = {part: [] for part in SETS}
-    for file in ref.files:
-        part = file.partition(SPLIT)
-        if part not in files:
-            raise ModelError(
-                f"table {ref.name!r}: a file has {SPLIT} = {part!r}, expected one of {', '.join(SETS)}; "
-                f'add the step {{ do = "split", ... }} before features, and partition_by = ["{SPLIT}"]'
-            )
-        files[part].append(TableFile(file.path, file.row_groups))
-    if not files[TRAIN]:
-        raise ModelError(f"table {ref.name!r} has no row with {SPLIT} = {TRAIN!r}; correct the split step")
-    found = {part: Dataset(tuple(each)) if each else None for part, each in files.items()}
-    train = found[TRAIN]
-    if train is None:
-        raise AssertionError(ref.name)
-    return Sets(train, found[VALIDATION], found[TEST])
-
-
 def _architecture(model: nn.Model) -> list[str]:
     """Layers in words: "dense 64 relu"."""
     return [" ".join(str(value) for value in nn.layer_to(layer).values()) for layer in model.layers]
@@ -244,11 +225,12 @@ def _architecture(model: nn.Model) -> list[str]:
 WHEN_AND_WHETHER = ("checkpoint_s", "checkpoint_steps", "gate")  # decide no weight
 
 
-def _fingerprint(spec: ModelSpec, table: str) -> str:
-    """What decides the weights: the settings, the features, the code of dlflow, NumPy."""
+def _fingerprint(spec: ModelSpec | EstimatorSpec, table: str) -> str:
+    """What decides the weights: the settings, the features, the code of dlflow, NumPy and scikit-learn."""
     code = hashlib.sha256()
     for module in sorted(Path(nn.__file__).parent.parent.rglob("*.py")):
         code.update(module.read_bytes())
     settings = {name: value for name, value in asdict(spec).items() if name not in WHEN_AND_WHETHER}
-    text = json.dumps([settings, table, code.hexdigest(), np.__version__], sort_keys=True, default=str)
+    versions = [np.__version__] + ([version("scikit-learn")] if isinstance(spec, EstimatorSpec) else [])
+    text = json.dumps([settings, table, code.hexdigest(), *versions], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:32]

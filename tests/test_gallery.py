@@ -19,6 +19,7 @@ INPUTS = {  # what the features of each pipeline are: dtype, shape, numbers belo
     "bikes": ("float32", (48, 4), None),
     "digits": ("uint8", (28, 28), 256),
     "flights": ("float32", (30,), None),
+    "iris": ("float32", (4,), None),
     "hearts": ("float32", (25,), None),
     "messages": ("int32", (60,), 4002),
     "music": ("int32", (2,), 3517),
@@ -28,7 +29,8 @@ ROWS = 70
 MODELS = [
     (pipeline, model)
     for pipeline in sorted(INPUTS)
-    for model in sorted(open_project(GALLERY / pipeline / "pipeline.toml").models)
+    for model, spec in sorted(open_project(GALLERY / pipeline / "pipeline.toml").models.items())
+    if spec.kind == "network"
 ]
 
 

@@ -86,3 +86,37 @@ def test_mistakes_are_told_with_their_line(tmp_path, text, message):
 
     assert message in str(caught.value)
     assert re.search(r"pipeline\.toml:\d+", str(caught.value))
+
+
+ESTIMATOR = """
+[models.returns]
+kind = "sklearn"
+table = "features"
+estimator = "sklearn.tree.DecisionTreeClassifier"
+"""
+
+
+def test_an_estimator_of_scikit_learn_is_a_model(tmp_path):
+    model = opened(tmp_path, ESTIMATOR + "settings = { max_depth = 2 }\nseed = 9")
+
+    made = model.made()
+
+    assert (type(made).__name__, made.max_depth, made.random_state) == ("DecisionTreeClassifier", 2, 9)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (ESTIMATOR + "settings = { max_dept = 2 }", "did you mean 'max_depth'?"),
+        (ESTIMATOR + "epochs = 3", "models.returns"),
+        (ESTIMATOR.replace("Tree", "Treee"), "did you mean 'DecisionTreeClassifier'?"),
+        (ESTIMATOR.replace('"sklearn"', '"sklern"'), "there is no kind 'sklern'; did you mean 'sklearn'?"),
+        (ESTIMATOR + 'slices = ["spilt"]', "did you mean 'split'?"),
+    ],
+)
+def test_mistakes_in_an_estimator_are_told_with_their_line(tmp_path, text, message):
+    with pytest.raises(SpecError) as caught:
+        opened(tmp_path, text)
+
+    assert message in str(caught.value)
+    assert re.search(r"pipeline\.toml:\d+", str(caught.value))

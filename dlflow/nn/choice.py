@@ -28,6 +28,10 @@ def choose(name: object, options: Mapping[str, Thing], what: str) -> Thing:
 def suggestion(name: object, options: Iterable[str]) -> str:
     """The end of a message about a wrong name: the nearest option, and all of them."""
     known = sorted(options)
-    near = get_close_matches(name.lower(), known, 1) if isinstance(name, str) else []
+    near = (
+        get_close_matches(name.lower(), known, 1) or get_close_matches(name, known, 1)
+        if isinstance(name, str)
+        else []
+    )
     listed = f"known: {', '.join(map(repr, known))}"
     return f"did you mean {near[0]!r}? ({listed})" if near else listed

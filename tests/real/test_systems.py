@@ -1,14 +1,24 @@
-"""Systems of the gallery on their real files: digits, messages, bikes, playlists, hearts; each from raw files to a model."""
+"""Systems of the gallery on their real files: digits, messages, bikes, playlists, flowers, hearts; each from raw files to a model."""
 
 import io
+from pathlib import Path
 
+import numpy as np
 import pytest
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
+from sklearn.tree import DecisionTreeClassifier
 
+from dlflow import fitted
 from flows.driver import driver
 from flows.project import open_project
 from flows.run import run_project
 from flows.session import Options, plan_of
 from flows.terminal import Terminal
+from pipelines import warehouse
 from tests import projects
 
 
@@ -17,7 +27,7 @@ def ran(tmp_path_factory, data_dir):
     """Runs a pipeline of the gallery, once per module; its record."""
     records = {}
 
-    def run(name, data, *, workers=0):
+    def run(name, data, *, workers=0, prove=False):
         if name in records:
             return records[name]
         if not (data_dir / data).is_dir():
@@ -28,7 +38,11 @@ def ran(tmp_path_factory, data_dir):
         project = open_project(folder / "pipeline.toml", {"data": str(data_dir / data)})
         with driver(False, folder) as chosen:
             records[name] = run_project(
-                project, plan_of(project), Options(workers=workers), Terminal(io.StringIO()), chosen
+                project,
+                plan_of(project),
+                Options(workers=workers, prove=prove),
+                Terminal(io.StringIO()),
+                chosen,
             )
         return records[name]
 
@@ -48,6 +62,7 @@ def baseline(found, name, metric):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_digits_are_read_by_a_perceptron_and_by_a_convolutional_network(ran):
     record = ran("digits", "mnist", workers=2)
 
@@ -62,6 +77,7 @@ def test_digits_are_read_by_a_perceptron_and_by_a_convolutional_network(ran):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_an_lstm_finds_unwanted_messages_better_than_a_bag_of_words_or_nearly(ran):
     record = ran("messages", "sms_spam", workers=2)
 
@@ -75,6 +91,7 @@ def test_an_lstm_finds_unwanted_messages_better_than_a_bag_of_words_or_nearly(ra
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize(("name", "most"), [("lstm", 60), ("convolution", 66)])  # reached: 51.5, 58.3
 def test_the_next_hour_of_bikes_is_foreseen(ran, name, most):
     record = ran("bikes", "bike_sharing", workers=2)
@@ -96,6 +113,39 @@ def test_what_belongs_on_a_playlist_is_told_better_than_by_popularity(ran):
     taste = model(record, "taste")
     assert sum(taste["rows"].values()) == 42_036
     assert taste["metrics"]["test"]["auc"] > baseline(taste, "bag_of_words", "auc") + 0.01  # 0.983, 0.960
+
+
+@pytest.fixture(scope="module")
+def flowers(ran, data_dir):
+    """The record of the iris pipeline, its features, and where its models are."""
+    record = ran("iris", "small_tables", workers=2, prove=True)
+    found = model(record, "tree")
+    rows = warehouse.Snapshot.open(str(Path(found["path"]).parents[3] / "features")).read()
+    X = np.array([np.frombuffer(x, "<f4") for x in rows["x"].to_pylist()])
+    test = np.array(rows["split"].to_pylist()) == "test"
+    return record, X, rows["y"].to_numpy(), test
+
+
+@pytest.mark.parametrize(
+    ("name", "estimator"),
+    [
+        ("tree", DecisionTreeClassifier(random_state=42)),
+        ("forest", RandomForestClassifier(50, random_state=42)),
+        ("vectors", make_pipeline(StandardScaler(), CalibratedClassifierCV(SVC(), ensemble=False))),
+    ],
+)
+def test_an_estimator_of_a_pipeline_is_as_good_as_scikit_learn_says(flowers, name, estimator):
+    record, X, y, test = flowers
+
+    estimator.fit(X[~test], y[~test])
+    found = model(record, name)
+    kept, _ = fitted.load(found["path"])
+
+    assert table(record, "features")["rows_out"] == 150
+    assert found["rows"] == {"train": 105, "test": 45}
+    assert found["metrics"]["test"]["accuracy"] == estimator.score(X[test], y[test]) > 0.9
+    assert np.array_equal(kept.predict_proba(X), estimator.predict_proba(X))
+    assert found["proof"]["identical"]
 
 
 def test_the_risk_of_patients_of_four_hospitals_is_a_probability(ran):
