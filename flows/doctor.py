@@ -189,14 +189,17 @@ def _prefect() -> Finding:
     return Finding("Prefect", "ok", f"{api} answers")
 
 
-def _cluster(address: str, tls: tuple[str, str, str] | None) -> Iterator[Finding]:
+def _cluster(address: str, tls: tuple[str, str, str] | None, deadline_s: float = 5.0) -> Iterator[Finding]:
     import warnings  # noqa: PLC0415
 
     from flows.cluster import ClusterError, cluster, worker_pids  # noqa: PLC0415 - 0.8 s of Dask
 
     began = time.monotonic()
     try:
-        with warnings.catch_warnings(record=True) as told, cluster(scheduler=address, tls=tls) as client:
+        with (
+            warnings.catch_warnings(record=True) as told,
+            cluster(scheduler=address, tls=tls, deadline_s=deadline_s) as client,
+        ):
             warnings.simplefilter("always")
             seconds, workers = time.monotonic() - began, worker_pids(client)
             yield Finding(

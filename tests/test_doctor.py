@@ -64,10 +64,8 @@ def test_a_wrong_pipeline_file_and_a_dead_api_are_bad_and_the_exit_code_is_3(tmp
     assert bad["Prefect"]["found"] == "http://127.0.0.1:9/api does not answer"
 
 
-def test_a_cluster_that_is_not_there_is_bad(tmp_path, monkeypatch):
-    monkeypatch.setattr("flows.cluster._START_S", 1.0)
-
-    findings = list(doctor._cluster("tcp://127.0.0.1:9", None))
+def test_a_cluster_that_is_not_there_is_bad():
+    findings = list(doctor._cluster("tcp://127.0.0.1:9", None, deadline_s=1))
 
     assert [one.verdict for one in findings] == ["bad"]
     assert "did not answer" in findings[0].found

@@ -45,7 +45,7 @@ def test_the_arrow_schema_says_type_null_unit_and_privacy():
         ),
         (
             {"type": "date", "format": "%Y-%q-%d"},
-            "format '%Y-%q-%d': %q is not known; known: %Y %y %b %B %p %f %z %m %d %H %I %M %S %%",
+            "format '%Y-%q-%d': %q is not known; known: %Y %y %b %B %p %j %f %z %m %d %H %I %M %S %%",
         ),
         (
             {"type": "timestamp", "format": "%Y-%m-%d %I"},

@@ -290,10 +290,15 @@ def _dial(address: Address, tls: Tls | None) -> socket.socket:
         conn = socket.create_connection((address.host, address.port), HANDSHAKE_S)
     else:
         conn = socket.socket(socket.AF_UNIX)
-        conn.settimeout(HANDSHAKE_S)
-        conn.connect(address.host)
-    _tune(conn)
-    return tls.client.wrap_socket(conn) if tls else conn
+    try:
+        if not address.port:
+            conn.settimeout(HANDSHAKE_S)
+            conn.connect(address.host)
+        _tune(conn)
+        return tls.client.wrap_socket(conn) if tls else conn
+    except BaseException:
+        conn.close()
+        raise
 
 
 def _tune(conn: socket.socket) -> None:

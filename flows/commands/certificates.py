@@ -23,7 +23,9 @@ __all__ = ["certificates"]
     "--days", type=click.IntRange(1), default=365, show_default=True, help="How long they are valid."
 )
 def certificates(folder: Path, hosts: tuple[str, ...], days: int) -> None:
-    """Make the TLS files of a Dask cluster: ca.pem, cert.pem and key.pem in FOLDER.
+    """Make TLS files for a Dask cluster.
+
+    Make the TLS files of a Dask cluster: ca.pem, cert.pem and key.pem in FOLDER.
 
     \b
     Example:

@@ -26,7 +26,9 @@ __all__ = ["doctor"]
 def doctor(
     file: Path, env: str | None, scheduler: str | None, tls: tuple[str, str, str] | None, as_json: bool
 ) -> None:
-    """Look at machine, packages, storage, Prefect and cluster, and say what to do.
+    """Look at all that a run depends on.
+
+    Look at machine, packages, storage, Prefect and cluster, and say what to do.
 
     Exit code 3 if something will not work; what is only slow or risky is a note.
     """

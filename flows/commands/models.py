@@ -14,7 +14,10 @@ __all__ = ["models", "promote"]
 @ENV
 @JSON
 def models(file: Path, env: str | None, as_json: bool) -> None:
-    """The models of a pipeline file: every version, what it reached, and which is in use."""
+    """The versions of models; which one is in use.
+
+    The models of a pipeline file: every version, what it reached, and which is in use.
+    """
     from flows.project import open_project  # noqa: PLC0415 - a command pays only for what it uses
     from flows.promotion import print_models  # noqa: PLC0415
 

@@ -97,7 +97,9 @@ def deploy(file: Path, pool: str, **asked: Any) -> None:
 @SCHEDULER
 @TLS
 def serve(file: Path, **asked: Any) -> None:
-    """Run a pipeline file by a schedule in this process, until Ctrl-C.
+    """Run a file by a schedule, in this process.
+
+    Run a pipeline file by a schedule in this process, until Ctrl-C.
 
     Without a configured Prefect API it starts a server of its own, with its pages.
 
@@ -122,7 +124,10 @@ def serve(file: Path, **asked: Any) -> None:
 @click.option("--runs", default=5, show_default=True, help="Runs to show.")
 @JSON
 def status(file: Path, settings: tuple[str, ...], env: str | None, runs: int, as_json: bool) -> None:
-    """The last runs, the age of each table, the models in use, and what is scheduled."""
+    """Last runs, ages of tables, what is scheduled.
+
+    The last runs, the age of each table, the models in use, and what is scheduled.
+    """
     from flows.project import open_project  # noqa: PLC0415
     from flows.status import print_status  # noqa: PLC0415
 
@@ -163,7 +168,9 @@ def backfill(
     workers: int,
     dry_run: bool,
 ) -> None:
-    """Run a pipeline file once for each period of a range; what is done is remembered, so a second call does the rest.
+    """Run a file once for each period of a range.
+
+    Run a pipeline file once for each period of a range; what is done is remembered, so a second call does the rest.
 
     \b
     Example, for a source with path = "data/{day}/*.csv" and a table with load = "append":

@@ -53,7 +53,9 @@ def predict(
     limit: int,
     warehouse: Path | None,
 ) -> None:
-    """What a model says of the rows of a file, or of the first rows of a table.
+    """What a model says of rows.
+
+    What a model says of the rows of a file, or of the first rows of a table.
 
     The rows have the columns that the features of the model were made from.
 

@@ -25,7 +25,10 @@ def tables(warehouse: Path | None, as_json: bool) -> None:
 @WAREHOUSE
 @JSON
 def history(table: str, warehouse: Path | None, as_json: bool) -> None:
-    """The versions of a table: when, who, why, rows written and changed."""
+    """The versions of a table: when, who, why.
+
+    The versions of a table: when, who, why, rows written and changed.
+    """
     from flows.tables import print_history  # noqa: PLC0415
 
     with failures():
@@ -38,7 +41,10 @@ def history(table: str, warehouse: Path | None, as_json: bool) -> None:
 @click.option("--all", "every", is_flag=True, help="Of every version, not only of the newest.")
 @JSON
 def checks(table: str | None, warehouse: Path | None, every: bool, as_json: bool) -> None:
-    """What the quality checks of a table have found; of all tables without TABLE."""
+    """What the quality checks of tables found.
+
+    What the quality checks of a table have found; of all tables without TABLE.
+    """
     from flows.tables import print_checks  # noqa: PLC0415
 
     with failures():

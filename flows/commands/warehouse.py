@@ -41,7 +41,9 @@ def changes(
     workers: int,
     warehouse: Path | None,
 ) -> None:
-    """The rows of a table that were added, removed or updated between two versions.
+    """Rows that differ between two versions.
+
+    The rows of a table that were added, removed or updated between two versions.
 
     \b
     Examples:
@@ -91,7 +93,9 @@ def restore(table: str, when: str, warehouse: Path | None) -> None:
 def release(
     name: str, tables: tuple[str, ...], note: str, stale: bool, drop: bool, warehouse: Path | None
 ) -> None:
-    """Name the newest versions of tables that belong together (all tables by default).
+    """Name versions of tables that belong together.
+
+    Name the newest versions of tables that belong together (all tables by default).
 
     Readers by release see all of them or none: dlflow sql "..." --at NAME. Its versions are kept until it is dropped.
     """
@@ -122,7 +126,10 @@ def releases(warehouse: Path | None, as_json: bool) -> None:
 @WAREHOUSE
 @JSON
 def pins(warehouse: Path | None, as_json: bool) -> None:
-    """The versions that models, releases and running jobs keep from being removed."""
+    """Versions that models, releases and jobs keep.
+
+    The versions that models, releases and running jobs keep from being removed.
+    """
     from flows.upkeep import print_pins  # noqa: PLC0415
 
     with failures():
@@ -158,7 +165,9 @@ def maintain(
     warehouse: Path | None,
     as_json: bool,
 ) -> None:
-    """Keep tables fast and small: few large files, a checkpoint, no old files.
+    """Keep tables fast and small.
+
+    Keep tables fast and small: few large files, a checkpoint, no old files.
 
     Safe beside readers and runs. What models, releases and running jobs need stays.
 
