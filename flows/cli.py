@@ -26,6 +26,7 @@ from flows.commands.models import models, promote  # noqa: E402
 from flows.commands.run import check, demo, new, plan, run  # noqa: E402
 from flows.commands.schedule import backfill, deploy, serve, status  # noqa: E402
 from flows.commands.scoring import explain, export_model, predict, score, score_server  # noqa: E402
+from flows.commands.search import search  # noqa: E402
 from flows.commands.tables import checks, history, sql, tables  # noqa: E402
 from flows.commands.warehouse import changes, maintain, pins, release, releases, restore  # noqa: E402
 from flows.failures import show_warning  # noqa: E402
@@ -84,6 +85,7 @@ for _command in (  # in the order in which people need them
     score_server,
     export_model,
     explain,
+    search,
     deploy,
     serve,
     status,

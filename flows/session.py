@@ -32,7 +32,7 @@ from pipelines.storage import TableRef, reference
 if TYPE_CHECKING:
     from distributed import Client
 
-__all__ = ["Options", "Session", "open_session", "plan_of", "runner_of"]
+__all__ = ["Options", "Session", "client_of", "open_session", "plan_of", "runner_of"]
 
 
 @dataclass(frozen=True)
@@ -165,15 +165,22 @@ def _ended(session: Session, error: BaseException | None) -> None:
 
 
 @contextlib.contextmanager
-def runner_of(options: Options) -> Iterator[Runner]:
-    """Where tasks run that are of no session: this process with `workers=0`, else a cluster."""
+def client_of(options: Options) -> Iterator["Client | None"]:
+    """The client of a cluster that is of no session; None, this process, with `workers=0`."""
     if options.workers == 0 and not options.scheduler:
-        yield InProcess()
+        yield None
         return
     from flows.cluster import cluster  # noqa: PLC0415 - 0.8 s of imports
 
     with cluster(workers=options.workers, scheduler=options.scheduler, tls=options.tls) as client:
-        yield OnDask(client)
+        yield client
+
+
+@contextlib.contextmanager
+def runner_of(options: Options) -> Iterator[Runner]:
+    """Where tasks run that are of no session."""
+    with client_of(options) as client:
+        yield InProcess() if client is None else OnDask(client)
 
 
 def _start_cluster(stack: contextlib.ExitStack, options: Options, log: Path) -> "Future[Client | None]":

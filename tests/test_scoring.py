@@ -328,7 +328,7 @@ def test_the_flow_scores_and_refuses_a_table_of_the_file(shop, prefect_server):
 
     assert len(warehouse.history(str(shop / "warehouse" / "nightly"))) == 1
     with pytest.raises(SpecError, match="table 'sales' is built by the pipeline file"):
-        flow(run, "returns", "features", "sales")
+        flow.fn(run, "returns", "features", "sales")
 
 
 def test_a_runner_without_workers_is_this_process():

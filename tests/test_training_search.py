@@ -74,6 +74,26 @@ def test_scores_do_not_depend_on_the_workers():
     assert alone[0].settings == {"units": 8, "rate": 1.0}
 
 
+def test_rows_of_no_fold_only_train_and_each_candidate_may_train_in_its_own_way():
+    places = np.repeat([-1, 0], [60, 30])
+
+    def settings(candidate):
+        return {"epochs": candidate["epochs"], "batch_size": 16}
+
+    space = {"units": [4], "rate": [0.5], "epochs": [1, 3]}
+    found = search(build, space, X, Y, folds=places, fit=settings)
+
+    for trial in found:
+        model = build(trial.settings)
+        model.fit(X[:60], Y[:60], **settings(trial.settings))
+        assert trial.scores == (model.evaluate(X[60:], Y[60:])["loss"],)
+    for wrong in (places[:-1], np.full(90, -1)):
+        with pytest.raises(
+            ModelError, match=r"folds have shape \(\d+,\) for 90 rows, expected one each, some from 0"
+        ):
+            search(build, space, X, Y, folds=wrong)
+
+
 def test_less_loss_is_better_and_what_diverges_comes_last():
     found = search(
         build, [{"units": 3, "rate": 1e38}, {"units": 3, "rate": 0.1}], X, Y, folds=2, fit={"epochs": 3}

@@ -113,25 +113,35 @@ def search(
     y: Array,
     *,
     count: int | None = None,
-    folds: int = 5,
+    folds: int | Array = 5,
     stratify: bool = False,
     monitor: str = "loss",
-    fit: Mapping[str, Any] | None = None,
+    fit: Mapping[str, Any] | Callable[[Settings], Mapping[str, Any]] | None = None,
     seed: int = 0,
     client: Any = None,
 ) -> list[Trial]:
-    """Every candidate's scores, the best first. `monitor` is a number that `evaluate` of the model gives; `fit` are settings of `Sequential.fit`.
+    """Every candidate's scores, the best first.
+
+    `monitor` is a number that `evaluate` of the model gives. `fit` are settings of `Sequential.fit`, for all, or by a function for
+    each candidate. `folds` may be the number of each row's fold; -1: it only trains.
 
     A candidate whose training diverges is told with its error, last. `client` is a Dask client; without one all is done here.
 
-    Shapes: X (n, ...); y (n, ...); with `stratify` y (n,).
+    Shapes: X (n, ...); y (n, ...); with `stratify` y (n,); folds as an array (n,).
     Raises: ModelError for an unknown monitor, and for data that do not fit.
     """
     chosen = list(space) if isinstance(space, Sequence) else candidates(space, count=count, seed=seed)
     if not chosen:
         raise ModelError("there are no candidates, expected at least one; give values or a count")
-    places = cut_folds(len(y), folds, seed=seed, labels=y if stratify else None)
-    settings = dict(fit or {})
+    if isinstance(folds, int):
+        places = cut_folds(len(y), folds, seed=seed, labels=y if stratify else None)
+    else:
+        places, folds = folds, int(folds.max(initial=-1)) + 1
+        if places.shape != (len(y),) or not folds:
+            raise ModelError(
+                f"folds have shape {places.shape!r} for {len(y)} rows, expected one each, some from 0; correct them"
+            )
+    settings = fit or {}
     work = [(candidate, fold) for candidate in chosen for fold in range(folds)]
     if client is None:
         found = [_score(build, *each, X, y, places, settings, monitor) for each in work]
@@ -156,7 +166,7 @@ def _score(
     X: Array,
     y: Array,
     places: Array,
-    fit: Settings,
+    fit: Mapping[str, Any] | Callable[[Settings], Mapping[str, Any]],
     monitor: str,
 ) -> float | str:
     """The score of one fold, or why there is none."""
@@ -164,7 +174,7 @@ def _score(
     with one_blas_thread():
         model = build(dict(candidate))
         try:
-            model.fit(X[~held], y[~held], **fit)
+            model.fit(X[~held], y[~held], **(fit(dict(candidate)) if callable(fit) else fit))
         except NonFinite as error:
             return f"fold {fold}: {error}"
         line = model.evaluate(X[held], y[held])
