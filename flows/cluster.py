@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows import remote_cluster
+from flows.cluster_kind import Kind, Scaling, Ssh
 from flows.lifeline import NoAnswerError
 from flows.local_cluster import SETTINGS, starting
 
@@ -50,15 +52,16 @@ class ClusterWarning(UserWarning):
 @contextmanager
 def cluster(
     *,
-    workers: int | None = None,
+    workers: int | Scaling | None = None,
     scheduler: str | None = None,
     tls: tuple[str, str, str] | None = None,
+    kind: Kind | None = None,
     threads: int = 1,
     memory_limit: int | str | None = None,
     log: Path | None = None,
     deadline_s: float = 15.0,
 ) -> Iterator["Client"]:
-    """The client of the cluster at `scheduler`, else of one of our own that ends with the block.
+    """The client of the cluster at `scheduler`, else of one of our own that ends with the block: of this machine, or of a `kind`.
 
     `workers` processes of `threads` threads (default: one for each core that this process may use) with `memory_limit`
     bytes each (default: an equal part of nine tenths of the memory) and the messages in `log` describe our own.
@@ -71,6 +74,18 @@ def cluster(
         with _configured(), _connected(scheduler, tls, deadline_s) as client:
             yield client
         return
+    if kind is not None:
+        if not workers:
+            raise ValueError(
+                f"workers is {workers!r}; expected how many worker processes the cluster shall have"
+            )
+        with _remote(kind, workers, tls, log) as client:
+            yield client
+        return
+    if isinstance(workers, Scaling):
+        raise TypeError(
+            f"workers is {workers!r}; expected a number: the cluster of this machine does not grow"
+        )
     with (
         starting(workers=workers, threads=threads, memory_limit=memory_limit, log=log) as host,
         _configured(),
@@ -86,6 +101,41 @@ def cluster(
             ) from error
         security = Security(require_encryption=True, **answer["security"])
         with Client(answer["address"], security=security, name="dlflow") as client:
+            _limit_blas(client)
+            yield client
+
+
+@contextmanager
+def _remote(
+    kind: Kind, workers: int | Scaling, tls: tuple[str, str, str] | None, log: Path | None
+) -> Iterator["Client"]:
+    """The client of a cluster on other machines that ends with the block."""
+    if problem := remote_cluster.missing(kind):
+        raise ClusterError(problem)
+    with remote_cluster.starting(kind, workers, tls, log=log) as host, _configured():
+        from distributed import Client, Security  # noqa: PLC0415  while the cluster starts
+
+        try:
+            answer = host.answer(kind.start_s)
+        except NoAnswerError as error:
+            raise ClusterError(
+                f"the cluster of kind {kind.name!r} did not start: {error}; expected its machines within {kind.start_s:g} s; "
+                "correct `cluster` in the pipeline file, and look at the log of the run"
+            ) from error
+        security = Security(require_encryption=True, **answer["security"])
+        with Client(answer["address"], security=security, name="dlflow") as client:
+            try:
+                client.wait_for_workers(1, timeout=kind.start_s)
+            except TimeoutError as error:
+                raise ClusterError(
+                    f"the cluster of kind {kind.name!r} has no worker after {kind.start_s:g} s: {host.last_words()}; expected "
+                    "one at least; look at the queue and at the log of the run, or give it more time: cluster = { start_s = ... }"
+                ) from error
+            _check(client, answer["address"], kind.start_s)
+            if isinstance(kind, Ssh):
+                from flows.widowed import Widowed  # noqa: PLC0415
+
+                client.register_plugin(Widowed())
             _limit_blas(client)
             yield client
 

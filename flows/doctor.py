@@ -18,6 +18,7 @@ from typing import Any, Literal
 import click
 import psutil
 
+from flows.cluster_kind import Kind
 from flows.figures import size
 from flows.project import Project, open_project
 from flows.server import ServerError, check_api, configured_api
@@ -75,6 +76,8 @@ def examine(
         scheduler, tls = project.environment.scheduler, tls or project.environment.tls
     if scheduler is not None:
         found += _cluster(scheduler, tls)
+    elif project is not None and project.environment.cluster is not None:
+        found.append(_kind(project.environment.cluster))
     return found
 
 
@@ -214,6 +217,16 @@ def _cluster(address: str, tls: tuple[str, str, str] | None, deadline_s: float =
     except ClusterError as error:
         sentence, _, fix = str(error).rpartition("; ")
         yield Finding("cluster", "bad", sentence or str(error), fix if sentence else "")
+
+
+def _kind(kind: Kind) -> Finding:
+    """A cluster that each run starts is not started to look at it."""
+    from flows.remote_cluster import missing  # noqa: PLC0415
+
+    lacking, _, advice = missing(kind).rpartition("; ")
+    return Finding(
+        "cluster", "bad" if lacking else "ok", lacking or f"kind {kind.name}: each run starts one", advice
+    )
 
 
 def _workers(client: Any) -> Iterator[Finding]:

@@ -27,7 +27,7 @@ from typing import Any, NoReturn
 
 __all__ = ["Child", "Life", "NoAnswerError", "child", "live"]
 
-END_S = 5.0  # from the cut of the lifeline until what has not ended is killed
+END_S = 5.0  # from the cut of the lifeline until what has not ended is killed, if nothing else is said
 
 # `-c` leaves `__main__` without a file, so processes that the child spawns do not import the parent's program again.
 _BOOT = "import json, sys; order = json.loads(sys.stdin.readline()); sys.path[:] = order['path']; from flows.lifeline import live; live(order)"
@@ -80,15 +80,27 @@ class Life:
 
 @contextmanager
 def child(
-    function: str, order: Mapping[str, Any], *, environment: Mapping[str, str], log: Path | None = None
+    function: str,
+    order: Mapping[str, Any],
+    *,
+    environment: Mapping[str, str],
+    log: Path | None = None,
+    end_s: float = END_S,
 ) -> Iterator[Child]:
     """`function` ("module:name", called with a Life and the order) in a process that lives as long as the block.
 
-    What it prints is appended to `log`, which may be read while the block runs (default: a temporary file).
+    What it prints is appended to `log`, which may be read while the block runs (default: a temporary file). It has
+    `end_s` seconds to end by itself.
     """
     scratch = Path(tempfile.mkdtemp(prefix="dlflow-"))
     path = log or scratch / "log"
-    letter = {"path": sys.path, "function": function, "scratch": str(scratch), "order": dict(order)}
+    letter = {
+        "path": sys.path,
+        "function": function,
+        "scratch": str(scratch),
+        "order": dict(order),
+        "end_s": end_s,
+    }
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         skip = os.fstat(descriptor).st_size
@@ -113,7 +125,7 @@ def child(
                 _send(process, json.dumps(letter) + "\n")
                 yield Child(process, path, skip)
             finally:
-                _end(process)
+                _end(process, end_s)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -125,11 +137,11 @@ def _send(process: subprocess.Popen[str], text: str) -> None:
             process.stdin.flush()
 
 
-def _end(process: subprocess.Popen[str]) -> None:
+def _end(process: subprocess.Popen[str], end_s: float) -> None:
     if process.stdin:
         process.stdin.close()
     try:
-        process.wait(END_S)
+        process.wait(end_s)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
 
@@ -139,7 +151,7 @@ def live(letter: Mapping[str, Any]) -> None:
     line = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what it and its children print belongs in the log
     life = Life(lambda answer: _say(line, answer), threading.Event(), Path(letter["scratch"]))
-    threading.Thread(target=_watch, args=(life,), daemon=True, name="lifeline").start()
+    threading.Thread(target=_watch, args=(life, letter["end_s"]), daemon=True, name="lifeline").start()
     module, _, name = letter["function"].partition(":")
     getattr(importlib.import_module(module), name)(life, **letter["order"])
     shutil.rmtree(life.scratch, ignore_errors=True)
@@ -151,13 +163,13 @@ def _say(line: Any, answer: Any) -> None:
         line.close()
 
 
-def _watch(life: Life) -> None:
+def _watch(life: Life, end_s: float) -> None:
     try:
         # not sys.stdin: its decoding and buffering are one more thing that can fail
         while os.read(0, 1 << 16):
             pass
     finally:  # whatever ended the watch: a child that nobody watches must end
         life.cut.set()
-    threading.Event().wait(END_S)
+    threading.Event().wait(end_s)
     shutil.rmtree(life.scratch, ignore_errors=True)
     os.killpg(0, signal.SIGKILL)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows import journal
+from flows.cluster_kind import Kind, Scaling
 from flows.environment import Environment
 from flows.failures import keep_traceback
 from flows.notification import notify
@@ -39,9 +40,10 @@ __all__ = ["Options", "Session", "client_of", "open_session", "plan_of", "runner
 class Options:
     """How to run, as the command line says it."""
 
-    workers: int | None = None  # None: sized to the machine; 0: this process
+    workers: int | Scaling | None = None  # None: sized to the machine; 0: this process
     scheduler: str | None = None  # address of a running Dask cluster
     tls: tuple[str, str, str] | None = None  # CA, certificate, key: files, for tls:// addresses
+    cluster: Kind | None = None  # started for the run, on other machines
     prove: bool = False  # train again on one worker, and compare the weights
     kill_worker: bool = False  # kill -9 one worker during training, to show that nothing changes
     report: Path | None = None  # where the report goes; None: beside the pipeline file
@@ -55,6 +57,7 @@ class Options:
             workers=environment.workers,
             scheduler=environment.scheduler,
             tls=self.tls or environment.tls,
+            cluster=environment.cluster,
         )
 
 
@@ -79,7 +82,9 @@ class Session:
     @property
     def client(self) -> "Client | None":
         """The client of the cluster, as soon as it is there; None without a cluster."""
-        return None if self._cluster is None else self._cluster.result(timeout=180)
+        kind = self.options.cluster
+        wait_s = 180 + (kind.start_s if kind else 0)
+        return None if self._cluster is None else self._cluster.result(timeout=wait_s)
 
     @property
     def runner(self) -> Runner:
@@ -192,7 +197,13 @@ def _start_cluster(stack: contextlib.ExitStack, options: Options, log: Path) -> 
 
     def start() -> "Client":
         return resources.enter_context(
-            cluster(workers=options.workers, scheduler=options.scheduler, tls=options.tls, log=log)
+            cluster(
+                workers=options.workers,
+                scheduler=options.scheduler,
+                tls=options.tls,
+                kind=options.cluster,
+                log=log,
+            )
         )
 
     future: Future[Client | None] = pool.submit(context.run, start)

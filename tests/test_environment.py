@@ -2,6 +2,7 @@
 
 import pytest
 
+from flows.cluster_kind import Scaling, Slurm, Ssh
 from flows.environment import Environment, Notify
 from flows.project import open_project
 from flows.session import Options
@@ -56,6 +57,39 @@ def test_an_environment_has_other_params_another_warehouse_and_a_cluster(file, m
     assert project.pipeline.sources["orders"].path == "/mnt/raw/*.csv"
 
 
+HPC = """
+[env.hpc]
+workers = { at_least = 2, at_most = 40 }
+[env.hpc.cluster]
+kind = "slurm"
+cores = 8
+memory = "32GiB"
+folder = "${SCRATCH}/dlflow"
+directives = ["--reservation=${TOKEN:-none}"]
+[env.lab]
+cluster = { kind = "ssh", hosts = ["head", "node"], start_s = 30 }
+workers = 4
+tls = ["ca.pem", "cert.pem", "key.pem"]
+"""
+
+
+def test_an_environment_may_have_a_cluster_started_by_its_kind(file, monkeypatch):
+    monkeypatch.setenv("SCRATCH", "/shared")
+
+    hpc = open_project(file(HPC), env="hpc").environment
+    lab = open_project(file(HPC), env="lab").environment
+
+    assert hpc.cluster == Slurm(
+        cores=8, memory="32GiB", folder="/shared/dlflow", directives=("--reservation=none",)
+    )
+    assert hpc.workers == Scaling(at_least=2, at_most=40)
+    assert lab.cluster == Ssh(hosts=("head", "node"), start_s=30.0)
+    assert Options().within(lab) == Options(
+        workers=4, tls=("ca.pem", "cert.pem", "key.pem"), cluster=lab.cluster
+    )
+    assert Options(workers=1).within(lab) == Options(workers=1)
+
+
 def test_without_an_environment_nothing_is_different_and_its_variables_need_not_be_set(file):
     project = open_project(file(PROD))
 
@@ -88,6 +122,16 @@ def test_the_command_line_comes_before_the_environment(file, monkeypatch):
         ('[env.a]\nnotify = { url = "ftp://secret" }', "a", "env.a.notify.url: expected https://..."),
         ("[env.a]\nparams = { dat = 1 }", "a", "the file has no such param; did you mean 'data'"),
         ("[env]\na = 1", None, "env.a"),
+        ('[env.a]\ncluster = { kind = "slrm" }', "a", "kind = 'slrm': expected { kind = \"ssh\" | \"slurm\" | \"pbs\", ... }; did you mean 'slurm'"),
+        ('[env.a]\nworkers = 2\ncluster = { kind = "slurm", cores = 1, memory = "1GiB", folder = "/x", cors = 2 }', "a", "pipeline.toml:13: unknown key 'cors' in env.a.cluster; did you mean 'cores'"),
+        ('[env.a]\nworkers = 2\ncluster = { kind = "slurm", memory = "1GiB", folder = "/x" }', None, "env.a.cluster: key 'cores' is missing"),
+        ('[env.a]\ncluster = { kind = "slurm", cores = 1, memory = "1GiB", folder = "/x" }', None, "env.a.workers: is needed with a cluster"),
+        ('[env.a]\nworkers = 2\ntls = ["a", "b", "c"]\ncluster = { kind = "slurm", cores = 1, memory = "1GiB", folder = "/x" }', None, "env.a.tls: jobs get certificates of their own"),
+        ('[env.a]\nworkers = 2\ncluster = { kind = "ssh", hosts = ["h"] }', None, "kind ssh needs tls = [authority, certificate, key]"),
+        ("[env.a]\nworkers = { at_least = 1, at_most = 2 }", None, "only a cluster of kind slurm or pbs grows and shrinks"),
+        ('[env.a]\nworkers = { at_least = 3, at_most = 2 }\ncluster = { kind = "slurm", cores = 1, memory = "1GiB", folder = "/x" }', None, "expected 0 <= at_least <= at_most"),
+        ('[env.a]\nworkers = "4"', None, "env.a.workers = '4': expected 0 or more"),
+        ('[env.a]\nworkers = 2\nscheduler = "tcp://h:1"\ncluster = { kind = "slurm", cores = 1, memory = "1GiB", folder = "/x" }', None, "env.a.cluster: is started for the run"),
     ],
 )  # fmt: skip
 def test_mistakes_are_told_with_what_to_do(file, text, env, message):
