@@ -22,7 +22,18 @@ from dlflow.nn.choice import suggestion
 from dlflow.nn.params import Array
 from dlflow.training.numerics import one_blas_thread
 
-__all__ = ["dumps", "estimator_from", "fit", "load", "loads", "save_version", "scores", "task_of", "words"]
+__all__ = [
+    "dumps",
+    "estimator_from",
+    "fit",
+    "is_estimator",
+    "load",
+    "loads",
+    "save_version",
+    "scores",
+    "task_of",
+    "words",
+]
 
 FORMAT = "dlflow-estimator"
 FORMAT_VERSION = 1
@@ -189,6 +200,11 @@ def loads(data: bytes, where: str = "estimator") -> Any:
     raise ModelFileError(
         f"{where}: holds {', '.join(foreign)}, expected only types of scikit-learn, NumPy and SciPy; it is refused"
     )
+
+
+def is_estimator(folder: str | Path) -> bool:
+    """Whether a version of a model is an estimator, and not a network."""
+    return (Path(folder) / FILE).is_file()
 
 
 def _foreign(data: bytes) -> list[str]:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from dlflow import nn, registry
+from dlflow import fitted, nn, registry
 from dlflow.errors import ModelError, ModelFileError
 from dlflow.nn.graph import Graph, Node
 from dlflow.training.numerics import one_blas_thread
@@ -38,17 +38,38 @@ _FINAL = {"binary": "sigmoid", "classes": "softmax"}
 
 
 @dataclass(frozen=True, eq=False)
+class Estimator:
+    """An estimator of scikit-learn, asked as a network is."""
+
+    fitted: Any
+    task: str
+    classes: int  # of the label; 1 for a value
+
+    @property
+    def out_shape(self) -> tuple[int]:
+        """One probability or value, or one probability per class."""
+        return (self.classes,) if self.task == "classes" else (1,)
+
+    def predict(self, X: np.ndarray) -> np.ndarray:
+        """Shapes: (n, ...) -> (n, *out_shape).
+
+        Raises: ModelError with what scikit-learn says.
+        """
+        return fitted.scores(self.fitted, X, self.task, self.classes).reshape(len(X), *self.out_shape)
+
+
+@dataclass(frozen=True, eq=False)
 class Predictor:
     """One version of a model. `model` gives scores: probabilities, or values of a regression. Threads may share it."""
 
     name: str
     version: int
     folder: str
-    model: nn.Model
+    model: nn.Model | Estimator
     task: str
     recipe: Mapping[str, Any]
     metadata: Mapping[str, Any]
-    digest: str  # of the weights, calibration included
+    digest: str  # of the weights, calibration included; of an estimator, of its answers to the training rows
     _own: threading.local = field(default_factory=threading.local, repr=False)
 
     @property
@@ -121,15 +142,25 @@ class Predictor:
         """The answers to such rows."""
         return self.answer(self.scores(self.encoded(table)), np.ones(table.num_rows, bool))
 
-    def _model(self) -> nn.Model:
-        """The model of this thread: a forward pass has memory of its own."""
+    def _model(self) -> nn.Model | Estimator:
+        """The model of this thread: a forward pass has memory of its own, an estimator has none."""
+        if isinstance(self.model, Estimator):
+            return self.model
         if not hasattr(self._own, "model"):
             self._own.model = _copy(self.model, np.float64)
         made: nn.Model = self._own.model
         return made
 
     def single(self) -> nn.Model:
-        """The same model in float32, as files for other programs hold it."""
+        """The same model in float32, as files for other programs hold it.
+
+        Raises: ModelError for an estimator of scikit-learn.
+        """
+        if isinstance(self.model, Estimator):
+            raise ModelError(
+                f"model {self.name!r} is {type(self.model.fitted).__name__} of scikit-learn, expected a network: only those are "
+                "written as ONNX and scorer; dlflow.fitted.load opens this one"
+            )
         return _copy(self.model, np.float32)
 
     def answer(self, scores: np.ndarray, there: np.ndarray) -> pa.Table:
@@ -181,6 +212,12 @@ def open_predictor(models: Path, name: str, version: int | None = None) -> Predi
 @functools.lru_cache(maxsize=8)
 def _opened(models: str, name: str, version: int) -> Predictor:
     folder = Path(models, name, str(version))
+    if fitted.is_estimator(folder):
+        estimator, metadata = fitted.load(folder)
+        recipe = metadata["inputs"]
+        asked = Estimator(estimator, metadata["task"], len(recipe["classes"] or (None,)))
+        digest = metadata["record"]["weights_sha256"]
+        return Predictor(name, version, str(folder), asked, asked.task, recipe, metadata, digest)
     model, metadata = registry.load(folder)
     recipe = metadata.get("inputs")
     if recipe is None or "columns" not in recipe or "loss" not in metadata:

@@ -9,7 +9,9 @@ import httpx
 import numpy as np
 import pyarrow as pa
 import pytest
+from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
+from dlflow import fitted
 from dlflow.errors import ModelError, ModelFileError
 from flows.answers import answer_file, export_model, write_inputs
 from flows.predictor import open_predictor
@@ -264,3 +266,36 @@ def test_a_tensor_of_a_request_has_its_shape(tmp_path):
     assert wrong.json()["error"] == (
         "rows[0]: 'image' is a list with a number that is no uint8, expected uint8 numbers of shape [4, 4, 1]"
     )
+
+
+@pytest.mark.parametrize(
+    ("kind", "estimator"),
+    [
+        ("binary, from logits", DecisionTreeClassifier(max_depth=3, random_state=0)),
+        ("classes, from logits", DecisionTreeClassifier(max_depth=3, random_state=0)),
+        ("a value", DecisionTreeRegressor(max_depth=3, random_state=0)),
+    ],
+)
+def test_an_estimator_of_scikit_learn_answers_as_a_network_does(tmp_path, kind, estimator):
+    network = models.registered(tmp_path, kind)  # for its recipe
+    rows = models.rows()
+    label = rows[network.recipe["label"]].to_pylist()
+    classes = network.recipe["classes"]
+    y = np.array(label if classes is None else [classes.index(one) for one in label])
+    X = network.encode(rows)
+    estimator.fit(X, y)
+    metadata = {**network.metadata, "task": network.task, "record": {"weights_sha256": "d"}}
+    home = tmp_path / "_dlflow" / "models"
+    version, _ = fitted.save_version(home, "m", fitted.dumps(estimator), estimator="a.B", metadata=metadata)
+
+    predictor = open_predictor(home, "m", version)
+    answers = predictor.predict(rows, where="rows")
+
+    assert answers.schema == network.answers
+    said = estimator.predict(X)
+    if kind.startswith("binary"):  # half a chance is label 1 here, and label 0 in scikit-learn
+        said = (estimator.predict_proba(X)[:, 1] >= 0.5).astype(int)
+    expected = said.astype(np.float32).tolist() if classes is None else [classes[one] for one in said]
+    assert answers["predicted"].to_pylist() == expected
+    with pytest.raises(ModelError, match=r"model 'm' is DecisionTree\w+ of scikit-learn, expected a network"):
+        predictor.single()
