@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.duplicates import Deduplicate, Resolve
+from pipelines.contradictions import Resolve
+from pipelines.duplicates import Deduplicate
 from pipelines.errors import SpecError
 from pipelines.stage import LINE, SOURCE
 from tests.strategies import SCHEMA, bits, data, in_order, run, tables, with_origin

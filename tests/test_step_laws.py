@@ -10,7 +10,8 @@ from pydantic import TypeAdapter
 
 from pipelines.clean import MapValues, Text, Trim
 from pipelines.columns import Cast, Derive, Drop, Rename, Select
-from pipelines.duplicates import Deduplicate, Resolve
+from pipelines.contradictions import Resolve
+from pipelines.duplicates import Deduplicate
 from pipelines.errors import InputError
 from pipelines.fill import Fill
 from pipelines.outliers import Clip
@@ -56,6 +57,13 @@ IDEMPOTENT = [
     Resolve(by=("id",), policy="first", columns=("city", "age")),
     Resolve(by=("id",), policy="latest", order_by=("at",)),
     Resolve(by=("id",), policy="majority", columns=("city",)),
+    Resolve(by=("id",), policy="trust", source_column="note", order=("b", "a"), order_by=("at",)),
+    Resolve(
+        by=("id",),
+        policy="majority",
+        policies={"ok": "latest", "day": "first", "age": "quarantine"},
+        order_by=("at",),
+    ),
     Resolve(by=("id",), policy="quarantine", columns=("ok", "price")),
 ]
 ONCE = [

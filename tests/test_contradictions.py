@@ -1,0 +1,172 @@
+"""Contradictions between sources and within: who is believed, column by column, and what decided."""
+
+import pytest
+from hypothesis import given, settings
+
+from pipelines.contradictions import Resolve
+from pipelines.errors import SpecError
+from tests import builds
+from tests.strategies import SCHEMA, data, run, tables, with_origin
+from tests.test_duplicates import rows_of
+
+FULL = with_origin(SCHEMA.empty_table()).schema
+TRUST = {"by": ("id",), "policy": "trust", "source_column": "origin", "order": ("crm", "shop")}
+CUSTOMERS = {
+    "id": [1, 1, 2, 2, 3, 3, 4, 4],
+    "region": ["N", "S", "E", "W", "N", "W", "S", "N"],
+    "origin": ["shop", "crm", "shop", "shop", "crm", "shop", None, "web"],
+    "at": [9, 1, 1, 2, 5, 6, 1, 2],
+}
+
+
+def test_the_most_trusted_source_is_right_then_the_latest_then_the_first():
+    table = rows_of(**CUSTOMERS)
+
+    first = run(Resolve(**TRUST, columns=("region",)), [table])
+    latest = run(Resolve(**TRUST, columns=("region",), order_by=("at",)), [table])
+
+    assert data(first.kept)["region"] == ["S", "E", "N", "S"]
+    assert data(latest.kept)["region"] == ["S", "W", "N", "N"]
+    assert first.notes == {"contradictions": 4, "sources not in order": 2}
+    assert [record["message"] for record in first.rejected.to_pylist()][:2] == [
+        "column 'region': 'N' contradicts 'S' in line 2, which was kept",
+        "column 'region': 'W' contradicts 'E' in line 3, which was kept",
+    ]
+
+
+def test_a_source_that_is_trusted_less_fills_what_the_trusted_one_does_not_know():
+    table = rows_of(id=[1, 1], region=["N", None], tier=["b", "a"], origin=["shop", "crm"])
+
+    rows = run(Resolve(**TRUST), [table])
+
+    assert data(rows.kept) == {"id": [1], "region": ["N"], "tier": ["a"], "origin": ["crm"]}
+    assert rows.notes == {"contradictions": 1, "completed region": 1}
+
+
+def test_each_column_may_have_a_policy_of_its_own():
+    table = rows_of(
+        id=[1, 1, 1],
+        name=["Ann", "Anna", "Anna"],
+        tier=["a", "b", "c"],
+        region=["N", "N", "N"],
+        at=[1, 2, 3],
+        origin=["crm", "shop", "shop"],
+    )
+    policies = {"name": "majority", "tier": "latest"}
+
+    rows = run(Resolve(**TRUST, policies=policies, order_by=("at",)), [table])
+
+    # the row of the trusted source stays, with what the policies of the two columns have put in place of its values
+    assert data(rows.kept) == {
+        "id": [1],
+        "name": ["Anna"],
+        "tier": ["c"],
+        "region": ["N"],
+        "at": [1],
+        "origin": ["crm"],
+    }
+    assert rows.notes == {"contradictions": 1, "overruled name": 1, "overruled tier": 1}
+    assert rows.rejected["_line"].to_pylist() == [2]
+    assert rows.deduplicated == 1
+
+
+def test_a_column_that_nothing_may_decide_takes_its_key_to_the_quarantine():
+    table = rows_of(
+        id=[1, 1, 2, 2], tax=["x", "y", "x", "x"], tier=["a", "a", "a", "b"], origin=["crm", "shop"] * 2
+    )
+
+    rows = run(Resolve(**TRUST, policies={"tax": "quarantine"}), [table])
+
+    assert data(rows.kept) == {"id": [2], "tax": ["x"], "tier": ["a"], "origin": ["crm"]}
+    assert rows.rejected["message"].to_pylist() == [
+        "column 'tax': 'y' contradicts 'x' in line 1, no row of this key was kept",
+        "column 'tax': 'y' contradicts 'x' in line 1, no row of this key was kept",
+        "column 'tier': 'b' contradicts 'a' in line 3, which was kept",
+    ]
+
+
+@settings(max_examples=60, deadline=None)
+@given(table=tables(cells={"id": [1, 2], "note": ["a", "b", "c"], "age": [1, 2], "city": ["x", "y"]}))
+def test_every_value_is_that_of_the_most_trusted_row_that_has_one(table):
+    step = Resolve(
+        by=("id",),
+        policy="trust",
+        source_column="note",
+        order=("b", "a"),
+        order_by=("age",),
+        columns=("city",),
+    )
+    rank = {"b": 0, "a": 1}
+    groups = {}
+    for place, row in enumerate(table.to_pylist()):
+        age = -(row["age"] or 0)  # the latest first, a row without a time last
+        groups.setdefault(row["id"], []).append(((rank.get(row["note"], 2), age, place), row["city"]))
+    expected = {
+        key: next((city for _, city in sorted(rows) if city is not None), None)
+        for key, rows in groups.items()
+        if key is not None
+    }
+
+    kept = run(step, [table]).kept.to_pylist()
+
+    assert {row["id"]: row["city"] for row in kept if row["id"] is not None} == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"policy": "trust"}, 'policy = "trust" needs the column that says where a row is from'),
+        ({"policy": "trust", "order": ("a",)}, "needs the column that says"),
+        ({"policy": "trust", "source_column": "note"}, "needs the column that says"),
+        ({"policy": "first", "order": ("a",)}, "order has no meaning without"),
+        ({"policy": "trust", "source_column": "noet", "order": ("a",)}, "did you mean 'note'"),
+        ({"policy": "trust", "source_column": "age", "order": ("a",)}, "'age' is int32, expected string"),
+        ({"policy": "trust", "source_column": "note", "order": ("a", "b", "a")}, "order names 'a' twice"),
+        (
+            {"policy": "trust", "source_column": "note", "order": ("a",), "columns": ("note",)},
+            "leave it out of columns",
+        ),
+        ({"policy": "first", "policies": {"cty": "majority"}}, "did you mean 'city'"),
+        ({"policy": "first", "policies": {"city": "latest"}}, "'latest' needs order_by"),
+        (
+            {"policy": "first", "policies": {"city": "quarantine"}, "order_by": ("at",)},
+            "order_by has no meaning",
+        ),
+    ],
+    ids=str,
+)
+def test_what_has_no_meaning_is_said_before(settings, message):
+    with pytest.raises(SpecError, match=message):
+        Resolve(by=("id",), **settings).stage(FULL)
+
+
+PIPELINE = """
+name = "people"
+[sources.crm]
+kind = "csv"
+path = "crm.csv"
+columns = { id = "int64", region = "string", at = "date" }
+[sources.shop]
+kind = "csv"
+path = "shop.csv"
+columns = { id = "int64", region = "string", at = "date" }
+[tables.people]
+source = ["crm", "shop"]
+union = { source_column = "origin" }
+steps = [
+  { do = "resolve", by = ["id"], policy = "trust", source_column = "origin", order = ["crm", "shop"] },
+]
+"""
+
+
+def people(folder):
+    builds.csv(folder / "crm.csv", ["id", "region", "at"], [[1, "N", "2026-01-01"], [2, None, "2026-01-01"]])
+    builds.csv(folder / "shop.csv", ["id", "region", "at"], [[1, "S", "2026-02-02"], [2, "W", "2026-01-01"]])
+    return builds.make(folder, PIPELINE)["people"]
+
+
+def test_two_sources_of_a_union_are_trusted_in_a_declared_order(tmp_path):
+    people(tmp_path)
+
+    found = sorted((row["id"], row["region"], row["origin"]) for row in builds.rows(tmp_path, "people"))
+    assert found == [(1, "N", "crm"), (2, "W", "crm")]
