@@ -21,7 +21,7 @@ from flows.commands.analysis import analyse  # noqa: E402
 from flows.commands.certificates import certificates  # noqa: E402
 from flows.commands.doctor import doctor  # noqa: E402
 from flows.commands.export import export  # noqa: E402
-from flows.commands.ingest import infer, quarantine, replay  # noqa: E402
+from flows.commands.ingest import evidence, infer, quarantine, replay  # noqa: E402
 from flows.commands.models import models, promote  # noqa: E402
 from flows.commands.run import check, demo, new, plan, run  # noqa: E402
 from flows.commands.schedule import backfill, deploy, serve, status  # noqa: E402
@@ -71,6 +71,7 @@ for _command in (  # in the order in which people need them
     sql,
     export,
     quarantine,
+    evidence,
     replay,
     changes,
     restore,

@@ -1,4 +1,4 @@
-"""What is said about the rows that were set aside: looked at, and read again."""
+"""What is said about the rows that were set aside, looked at and read again, and about values in dispute."""
 
 import datetime as dt
 import json
@@ -18,8 +18,9 @@ from pipelines.engine import InProcess
 from pipelines.errors import SpecError
 from pipelines.names import did_you_mean
 from pipelines.replay import replay
+from pipelines.warehouse.names import EVIDENCE
 
-__all__ = ["print_quarantine", "replay_table"]
+__all__ = ["print_evidence", "print_quarantine", "replay_table"]
 
 
 def print_quarantine(root: Path, table: str, *, as_json: bool) -> None:
@@ -39,6 +40,38 @@ def print_quarantine(root: Path, table: str, *, as_json: bool) -> None:
             click.echo(f"        {_short(sample['raw'])}")
     if found:
         click.echo(f"after a rule or a declared column is mended: dlflow replay {table}")
+
+
+def print_evidence(root: Path, table: str, *, as_json: bool) -> None:
+    """Contradictions of a table by column and policy, with samples."""
+    uri = warehouse.Snapshot.open(str(root / table)).uri  # says what is wrong if there is no such table
+    found = inspection.evidence_summary(uri)
+    total = sum(one["count"] for one in found)
+    if as_json:
+        said = {"table": table, "contradictions": total, "columns": found}
+        click.echo(json.dumps(said, indent=1, default=str, ensure_ascii=False))
+        return
+    click.echo(f"{table}: {plural(total, 'contradiction')}")
+    for one in found:
+        decided = ", ".join(f"{count:,} by {what}" for what, count in one["decided"].items())
+        click.echo(
+            f"  {one['count']:,} x {one['column']}, policy {one['policy']}{f' ({decided})' * bool(decided)}"
+        )
+        for sample in one["samples"]:
+            chosen = (
+                "no row was kept" if sample["chosen"] is None else f"{_short(sample['chosen'])} was chosen"
+            )
+            click.echo(f"    key {_short(sample['key'])}: {chosen}")
+            for claim in sample["values"]:
+                click.echo(f"        {_claim(claim)}")
+    if found:
+        click.echo(f"every value is a row of {table}{EVIDENCE}, for dlflow sql")
+
+
+def _claim(claim: Mapping[str, Any]) -> str:
+    said = ", ".join(claim[name] for name in ("origin", "time") if claim[name])
+    lost = f"; lost by {claim['decided']}" if claim["decided"] else ""
+    return f"{_short(claim['value'])}  {claim['source']}:{claim['line']}{f' ({said})' * bool(said)}{lost}"
 
 
 def replay_table(file: Path, settings: Mapping[str, str], table: str, *, as_json: bool) -> None:

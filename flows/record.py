@@ -11,6 +11,16 @@ STEP: dict[str, Any] = {"name": "", **COUNTS, "notes": {}}
 INPUT = {"name": "", "kind": "", "path": "", "rows": None, "bytes": None, "version": None, "sha256": None}
 SAMPLE = {"source": "", "line": None, "message": "", "raw": ""}
 REJECT: dict[str, Any] = {"rule": "", "column": None, "count": 0, "samples": []}
+CLAIM = {"value": "", "origin": None, "time": None, "source": "", "line": None, "decided": None}
+DISPUTE: dict[str, Any] = {
+    "step": "",
+    "column": "",
+    "policy": "",
+    "count": 0,
+    "values": 0,
+    "decided": {},
+    "samples": [],
+}
 CHECK = {"name": "", "column": None, "severity": "block", "passed": False, "found": "", "expected": ""}
 COLUMN: dict[str, Any] = {
     "type": "", "rows": 0, "nulls": 0, "min": None, "max": None, "mean": None, "std": None, "distinct": None,
@@ -18,7 +28,7 @@ COLUMN: dict[str, Any] = {
 }  # fmt: skip
 TABLE: dict[str, Any] = {
     "name": "", "status": "", "why": [], "version": None, "seconds": None, **COUNTS, "files": None, "bytes": None,
-    "partition_by": [], "steps": [], "inputs": [], "rejects": [], "checks": [], "profile": {},
+    "partition_by": [], "steps": [], "inputs": [], "rejects": [], "evidence": [], "checks": [], "profile": {},
 }  # fmt: skip
 MODEL: dict[str, Any] = {
     "name": "", "status": "", "why": [], "table": None, "version": None, "rows": {}, "features": None,
@@ -47,9 +57,16 @@ def _shorten(whole: dict[str, Any], folder: str) -> None:
     samples = (
         sample for table in whole["tables"] for reject in table["rejects"] for sample in reject["samples"]
     )
+    claims = (
+        claim
+        for table in whole["tables"]
+        for dispute in table["evidence"]
+        for sample in dispute["samples"]
+        for claim in sample["values"]
+    )
     inputs = (item for table in whole["tables"] for item in table["inputs"])
     for holder, key in (
-        *((one, "source") for one in samples),
+        *((one, "source") for one in (*samples, *claims)),
         *((one, "path") for one in (*inputs, *whole["models"])),
     ):
         holder[key] = str(holder[key]).removeprefix(folder) if holder[key] is not None else None
@@ -64,6 +81,16 @@ def _complete_table(table: Mapping[str, Any]) -> dict[str, Any]:
     whole["rejects"] = [_with(REJECT, reject) for reject in whole["rejects"]]
     for reject in whole["rejects"]:
         reject["samples"] = [_with(SAMPLE, sample) for sample in reject["samples"]]
+    whole["evidence"] = [_with(DISPUTE, dispute) for dispute in whole["evidence"]]
+    for dispute in whole["evidence"]:
+        dispute["samples"] = [
+            {
+                "key": sample.get("key"),
+                "chosen": sample.get("chosen"),
+                "values": [_with(CLAIM, claim) for claim in sample.get("values") or []],
+            }
+            for sample in dispute["samples"]
+        ]
     whole["profile"] = {name: _with(COLUMN, column) for name, column in whole["profile"].items()}
     return whole
 

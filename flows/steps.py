@@ -74,6 +74,7 @@ def _table(name: str, session: Session) -> dict[str, Any]:
         "steps": list(built.steps),
         "inputs": list(built.inputs),
         "rejects": inspection.reject_summary(plan.uri),
+        "evidence": inspection.evidence_summary(plan.uri),
         "checks": list(built.checks),
         "profile": inspection.profile_table(ref, runner),
     }

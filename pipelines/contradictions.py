@@ -7,6 +7,7 @@ other keys, which change nothing. A row with a missing value in its key contradi
     every column in dispute:       all its values -> evidence, with the one that was chosen and what decided
 """
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
@@ -23,12 +24,13 @@ from pipelines.groups import (
     best_of,
     codes_of,
     criteria,
+    decided,
     groups_of,
     ordered,
     require_order,
 )
 from pipelines.names import did_you_mean
-from pipelines.stage import LINE, SOURCE, Exchange, Rows, data_columns, rejects
+from pipelines.stage import EVIDENCE, LINE, ORIGIN, SOURCE, Exchange, Rows, data_columns, rejects
 
 __all__ = ["Resolve", "resolve"]
 
@@ -185,11 +187,16 @@ def resolve(
     survives = (winners == rows) & ~aside
     if rank is not None and order:
         notes["sources not in order"] = rank.null_count
+    evidence = None
+    if contradicts.any():
+        evidence = _evidence(table, groups, choices, lost, by=by, origin=source_column, time=order_by[:1])
+        notes["ties"] = _ties(evidence)
     return Rows(
         merged.take(pa.array(np.flatnonzero(survives))),
         _records(table, groups, aside, choices, lost) if aside.any() else None,
         deduplicated=int(table.num_rows - survives.sum() - aside.sum()),
         notes={**notes, "contradictions": len(np.unique(groups[contradicts]))},
+        evidence=evidence,
     )
 
 
@@ -247,6 +254,74 @@ def _records(
         taken = table.take(pa.array(found))
         parts.append(rejects(taken, rule="contradiction", column=name, message=_one_by_one(texts)))
     return pa.concat_tables(parts).sort_by([(SOURCE, "ascending"), (LINE, "ascending")])
+
+
+def _evidence(
+    table: pa.Table,
+    groups: np.ndarray,
+    choices: Mapping[str, _Choice],
+    lost: np.ndarray,
+    *,
+    by: tuple[str, ...],
+    origin: str | None,
+    time: tuple[str, ...],
+) -> pa.Table:
+    """Every value of every column in dispute, by key and column, in the order of their rows (EVIDENCE)."""
+    first = best_of(groups, np.arange(table.num_rows), np.arange(table.num_rows))
+    parts = []
+    for name, choice in choices.items():
+        valid = numpy_of(pc.is_valid(combined(table[name])))
+        claims = np.flatnonzero(valid & np.isin(groups, groups[choice.against]))
+        against, none = choice.against[claims], lost[claims]
+        won_by = decided(choice.by, claims, choice.source[claims])
+        names = pa.array([one.name for one in choice.by], pa.string())
+        open_to = against & (choice.policy != "quarantine")
+        at, about = pa.array(claims), pa.array(first[claims])
+        text = _text(table, name)
+        chosen = text.take(pa.array(choice.source[claims]))
+        parts.append(
+            pa.table(
+                [
+                    *(table[one].take(at) for one in ORIGIN.names),
+                    table[SOURCE].take(about),
+                    table[LINE].take(about),
+                    _key(table.take(at), by),
+                    pa.repeat(pa.scalar(name), len(claims)),
+                    text.take(at),
+                    pc.if_else(pa.array(~none), chosen, pa.scalar(None, pa.string())),
+                    pa.repeat(pa.scalar(choice.policy), len(claims)),
+                    names.take(pa.array(won_by, mask=~open_to)),
+                    pa.nulls(len(claims), pa.string()) if origin is None else _text(table, origin).take(at),
+                    _text(table, time[0]).take(at) if time else pa.nulls(len(claims), pa.string()),
+                ],
+                schema=EVIDENCE,
+            )
+        )
+    order = [
+        (one, "ascending") for one in ("first_source", "first_line")
+    ]  # sorting is stable: then by column
+    return pa.concat_tables(parts).sort_by(order)
+
+
+def _ties(evidence: pa.Table) -> int:
+    """How many values lost by something else than their policy: it could not tell them from the one that was chosen."""
+    return pc.sum(pc.not_equal(evidence["decided"], evidence["policy"])).as_py() or 0
+
+
+def _text(table: pa.Table, name: str) -> pa.Array:
+    """The values as text, dates and times as ISO has them; those of a private column are not told."""
+    values = combined(table[name])
+    if b"privacy" in (table.schema.field(name).metadata or {}):
+        return pc.if_else(pc.is_valid(values), pa.scalar("***"), pa.scalar(None, pa.string()))
+    return values.cast(pa.string())
+
+
+def _key(rows: pa.Table, by: tuple[str, ...]) -> pa.Array:
+    """The key as text; of several columns as a JSON list of texts."""
+    if len(by) == 1:
+        return _text(rows, by[0])
+    columns = (_text(rows, name).to_pylist() for name in by)
+    return pa.array([json.dumps(key, ensure_ascii=False) for key in zip(*columns, strict=True)], pa.string())
 
 
 def _one_by_one(texts: list[str]) -> Callable[[Any], str]:

@@ -18,6 +18,8 @@ NAMES = (
     "part.before_receipt",
     "file.half_written",
     "file.before_sync",
+    "evidence.before_commit",
+    "evidence.after_commit",
     "quarantine.before_commit",
     "quarantine.after_commit",
     "load.after_manifest",

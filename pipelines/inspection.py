@@ -1,5 +1,6 @@
-"""A committed table looked at: what it was built from, what is in its quarantine, the profile of its columns."""
+"""A committed table looked at: what it was built from, what is in its quarantine and its evidence, its profile."""
 
+import functools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,6 +16,7 @@ from pipelines.storage import FileRef, TableRef
 
 __all__ = [
     "build_state",
+    "evidence_summary",
     "fitted_of",
     "last_checks",
     "outline",
@@ -78,6 +80,41 @@ def reject_summary(uri: str) -> list[dict[str, Any]]:
     """Rejects of the current content by rule and column, the most frequent first, with a few samples of each."""
     table = warehouse.read_quarantine(uri)
     return _summary(table.rename_columns([name.lstrip("_") for name in table.column_names]))
+
+
+def evidence_summary(uri: str) -> list[dict[str, Any]]:
+    """Contradictions of the current content by step, column and policy, the most frequent first, with a few of each.
+
+    `decided`: how many values lost by what; `samples`: of a key all values, with who says so.
+    """
+    table = warehouse.read_evidence(uri)
+    kind = ["step", "column", "policy"]
+    groups = table.group_by(kind, use_threads=False).aggregate(
+        [([], "count_all"), ("about", "count_distinct")]
+    )
+    found = []
+    for one in groups.sort_by([("about_count_distinct", "descending")]).to_pylist():
+        wanted = [pc.equal(table[name], one[name]) for name in kind]
+        rows = table.filter(functools.reduce(pc.and_, wanted))
+        decided = pc.value_counts(rows["decided"].drop_null()).to_pylist()
+        few = [rows.filter(pc.equal(rows["about"], about)) for about in rows["about"].unique()[:SAMPLES]]
+        found.append(
+            {
+                **{name: one[name] for name in kind},
+                "count": one["about_count_distinct"],
+                "values": one["count_all"],
+                "decided": {each["values"]: each["counts"] for each in decided},
+                "samples": [_dispute(each.to_pylist()) for each in few],
+            }
+        )
+    return found
+
+
+def _dispute(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    claims = [
+        {name: row[name] for name in ("value", "origin", "time", "source", "line", "decided")} for row in rows
+    ]
+    return {"key": rows[0]["key"], "chosen": rows[0]["chosen"], "values": claims}
 
 
 def rejects_by_step(uri: str) -> dict[str, int]:

@@ -32,6 +32,7 @@ class Made:
     cursors: Mapping[str, Sequence[Any]] = field(
         default_factory=dict
     )  # of a load: states of cursors by source
+    evidence: Sequence[warehouse.Receipt] = ()
 
     def source_ids(self) -> list[str]:
         """Transaction ids of the source files."""

@@ -73,6 +73,7 @@ def commit(
 
     Raises: as `warehouse.upsert`.
     """
+    warehouse.commit_evidence(uri, made.evidence, key=key, lineage=lineage)
     warehouse.commit_rejects(uri, made.rejects, key=key, lineage=lineage)
     before = _before(uri, key)
     if table.history and table.valid_from:

@@ -54,6 +54,7 @@ class Passes:
         self.inputs = work / "inputs.json"
         self.steps: list[dict[str, Any]] = []
         self.rejects: list[warehouse.Receipt] = []
+        self.evidence: list[warehouse.Receipt] = []
         self.fitted: dict[str, Any] = {}
         self.seen: Counter[int] = Counter()  # rows by number of the source file
         self.set_aside: Counter[int] = Counter()  # of a load, the same of its rejects
@@ -137,6 +138,7 @@ class Passes:
             origins,
             self.set_aside,
             cursors,
+            self.evidence,
         )
 
     # ---- passes
@@ -314,6 +316,7 @@ class Passes:
         base, first = len(self.steps), 1 if self.steps else 0
         for receipt in receipts:
             self.rejects.extend(receipt["rejects"])
+            self.evidence.extend(receipt["evidence"])
             self.seen.update({int(number): rows for number, rows in receipt["read"].items()})
             self.set_aside.update({int(number): rows for number, rows in receipt["set_aside"].items()})
             for place, step in enumerate(receipt["steps"][first:], base):

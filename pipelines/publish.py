@@ -1,6 +1,6 @@
 """From finished files to a version that readers see: limits, ledger, checks, quarantine, commit, ledger tables.
 
-The order is what makes a crash harmless: the quarantine first (unseen until its batch is in), then the rows with
+The order is what makes a crash harmless: evidence and quarantine first (unseen until their batch is in), then the rows with
 their lineage, ledger and check results in one log entry, then the tables that are written from that entry.
 """
 
@@ -87,6 +87,7 @@ def publish(plan: TablePlan, made: Made, *, run: str, runner: Runner) -> Built:
     else:
         committed = commit_load(plan, made, lineage) if plan.load else _commit_whole(plan, made, lineage)
     warehouse.tidy(plan.uri, lineage=lineage)
+    warehouse.tidy_evidence(plan.uri, lineage=lineage)
     ledger.record(str(Path(plan.uri).parent), plan.name, run=run)
     return Built(
         committed.version,
@@ -132,6 +133,7 @@ def lineage_of(
 
 def _commit_whole(plan: TablePlan, made: Made, lineage: warehouse.Lineage) -> warehouse.Committed:
     key = batch_key(plan)
+    warehouse.commit_evidence(plan.uri, made.evidence, key=key, lineage=lineage)
     warehouse.commit_rejects(plan.uri, made.rejects, key=key, lineage=lineage)
     return warehouse.replace(
         plan.uri,

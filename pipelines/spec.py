@@ -286,8 +286,8 @@ def _ordered(document: Document, tables: Mapping[str, Table]) -> dict[str, Table
 
 
 def _check_name(document: Document, path: Sequence[str | int], name: str) -> None:
-    if not NAME.fullmatch(name) or name.startswith("_") or name.endswith("__quarantine"):
+    if not NAME.fullmatch(name) or name.startswith("_") or "__" in name:
         document.problem(
             path,
-            f"{name!r} is not a name: expected a letter, then up to 62 letters, digits or '_'; a leading '_' and '__quarantine' are reserved",
+            f"{name!r} is not a name: expected a letter, then up to 62 letters, digits or '_'; a leading '_' and '__' are reserved",
         )

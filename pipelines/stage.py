@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pipelines.storage import TableRef
 
 __all__ = [
+    "EVIDENCE",
     "LINE",
     "OFFSET",
     "ORIGIN",
@@ -60,6 +61,24 @@ REJECTS = pa.schema(
 )
 """A row that was set aside: origin, rule that it broke, column (null: the whole row), what to read, raw text or JSON."""
 
+EVIDENCE = pa.schema(
+    [
+        *ORIGIN,
+        ("first_source", pa.int32()),
+        ("first_line", pa.int64()),
+        ("key", pa.string()),
+        ("column", pa.string()),
+        ("value", pa.string()),
+        ("chosen", pa.string()),
+        ("policy", pa.string()),
+        ("decided", pa.string()),
+        ("origin", pa.string()),
+        ("time", pa.string()),
+    ]
+)
+"""A value in dispute: who says so (its row), where its key was first seen, the key, the column, the value, the one that
+was chosen (null: none), by which policy, and what decided against this one (null: it was chosen), source, and time."""
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -74,6 +93,7 @@ class Rows:
     filtered: int = 0  # left out by a declared rule
     added: int = 0  # declared fan-out of a join
     notes: Mapping[str, int] = field(default_factory=dict)  # counts to show: {"filled age": 12}
+    evidence: pa.Table | None = None  # EVIDENCE: of what was in dispute; no rows of the ledger
 
 
 MapFunction = Callable[..., Rows | pa.Table]

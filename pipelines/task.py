@@ -10,7 +10,7 @@ receipt travels back, never rows.
 import json
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,9 @@ from pipelines.errors import LedgerImbalance
 from pipelines.failpoints import failpoint
 from pipelines.hashing import row_hash
 from pipelines.reads import Bucket, Read, SourceParts, SourceRows, read_rows, read_side, sketch_kept
-from pipelines.stage import LINE, REJECTS, SOURCE, Map, Rows, Sketch
-from pipelines.warehouse.names import quarantine_uri
+from pipelines.stage import LINE, SOURCE, Map, Rows, Sketch
+from pipelines.warehouse.evidence import write_evidence
+from pipelines.warehouse.names import evidence_uri, quarantine_uri
 from pipelines.warehouse.quarantine import write_rejects
 from pipelines.warehouse.split import write_rows
 
@@ -100,13 +101,14 @@ def run(task: Task) -> tuple[Receipt, Any]:
     failpoint("part.before_read")
     rows = read_rows(task.read)
     rejected = [] if rows.rejected is None else [("read", rows.rejected)]
+    disputed: list[tuple[str, pa.Table]] = []
     seen = _rows_by_input(rows) if isinstance(task.read, SourceParts | SourceRows) else {}
     new = task.read.after if isinstance(task.read, SourceParts) else None
     steps = [_counted("read", rows.kept.num_rows + _count(rows.rejected) + rows.filtered, rows)]
     maps = task.maps
     if isinstance(task.read, Bucket) and task.read.other is not None:
         maps = (maps[0].beside(read_side(task.read)), *maps[1:])
-    table = run_maps(rows.kept, maps, steps, rejected)
+    table = run_maps(rows.kept, maps, steps, rejected, disputed)
     failpoint("part.before_write")
     made: Receipt = {
         "task": task.name,
@@ -119,6 +121,7 @@ def run(task: Task) -> tuple[Receipt, Any]:
         "kept": None,
         "buckets": [],  # rows of each, in an exchange
         "rejects": [],
+        "evidence": [],
         "rows": table.num_rows,
     }
     state = None
@@ -127,7 +130,7 @@ def run(task: Task) -> tuple[Receipt, Any]:
             looked = table.select(list(columns))
             made["kept"] = _keep(task, [table if whole else looked])
             state = sketch.sketch(looked, None)
-            rejected = rejected if whole else []
+            rejected, disputed = (rejected, disputed) if whole else ([], [])
         case ExchangeTo() as to:
             tables = _buckets(table, to)
             made["kept"] = _keep(task, tables)
@@ -138,7 +141,8 @@ def run(task: Task) -> tuple[Receipt, Any]:
                 made["files"] += files
                 made["origins"] += [origin] * len(files)
             made["set_aside"] = _numbers([one[SOURCE] for _, one in rejected])
-    made["rejects"] = _write_rejects(task, rejected)
+    made["rejects"] = _write_beside(task, write_rejects, rejected)
+    made["evidence"] = _write_beside(task, write_evidence, disputed)
     failpoint("part.after_write")
     made["seconds"] = round(time.perf_counter() - started, 4)
     _finish(task, made)
@@ -146,9 +150,13 @@ def run(task: Task) -> tuple[Receipt, Any]:
 
 
 def run_maps(
-    table: pa.Table, maps: Sequence[Map], steps: list[dict[str, Any]], rejected: list[tuple[str, pa.Table]]
+    table: pa.Table,
+    maps: Sequence[Map],
+    steps: list[dict[str, Any]],
+    rejected: list[tuple[str, pa.Table]],
+    disputed: list[tuple[str, pa.Table]],
 ) -> pa.Table:
-    """The rows after all maps; counts go to `steps`, rows set aside to `rejected`.
+    """The rows after all maps; counts go to `steps`, rows set aside to `rejected`, values in dispute to `disputed`.
 
     Raises: LedgerImbalance if a step lost or invented a row.
     """
@@ -164,6 +172,8 @@ def run_maps(
         steps.append(count)
         if rows.rejected is not None and rows.rejected.num_rows:
             rejected.append((step.name, rows.rejected))
+        if rows.evidence is not None and rows.evidence.num_rows:
+            disputed.append((step.name, rows.evidence))
         table = rows.kept
     return table
 
@@ -243,18 +253,17 @@ def _write(task: Task, table: pa.Table, schema: pa.Schema, partition_by: tuple[s
     ]
 
 
-def _write_rejects(task: Task, rejected: list[tuple[str, pa.Table]]) -> list[Receipt]:
-    if not rejected:
+def _write_beside(
+    task: Task, write: Callable[..., Mapping[str, Any]], found: list[tuple[str, pa.Table]]
+) -> list[Receipt]:
+    """One file of what the steps have found for the quarantine, or for the evidence."""
+    if not found:
         return []
     names = json.loads(Path(task.inputs).read_text("utf-8"))
-    rows = pa.concat_tables([table.select(REJECTS.names) for _, table in rejected])
-    steps = pa.array([step for step, table in rejected for _ in range(table.num_rows)], pa.string())
+    rows = pa.concat_tables([table.select(found[0][1].schema.names) for _, table in found])
+    steps = pa.array([step for step, table in found for _ in range(table.num_rows)], pa.string())
     return [
-        dict(
-            write_rejects(
-                task.uri, rows, key=task.key, run=task.run, step=steps, sources=names, part=task.part
-            )
-        )
+        dict(write(task.uri, rows, key=task.key, run=task.run, step=steps, sources=names, part=task.part))
     ]
 
 
@@ -271,7 +280,8 @@ def _finished(task: Task) -> Receipt | None:
     kept = receipt["kept"] is None or Path(receipt["kept"]).exists()
     files = [Path(task.uri, file["path"]) for file in receipt["files"]]
     files += [Path(quarantine_uri(task.uri), file["path"]) for file in receipt["rejects"]]
-    sizes = [file["bytes"] for file in (*receipt["files"], *receipt["rejects"])]
+    files += [Path(evidence_uri(task.uri), file["path"]) for file in receipt["evidence"]]
+    sizes = [file["bytes"] for file in (*receipt["files"], *receipt["rejects"], *receipt["evidence"])]
     return receipt if kept and all(map(_is_whole, files, sizes)) else None
 
 

@@ -71,6 +71,12 @@ def quarantined(folder, name):
     )
 
 
+def disputed(folder, name):
+    """Evidence of a table, without what differs from run to run."""
+    table = warehouse.read_evidence(str(Path(folder) / "warehouse" / name))
+    return sorted(table.drop_columns(["run", "batch", "source", "about"]).to_pylist(), key=str)
+
+
 def ledger(folder):
     """Rows of the ledger table by table and step."""
     rows = warehouse.Snapshot.open(str(Path(folder) / "warehouse" / "_dlflow" / "ledger")).read().to_pylist()
@@ -80,4 +86,6 @@ def ledger(folder):
 
 def everything(folder):
     """All that readers can see, for comparison with another warehouse."""
-    return {name: (content(folder, name), quarantined(folder, name)) for name in TABLES}
+    return {
+        name: (content(folder, name), quarantined(folder, name), disputed(folder, name)) for name in TABLES
+    }

@@ -89,6 +89,7 @@ def run(step, parts, *, buckets=3):
         gone = (rows.rejected.num_rows if rows.rejected else 0) + rows.deduplicated + rows.filtered
         assert part.num_rows + rows.added == rows.kept.num_rows + gone
     rejected = [rows.rejected for rows in made if rows.rejected is not None]
+    evidence = [rows.evidence for rows in made if rows.evidence is not None]
     notes = {}
     for rows in made:
         for name, count in rows.notes.items():
@@ -100,6 +101,7 @@ def run(step, parts, *, buckets=3):
         sum(rows.filtered for rows in made),
         sum(rows.added for rows in made),
         {name: count for name, count in notes.items() if count},
+        in_order(pa.concat_tables(evidence)) if evidence else None,
     )
 
 
@@ -120,9 +122,15 @@ def same(one, other):
     """Whether two results are equal to the last bit, messages included."""
     if isinstance(one, InputError):
         return repr(one) == repr(other)
-    plain = [replace(rows, kept=None, rejected=None) for rows in (one, other)]
+    plain = [replace(rows, kept=None, rejected=None, evidence=None) for rows in (one, other)]
     rejected = [rows.rejected.to_pylist() if rows.rejected else [] for rows in (one, other)]
-    return plain[0] == plain[1] and bits(one.kept) == bits(other.kept) and rejected[0] == rejected[1]
+    told = [rows.evidence.to_pylist() if rows.evidence else [] for rows in (one, other)]
+    return (
+        told[0] == told[1]
+        and plain[0] == plain[1]
+        and bits(one.kept) == bits(other.kept)
+        and rejected[0] == rejected[1]
+    )
 
 
 def bits(table):

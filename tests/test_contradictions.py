@@ -1,8 +1,14 @@
 """Contradictions between sources and within: who is believed, column by column, and what decided."""
 
+import json
+
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from flows.ingest import print_evidence
+from pipelines import failpoints, inspection, warehouse
 from pipelines.contradictions import Resolve
 from pipelines.errors import SpecError
 from tests import builds
@@ -27,7 +33,7 @@ def test_the_most_trusted_source_is_right_then_the_latest_then_the_first():
 
     assert data(first.kept)["region"] == ["S", "E", "N", "S"]
     assert data(latest.kept)["region"] == ["S", "W", "N", "N"]
-    assert first.notes == {"contradictions": 4, "sources not in order": 2}
+    assert first.notes == {"contradictions": 4, "sources not in order": 2, "ties": 2}
     assert [record["message"] for record in first.rejected.to_pylist()][:2] == [
         "column 'region': 'N' contradicts 'S' in line 2, which was kept",
         "column 'region': 'W' contradicts 'E' in line 3, which was kept",
@@ -170,3 +176,154 @@ def test_two_sources_of_a_union_are_trusted_in_a_declared_order(tmp_path):
 
     found = sorted((row["id"], row["region"], row["origin"]) for row in builds.rows(tmp_path, "people"))
     assert found == [(1, "N", "crm"), (2, "W", "crm")]
+
+
+# ---- evidence
+
+
+def told(rows, *names):
+    """Columns of the evidence, row by row."""
+    return [tuple(row[name] for name in names) for row in rows.evidence.to_pylist()]
+
+
+def test_every_value_in_dispute_is_told_with_what_decided_against_it():
+    table = rows_of(**CUSTOMERS)
+
+    rows = run(Resolve(**TRUST, columns=("region",), order_by=("at",)), [table])
+
+    names = ("key", "value", "chosen", "decided", "origin", "time")
+    assert told(rows, *names) == [
+        ("1", "N", "S", "trust", "shop", "9"),
+        ("1", "S", "S", None, "crm", "1"),
+        ("2", "E", "W", "latest", "shop", "1"),
+        ("2", "W", "W", None, "shop", "2"),
+        ("3", "N", "N", None, "crm", "5"),
+        ("3", "W", "N", "trust", "shop", "6"),
+        ("4", "S", "N", "latest", None, "1"),
+        ("4", "N", "N", None, "web", "2"),
+    ]
+    assert rows.notes["ties"] == 2
+    assert told(rows, "_line", "first_line")[:2] == [(1, 1), (2, 1)]
+
+
+def test_where_nothing_was_kept_nothing_was_chosen():
+    rows = run(
+        Resolve(by=("id",), policy="quarantine"), [rows_of(id=[1, 1, 1], a=["x", "y", None], b=[1, 1, 1])]
+    )
+
+    assert told(rows, "column", "value", "chosen", "policy", "decided") == [
+        ("a", "x", None, "quarantine", None),
+        ("a", "y", None, "quarantine", None),
+    ]
+    assert "ties" not in rows.notes
+
+
+def test_a_private_value_is_not_told_and_a_key_of_several_columns_is_a_list():
+    table = rows_of(id=[1, 1], place=["a", "a"], mail=["x@a", "x@b"])
+    place = table.schema.get_field_index("mail")
+    private = pa.field("mail", pa.string(), metadata={"privacy": "direct"})
+
+    rows = run(Resolve(by=("id", "place"), policy="first"), [table.cast(table.schema.set(place, private))])
+
+    assert told(rows, "key", "value", "chosen", "decided") == [
+        ('["1", "a"]', "***", "***", None),
+        ('["1", "a"]', "***", "***", "first"),
+    ]
+
+
+@settings(max_examples=60, deadline=None)
+@given(table=tables(), policy=st.sampled_from(["first", "latest", "majority", "quarantine"]))
+def test_the_evidence_holds_every_value_of_every_column_in_dispute_and_no_other(table, policy):
+    order_by = ("at",) if policy == "latest" else ()
+    rows = run(Resolve(by=("id",), columns=("age", "ok"), policy=policy, order_by=order_by), [table])
+
+    groups = {}
+    for row in table.to_pylist():
+        groups.setdefault(row["id"], []).append(row)
+    expected = sorted(
+        (row["_source"], row["_line"], name)
+        for key, group in groups.items()
+        for name in ("age", "ok")
+        if key is not None and len({row[name] for row in group} - {None}) > 1
+        for row in group
+        if row[name] is not None
+    )
+    found = rows.evidence.to_pylist() if rows.evidence is not None else []
+    assert sorted((one["_source"], one["_line"], one["column"]) for one in found) == expected
+    kept = {str(row["id"]): row for row in rows.kept.to_pylist()}
+    for one in found:
+        if policy == "quarantine":
+            assert one["chosen"] is None
+            continue
+        value = kept[one["key"]][one["column"]]
+        assert one["chosen"] == (str(value).lower() if one["column"] == "ok" else str(value))
+        assert (one["decided"] is None) == (one["value"] == one["chosen"])
+
+
+NAMES = ["about", "key", "column", "value", "chosen", "policy", "decided", "origin", "source", "line"]
+
+
+def evidence(folder):
+    """What readers see of the evidence, paths without their folder."""
+    rows = warehouse.read_evidence(str(folder / "warehouse" / "people"), columns=NAMES).to_pylist()
+    text = json.dumps([tuple(row.values()) for row in rows]).replace(f"{folder}/", "")
+    return [tuple(row) for row in json.loads(text)]
+
+
+EXPECTED = [
+    ("crm.csv:2", "1", "region", "N", "N", "trust", None, "crm", "crm.csv", 2),
+    ("crm.csv:2", "1", "region", "S", "N", "trust", "trust", "shop", "shop.csv", 2),
+    ("crm.csv:2", "1", "at", "2026-01-01", "2026-01-01", "trust", None, "crm", "crm.csv", 2),
+    ("crm.csv:2", "1", "at", "2026-02-02", "2026-01-01", "trust", "trust", "shop", "shop.csv", 2),
+]
+
+
+def test_the_evidence_is_a_table_that_can_be_asked_and_shown(tmp_path, capsys):
+    people(tmp_path)
+
+    assert sorted(evidence(tmp_path)) == sorted(EXPECTED)
+    asked = warehouse.sql(
+        str(tmp_path / "warehouse"),
+        "select value, chosen from people__evidence where origin = 'shop' and \"column\" = 'region'",
+    )
+    assert asked.to_pylist() == [{"value": "S", "chosen": "N"}]
+    print_evidence(tmp_path / "warehouse", "people", as_json=False)
+    assert capsys.readouterr().out.replace(f"{tmp_path}/", "").splitlines()[:5] == [
+        "people: 2 contradictions",
+        "  1 x region, policy trust (1 by trust)",
+        "    key 1: N was chosen",
+        "        N  crm.csv:2 (crm)",
+        "        S  shop.csv:2 (shop); lost by trust",
+    ]
+    print_evidence(tmp_path / "warehouse", "people", as_json=True)
+    said = json.loads(capsys.readouterr().out)
+    assert (said["contradictions"], said["columns"][0]["decided"]) == (2, {"trust": 1})
+
+
+@pytest.mark.parametrize(
+    "place", ["evidence.before_commit", "evidence.after_commit", "quarantine.after_commit"]
+)
+def test_an_interrupted_build_shows_no_evidence_and_one_that_runs_again_doubles_none(
+    tmp_path, monkeypatch, place
+):
+    monkeypatch.setattr(failpoints, "_arrivals", {})
+    monkeypatch.setenv("DLFLOW_FAILPOINTS", f"{place}=eio")
+    with pytest.raises(OSError, match="failpoint"):
+        people(tmp_path)
+    assert evidence(tmp_path) == []
+
+    people(tmp_path)
+
+    assert sorted(evidence(tmp_path)) == sorted(EXPECTED)
+
+
+def test_evidence_goes_with_the_rows_that_it_is_about(tmp_path):
+    people(tmp_path)
+    uri = str(tmp_path / "warehouse" / "people")
+
+    (tmp_path / "shop.csv").write_text("id,region,at\n1,N,2026-01-01\n", "utf-8")
+    builds.make(tmp_path, PIPELINE)
+
+    assert evidence(tmp_path) == []
+    assert inspection.evidence_summary(uri) == []
+    assert warehouse.Snapshot.open(warehouse.evidence_uri(uri)).read().num_rows == 0

@@ -20,6 +20,8 @@ PLACES = {
     "part.before_receipt": 2,
     "file.half_written": 2,
     "file.before_sync": 4,
+    "evidence.before_commit": 1,
+    "evidence.after_commit": 1,
     "quarantine.before_commit": 2,
     "quarantine.after_commit": 2,
     "commit.before_log": 4,

@@ -133,7 +133,7 @@ def test_cleaning_twice_is_cleaning_once(step, table):
     twice = run(step, [once.kept])
 
     assert same(
-        dataclasses.replace(once, rejected=None, deduplicated=0, filtered=0, notes={}),
+        dataclasses.replace(once, rejected=None, deduplicated=0, filtered=0, notes={}, evidence=None),
         dataclasses.replace(twice, notes={}),
     )
 

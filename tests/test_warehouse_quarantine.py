@@ -114,7 +114,7 @@ def test_rejects_whose_rows_never_came_go_after_a_week(uri, monkeypatch):
     build(uri, "A", [1])
     set_aside(uri, "crashed", [5])
     assert tidy(uri, lineage=lineage()) == 0
-    monkeypatch.setattr(quarantines, "_KEPT_S", -60.0)
+    monkeypatch.setattr("pipelines.warehouse.companion._KEPT_S", -60.0)
 
     assert tidy(uri, lineage=lineage()) == 1
     assert lines(uri) == stored_lines(uri) == [1]

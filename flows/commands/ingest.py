@@ -1,4 +1,4 @@
-"""The commands about what comes in: `dlflow infer`, `quarantine`, `replay`."""
+"""The commands about what comes in: `dlflow infer`, `quarantine`, `evidence`, `replay`."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import click
 
 from flows.options import FILE, JSON, SET, WAREHOUSE, failures, settings_of, warehouse_of
 
-__all__ = ["infer", "quarantine", "replay"]
+__all__ = ["evidence", "infer", "quarantine", "replay"]
 
 
 @click.command()
@@ -22,6 +22,22 @@ def quarantine(table: str, warehouse: Path | None, as_json: bool) -> None:
 
     with failures():
         print_quarantine(warehouse_of(warehouse), table, as_json=as_json)
+
+
+@click.command()
+@click.argument("table")
+@WAREHOUSE
+@JSON
+def evidence(table: str, warehouse: Path | None, as_json: bool) -> None:
+    """The contradictions that were found in a table.
+
+    Counts by column and policy, the most frequent first, with samples: every value with who says so, the one that was
+    chosen, and what decided.
+    """
+    from flows.ingest import print_evidence  # noqa: PLC0415
+
+    with failures():
+        print_evidence(warehouse_of(warehouse), table, as_json=as_json)
 
 
 @click.command()

@@ -27,7 +27,8 @@ deltalake is imported inside the functions that need it: a worker never pays for
     releases     names for versions of several tables that belong together
     pins         versions that somebody still needs
     moment       versions by number, time or release
-    quarantine   the rejected rows beside a table
+    companion    a table beside a table, seen with it
+    quarantine, evidence   the rejected rows, and the contradictions, beside a table
     catalog      tables and their history
     sql          read-only SQL over all tables
     vacuum       files that nobody can need
@@ -40,6 +41,7 @@ from pipelines.warehouse.commit import Committed, commit, current_fingerprint_is
 from pipelines.warehouse.compaction import compact
 from pipelines.warehouse.deletion import delete, delete_keys
 from pipelines.warehouse.dimension import history_schema, record_changes
+from pipelines.warehouse.evidence import commit_evidence, read_evidence, tidy_evidence, write_evidence
 from pipelines.warehouse.feed import Feed, changes
 from pipelines.warehouse.file import LiveFile, Receipt, read_file, row_groups, write_file
 from pipelines.warehouse.frame import dask_frame
@@ -48,7 +50,7 @@ from pipelines.warehouse.loads import LoadedFile, Manifest, load, loaded, prune_
 from pipelines.warehouse.lock import lock
 from pipelines.warehouse.merge import Changed
 from pipelines.warehouse.moment import open_at, version_at
-from pipelines.warehouse.names import quarantine_uri, table_uri
+from pipelines.warehouse.names import evidence_uri, quarantine_uri, table_uri
 from pipelines.warehouse.operation import append, create, replace, replace_partitions
 from pipelines.warehouse.partition import periods
 from pipelines.warehouse.pins import LEASE_S, Pin, held, pin, pins, unpin
@@ -94,6 +96,7 @@ __all__ = [
     "carry_rejects",
     "changes",
     "commit",
+    "commit_evidence",
     "commit_rejects",
     "compact",
     "create",
@@ -102,6 +105,7 @@ __all__ = [
     "delete",
     "delete_keys",
     "drop_release",
+    "evidence_uri",
     "gaps",
     "held",
     "history",
@@ -120,6 +124,7 @@ __all__ = [
     "prune_manifests",
     "quarantine_uri",
     "read",
+    "read_evidence",
     "read_file",
     "read_quarantine",
     "read_unit",
@@ -137,11 +142,13 @@ __all__ = [
     "table_uri",
     "tables",
     "tidy",
+    "tidy_evidence",
     "units",
     "unpin",
     "upsert",
     "vacuum",
     "version_at",
+    "write_evidence",
     "write_file",
     "write_rejects",
     "write_rows",

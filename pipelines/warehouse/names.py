@@ -1,11 +1,12 @@
 """The one rule for table and column names, and where a table lies.
 
 A name is an ASCII letter or underscore, then letters, digits and underscores, 63 characters at most. Two underscores
-in a table name are reserved for the framework (`<table>__quarantine`), and so is a leading underscore (`_dlflow`).
+in a table name are reserved for the framework (`<table>__quarantine`, `<table>__evidence`), and so is a leading underscore (`_dlflow`).
 Columns may not differ in case alone: Delta, DataFusion and many file systems take them for one.
 
     root/trips                    a table of the user
     root/trips__quarantine        its rejected rows
+    root/trips__evidence          the contradictions in it
     root/_dlflow/ledger           tables of the framework; in SQL: dlflow__ledger
     root/_dlflow/locks/trips.lock
 """
@@ -18,16 +19,19 @@ from pathlib import Path
 from pipelines.errors import SpecError
 
 __all__ = [
+    "EVIDENCE",
     "QUARANTINE",
     "SYSTEM",
     "check_columns",
     "check_table",
+    "evidence_uri",
     "quarantine_uri",
     "system_uri",
     "table_uri",
 ]
 
 QUARANTINE = "__quarantine"
+EVIDENCE = "__evidence"
 SYSTEM = "_dlflow"
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 _RULE = "expected a letter or '_', then letters, digits and '_', 63 characters at most"
@@ -83,6 +87,11 @@ def table_uri(root: str, name: str) -> str:
 def quarantine_uri(uri: str) -> str:
     """The folder of the rejected rows of the table at `uri`."""
     return uri.rstrip("/") + QUARANTINE
+
+
+def evidence_uri(uri: str) -> str:
+    """The folder of the contradictions that were found in the table at `uri`."""
+    return uri.rstrip("/") + EVIDENCE
 
 
 def system_uri(root: str, name: str) -> str:

@@ -1,8 +1,8 @@
 """Read-only SQL over all tables of a warehouse, by DataFusion inside deltalake.
 
-A table's quarantine is `<table>__quarantine`, the framework's tables are `dlflow__ledger`, `dlflow__quality` and
-`dlflow__commits`. A quarantine holds the batches of its table's content and, for a short while, others: join by
-`batch`, or use `read_quarantine`. Names are written as they are, with their capital letters.
+A table's quarantine is `<table>__quarantine`, its contradictions are `<table>__evidence`, the framework's tables are `dlflow__ledger`, `dlflow__quality` and
+`dlflow__commits`. Both hold the batches of their table's content and, for a short while, others: join by `batch`, or
+use `read_quarantine` and `read_evidence`. Names are written as they are, with their capital letters.
 """
 
 import datetime as dt
@@ -17,7 +17,7 @@ from pipelines.errors import SpecError
 from pipelines.names import did_you_mean
 from pipelines.warehouse import catalog, log
 from pipelines.warehouse.moment import version_at
-from pipelines.warehouse.names import QUARANTINE, SYSTEM
+from pipelines.warehouse.names import EVIDENCE, QUARANTINE, SYSTEM
 from pipelines.warehouse.snapshot import Snapshot
 
 __all__ = ["sql", "visible"]
@@ -69,7 +69,10 @@ def visible(root: str) -> dict[str, str]:
     """All names that a query can use, with the folders of their tables."""
     found = {name: str(Path(root, name)) for name in catalog.names(root)}
     found |= {
-        name + QUARANTINE: uri + QUARANTINE for name, uri in found.items() if log.exists(uri + QUARANTINE)
+        name + suffix: uri + suffix
+        for name, uri in found.items()
+        for suffix in (EVIDENCE, QUARANTINE)
+        if log.exists(uri + suffix)
     }
     system = Path(root, SYSTEM)
     own = sorted(path.name for path in system.iterdir() if log.exists(str(path))) if system.is_dir() else []

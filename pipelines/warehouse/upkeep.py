@@ -22,7 +22,7 @@ from pipelines.warehouse.lineage import Lineage
 from pipelines.warehouse.loads import prune_manifests
 from pipelines.warehouse.lock import lock
 from pipelines.warehouse.merge import REWRITES
-from pipelines.warehouse.names import QUARANTINE, SYSTEM
+from pipelines.warehouse.names import EVIDENCE, QUARANTINE, SYSTEM
 from pipelines.warehouse.snapshot import Snapshot
 from pipelines.warehouse.vacuum import retained, vacuum
 
@@ -71,7 +71,7 @@ def maintain(
     dry_run: bool = False,
     run: str = "maintain",
 ) -> list[Upkeep]:
-    """Compact, write a checkpoint and vacuum the named tables (all by default), their quarantines, and our own tables.
+    """Compact, write a checkpoint and vacuum the named tables (all by default), what is beside them, and our own tables.
 
     `sort` names columns by which the rows of a table are sorted within each partition. `older_than_h` is the age below
     which no file is removed. A dry run changes nothing and tells what vacuum would remove.
@@ -97,18 +97,11 @@ def maintain(
             )
             if not dry_run:
                 prune_manifests(uri)
-            if log.exists(uri + QUARANTINE):
-                done.append(
-                    _one(
-                        name + QUARANTINE,
-                        uri + QUARANTINE,
-                        (),
-                        runner,
-                        older_than_h,
-                        dry_run=dry_run,
-                        run=run,
-                    )
-                )
+            done += [
+                _one(name + suffix, uri + suffix, (), runner, older_than_h, dry_run=dry_run, run=run)
+                for suffix in (EVIDENCE, QUARANTINE)
+                if log.exists(uri + suffix)
+            ]
     system = Path(root, SYSTEM)
     own = sorted(system.iterdir()) if system.is_dir() and not tables else []
     done += [
