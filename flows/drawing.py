@@ -31,6 +31,7 @@ class _Node:
     lines: tuple[str, ...] = ()
     link: str = ""
     muted: bool = False
+    about: str = ""  # more of it, shown where a pointer rests
     layer: int = 0
     y: float = 0.0
     above: list[str] = field(default_factory=list)  # where its rows come from
@@ -76,6 +77,9 @@ def _nodes(record: Mapping[str, Any]) -> dict[str, _Node]:
             (rows, version + state),
             f"#{anchor('table', table['name'])}",
             muted=kept,
+            about="".join(
+                f"\n{_pass(number, one)}" for number, one in enumerate(table.get("passes") or [], 1)
+            ),
         )
         nodes[key] = node
         for item in table.get("inputs") or []:
@@ -106,6 +110,13 @@ def _nodes(record: Mapping[str, Any]) -> dict[str, _Node]:
     for node in nodes.values():
         node.above = [key for key in node.above if key in nodes]
     return nodes
+
+
+def _pass(number: int, one: Mapping[str, Any]) -> str:
+    ends = f" [{one['ends']}]" if one["ends"] else ""
+    return "\n".join(
+        [f"pass {number}: {', '.join(one['steps'])}{ends}", *(f"    {why}" for why in one["why"])]
+    )
 
 
 def _layer(nodes: dict[str, _Node]) -> None:
@@ -194,7 +205,7 @@ def _box(node: _Node) -> str:
     x = EDGE + node.layer * (BOX + GAP_X)
     fits = int((BOX - 24) / (GLYPH * 1.32))
     title = node.title if len(node.title) <= fits else node.title[: fits - 1] + "…"
-    parts = [f"<title>{escape(f'{node.kind} {node.title}')}</title>"]
+    parts = [f"<title>{escape(f'{node.kind} {node.title}{node.about}')}</title>"]
     parts.append(f'<rect x="{x}" y="{node.y:.1f}" width="{BOX}" height="{HEIGHT}" rx="6"/>')
     parts.append(
         f'<text class="kind end" x="{x + BOX - 10}" y="{node.y + 18:.1f}">{node.kind if len(title) < 13 else ""}</text>'

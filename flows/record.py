@@ -11,6 +11,8 @@ STEP: dict[str, Any] = {"name": "", **COUNTS, "notes": {}}
 INPUT = {"name": "", "kind": "", "path": "", "rows": None, "bytes": None, "version": None, "sha256": None}
 SAMPLE = {"source": "", "line": None, "message": "", "raw": ""}
 REJECT: dict[str, Any] = {"rule": "", "column": None, "count": 0, "samples": []}
+PASS: dict[str, Any] = {"steps": [], "ends": "", "why": []}
+VERDICT: dict[str, Any] = {"version": None, "time": "", "checks": []}
 CLAIM = {"value": "", "origin": None, "time": None, "source": "", "line": None, "decided": None}
 DISPUTE: dict[str, Any] = {
     "step": "",
@@ -28,7 +30,8 @@ COLUMN: dict[str, Any] = {
 }  # fmt: skip
 TABLE: dict[str, Any] = {
     "name": "", "status": "", "why": [], "version": None, "seconds": None, **COUNTS, "files": None, "bytes": None,
-    "partition_by": [], "steps": [], "inputs": [], "rejects": [], "evidence": [], "checks": [], "profile": {},
+    "partition_by": [], "steps": [], "inputs": [], "rejects": [], "evidence": [], "checks": [],
+    "check_history": [], "passes": [], "profile": {},
 }  # fmt: skip
 MODEL: dict[str, Any] = {
     "name": "", "status": "", "why": [], "table": None, "version": None, "rows": {}, "features": None,
@@ -81,6 +84,11 @@ def _complete_table(table: Mapping[str, Any]) -> dict[str, Any]:
     whole["rejects"] = [_with(REJECT, reject) for reject in whole["rejects"]]
     for reject in whole["rejects"]:
         reject["samples"] = [_with(SAMPLE, sample) for sample in reject["samples"]]
+    whole["passes"] = [_with(PASS, one) for one in whole["passes"]]
+    whole["check_history"] = [
+        _with(VERDICT, {**one, "checks": [_with(CHECK, check) for check in one.get("checks") or []]})
+        for one in whole["check_history"]
+    ]
     whole["evidence"] = [_with(DISPUTE, dispute) for dispute in whole["evidence"]]
     for dispute in whole["evidence"]:
         dispute["samples"] = [

@@ -8,13 +8,14 @@ import base64
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from flows import charts, drawing
 from flows.facts import HIGHER_IS_BETTER, NAMES, built, equation, tally, verdicts
 from flows.figures import count, duration, number, percent, plural, rate, score, short, size
+from flows.passes import passes
 from flows.record import COUNTS, complete
 from flows.svg import anchor
 
@@ -90,8 +91,17 @@ def render(record: Mapping[str, Any]) -> str:
             for table in whole["tables"]
         },
         anchor=anchor,
+        passes=passes,
+        histories={table["name"]: _history(table["check_history"]) for table in whole["tables"]},
         charts=charts,
     )
+
+
+def _history(versions: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Mapping[str, Any] | None]]]:
+    """Each check with what it found in every version; None: that version did not have it."""
+    found = [{check["name"]: check for check in one["checks"]} for one in versions]
+    names = dict.fromkeys(name for checks in found for name in checks)
+    return [(name, [checks.get(name) for checks in found]) for name in names]
 
 
 def _subtitle(record: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ Both drivers run these; a step gives a small dict that a terminal, a log or a Pr
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -76,6 +76,8 @@ def _table(name: str, session: Session) -> dict[str, Any]:
         "rejects": inspection.reject_summary(plan.uri),
         "evidence": inspection.evidence_summary(plan.uri),
         "checks": list(built.checks),
+        "check_history": inspection.check_history(plan.uri),
+        "passes": [asdict(one) for one in plan.passes],
         "profile": inspection.profile_table(ref, runner),
     }
     _remember(session, made)

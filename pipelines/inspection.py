@@ -16,6 +16,7 @@ from pipelines.storage import FileRef, TableRef
 
 __all__ = [
     "build_state",
+    "check_history",
     "evidence_summary",
     "fitted_of",
     "last_checks",
@@ -55,6 +56,22 @@ def last_checks(uri: str) -> list[dict[str, Any]]:
         if (found := event.record.get("checks")) is not None:
             return [dict(one) for one in found]
     return []
+
+
+def check_history(uri: str, versions: int = 12) -> list[dict[str, Any]]:
+    """What the checks of the newest builds of a table have found, version by version, newest first."""
+    events = [event for event in warehouse.history(uri) if event.record.get("checks")]
+    return [
+        {
+            "version": event.version,
+            "time": event.time.isoformat(timespec="seconds"),
+            "checks": [
+                {name: one.get(name) for name in ("name", "severity", "passed", "found")}
+                for one in event.record["checks"]
+            ],
+        }
+        for event in events[:versions]
+    ]
 
 
 def outline(name: str, uri: str) -> TableRef | None:

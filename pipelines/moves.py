@@ -10,7 +10,7 @@ from pipelines.errors import SpecError
 from pipelines.stage import SPLIT, Exchange, Fit, Stage, Step, tables_of
 from pipelines.storage import TableRef
 
-__all__ = ["Move", "bound_to", "check_row_wise", "gathers", "move_of", "passes_of", "together"]
+__all__ = ["Move", "Pass", "bound_to", "check_row_wise", "gathers", "move_of", "passes_of", "together"]
 
 
 @dataclass(frozen=True)
@@ -87,21 +87,39 @@ def gathers(partition_by: Sequence[str]) -> bool:
     return bool(set(partition_by) - {SPLIT})
 
 
-def passes_of(moves: Iterable[Move], *, checks: bool, partition_by: Sequence[str] = ()) -> list[str]:
-    """Steps as they fuse: `->` inside a pass, what ends it in brackets, and below why it does."""
-    groups: list[str] = []
+@dataclass(frozen=True)
+class Pass:
+    """What runs over every part without the rows being read or moved again, what ends it, and why it does."""
+
+    steps: tuple[str, ...]
+    ends: str = (
+        ""  # "sketch for ...", "exchange for ...", "exchange by ..."; the last one ends with its files
+    )
+    why: tuple[str, ...] = ()
+
+    def text(self) -> str:
+        """As the plan has it: `->` between steps, what ends it in brackets, the reasons below."""
+        ends = f"[{self.ends}]" if self.ends else ""
+        return "\n".join(
+            [f"{' -> '.join(self.steps)} {ends}".strip(), *(f"{'':17}{reason}" for reason in self.why)]
+        )
+
+
+def passes_of(moves: Iterable[Move], *, checks: bool, partition_by: Sequence[str] = ()) -> list[Pass]:
+    """Steps as they fuse."""
+    passes: list[Pass] = []
     names: list[str] = ["read"]
     whys: list[str] = []
     sketched: list[Fit] = []
 
-    def end(what: str) -> None:
-        groups.append("\n".join([f"{' -> '.join(names)} {what}".lstrip(), *whys]))
+    def end(what: str = "") -> None:
+        passes.append(Pass(tuple(names), what, tuple(whys)))
         names.clear()
         whys.clear()
 
     def look() -> None:
         if sketched:
-            end(f"[sketch for {' and '.join(fit.name for fit in sketched)}]")
+            end(f"sketch for {' and '.join(fit.name for fit in sketched)}")
             names.extend(fit.name for fit in sketched)
             sketched.clear()
 
@@ -109,18 +127,19 @@ def passes_of(moves: Iterable[Move], *, checks: bool, partition_by: Sequence[str
         if not (sketched and move.fit is not None and together([*sketched, move.fit])):
             look()
         if move.why:
-            whys.append(f"                 {move.step}: {move.kind}, {move.why}")
+            whys.append(f"{move.step}: {move.kind}, {move.why}")
         if move.fit is not None:
             sketched.append(move.fit)
             continue
         if move.kind == "exchange":
-            end(f"[exchange for {move.step}]")
+            end(f"exchange for {move.step}")
         names.append(move.step)
     look()
     if checks:
         names.append("checks")
     if gathers(partition_by):
-        whys.append("                 write: exchange, the rows of a partition meet in one file")
-        end(f"[exchange by {', '.join(partition_by)}]")
-    groups.append("\n".join([" -> ".join([*names, "write"]), *whys]))
-    return groups
+        whys.append("write: exchange, the rows of a partition meet in one file")
+        end(f"exchange by {', '.join(partition_by)}")
+    names.append("write")
+    end()
+    return passes

@@ -15,7 +15,7 @@ import pyarrow as pa
 from pipelines import contract, fingerprint, loads, merges, quality, sources
 from pipelines.document import Document
 from pipelines.errors import NoInput, SpecError
-from pipelines.moves import Move, bound_to, check_fitted, check_row_wise, move_of, passes_of
+from pipelines.moves import Move, Pass, bound_to, check_fitted, check_row_wise, move_of, passes_of
 from pipelines.names import did_you_mean
 from pipelines.spec import Pipeline, Table
 from pipelines.stage import data_columns, tables_of
@@ -79,6 +79,12 @@ class TablePlan:
             return self.attempt or self.fingerprint
         return fingerprint.digest([self.fingerprint, self.load.base])
 
+    @property
+    def passes(self) -> list[Pass]:
+        """Its steps as they fuse."""
+        by = self.spec.partition_by if self.load is None and self.spec.load != "upsert" else ()
+        return passes_of(self.moves, checks=bool(self.spec.checks), partition_by=by)
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -106,10 +112,8 @@ class Plan:
             if load is not None:
                 lines.extend(f"         ignored: {text}" for text in load.ignored)
                 lines.extend([f"         STOP: {load.problem}"] if load.problem else [])
-            by = table.spec.partition_by if table.load is None and table.spec.load != "upsert" else ()
-            groups = passes_of(table.moves, checks=bool(table.spec.checks), partition_by=by)
-            for number, group in enumerate(groups):
-                lines.append(f"         pass {number + 1}: {group}")
+            for number, one in enumerate(table.passes):
+                lines.append(f"         pass {number + 1}: {one.text()}")
         return "\n".join(lines)
 
 

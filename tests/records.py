@@ -136,6 +136,21 @@ _DEMO = {
                rejects=[{"rule": "json", "column": None, "count": 1, "samples": [
                    {"source": "data/customers.jsonl", "line": 2053, "message": "not a JSON object: ends inside a string",
                     "raw": '{"customer_id": 1, "region": "w'}]}],
+               passes=[{"steps": ["read"], "ends": "exchange for resolve region, tier",
+                        "why": ["resolve region, tier: exchange, rows of equal customer_id must meet"]},
+                       {"steps": ["resolve region, tier", "checks", "write"], "ends": "", "why": []}],
+               evidence=[{"step": "resolve region, tier", "column": "tier", "policy": "trust", "count": 62, "values": 124,
+                          "decided": {"trust": 60, "first": 2}, "samples": [{"key": "17", "chosen": "gold", "values": [
+                              {"value": "gold", "origin": "crm", "time": None, "source": "data/customers.jsonl", "line": 4,
+                               "decided": None},
+                              {"value": "basic", "origin": "shop", "time": "2025-01-02", "source": "data/customers.jsonl",
+                               "line": 9, "decided": "trust"}]}]}],
+               check_history=[
+                   {"version": 4, "time": "2025-11-21T10:45:00+00:00", "checks": [
+                       {"name": "unique", "severity": "block", "passed": True, "found": "0 rows"},
+                       {"name": "late", "severity": "warn", "passed": False, "found": "3 rows"}]},
+                   {"version": 3, "time": "2025-11-20T10:45:00+00:00", "checks": [
+                       {"name": "unique", "severity": "block", "passed": False, "found": "2 rows"}]}],
                checks=[_check("unique", "customer_id")]),
         _table("orders", 100_000, 98_680, quarantined=420, deduplicated=900, seconds=1.92, files=12, bytes=2_950_400,
                partition_by=["month"], inputs=[_source("orders", path, rows, rows * 61) for path, rows in _ORDER_FILES],

@@ -20,6 +20,7 @@ SECTIONS = [
     "tables",
     "ledger",
     "quarantine",
+    "evidence",
     "checks",
     "profile",
     "models",
@@ -262,6 +263,43 @@ def test_bytes_that_are_no_text_are_shown_escaped(tmp_path):
     path = write(record, tmp_path / "report.html")
 
     assert "bad \\udcff byte" in path.read_text("utf-8")
+
+
+def section(page, name):
+    """The words of one section, without markup."""
+    found = re.search(rf'<section id="{name}">(.*?)</section>', page, re.DOTALL)[1]
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", found)).split())
+
+
+def test_the_passes_of_a_table_are_drawn_with_what_moves_between_them_and_why():
+    page = render(demo_record())
+
+    assert (
+        "pass 1: read [exchange for resolve region, tier]" in page
+    )  # on the box of the drawing of the pipeline
+    said = section(page, "tables")
+    assert (
+        "Passes of customers pass 1: read, then exchange for resolve region, tier; pass 2: resolve region, tier"
+        in said
+    )
+    assert "pass 1: resolve region, tier: exchange, rows of equal customer_id must meet" in said
+
+
+def test_every_contradiction_is_counted_and_some_are_told():
+    said = section(render(demo_record()), "evidence")
+
+    assert "customers 62 contradictions" in said
+    assert "tier trust 62 124 trust: 60, first: 2" in said
+    assert "key 17: gold was chosen gold data/customers.jsonl, line 4, crm" in said
+    assert "basic data/customers.jsonl, line 9, shop, 2025-01-02; lost by trust" in said
+
+
+def test_what_the_checks_found_in_earlier_builds_is_beside_what_they_found_now():
+    said = section(render(demo_record()), "checks")
+
+    assert "customers: what the checks found in its last 2 builds" in said
+    assert "check version 4 2025-11-21 10:45 version 3 2025-11-20 10:45" in said
+    assert "unique \u2714 0 rows \u2718 2 rows late \u25b2 3 rows not declared" in said
 
 
 @needs_browser

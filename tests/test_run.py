@@ -53,6 +53,10 @@ def test_every_planted_fault_is_found_and_none_is_invented(done, tmp_path):
     assert table(record, "products")["rows_out"] == planted["products"]["rows"]
     notes = {key: value for step in orders["steps"] for key, value in step["notes"].items()}
     assert notes["filled unit_price"] == planted["orders"]["missing_price"]
+    (dispute,) = [one for one in customers["evidence"] if one["column"] == "region"]
+    assert (dispute["policy"], set(dispute["decided"])) == ("latest", {"latest"})
+    assert customers["passes"][0]["ends"] == "exchange for resolve customer_id"
+    assert [one["version"] for one in customers["check_history"]] == [0]
     assert record["ledger"]["balanced"]
     assert all(check["passed"] for one in record["tables"] for check in one["checks"])
 
