@@ -1,7 +1,7 @@
 """Cleaning of cells: blanks, case, accents, spelling. Every step says in its notes how many cells it changed."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import pyarrow as pa
@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from pipelines.casting import cast_cells, literal
 from pipelines.errors import SpecError
 from pipelines.fields import NUMBER, combined, kind_of, replaced, require, schema_after, shown, titled
+from pipelines.names import did_you_mean
 from pipelines.stage import Map, Rows, data_columns, reject
 
 __all__ = ["MapValues", "Text", "Trim", "map_values", "text", "trim"]
@@ -108,15 +109,17 @@ class MapValues:
     """Replaces values of one column by a table of them; what is not in it stays, becomes missing, or sets the row aside.
 
     Keys are written as text, as in `{ "1" = "north" }` for a column of numbers. A missing value stays missing. With
-    other = "keep" the column keeps its type; else it takes the type of the new values.
+    other = "keep" the column keeps its type; else it takes the type of the new values. `known` is a list of codes that
+    are right as they are: then `values` are their synonyms, each for one of them.
     """
 
     do: ClassVar[str] = "map_values"
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     column: str
-    values: dict[str, Scalar]
+    values: dict[str, Scalar] = field(default_factory=dict)
     other: Literal["keep", "null", "quarantine"] = "keep"
+    known: tuple[str | int, ...] = ()
 
     def build(self, schema: pa.Schema) -> pa.Schema:
         """The same columns, one of them perhaps of another type."""
@@ -125,43 +128,68 @@ class MapValues:
     def stage(self, schema: pa.Schema) -> Map:
         """A Map."""
         require(schema, [self.column], step=self.do, kinds=("string", "bool", *NUMBER, "date", "timestamp"))
-        if not self.values:
-            raise SpecError('map_values: values is empty; write values = { "old" = "new" }')
+        table = self._table()
         arrow = schema.field(self.column).type
         where = f"map_values of column {self.column!r}"
-        keys, misfits = cast_cells(pa.array(list(self.values), pa.string()), _named(arrow))
+        keys, misfits = cast_cells(pa.array(list(table), pa.string()), _named(arrow))
         if len(misfits):
-            raise SpecError(f"{where}: key {list(self.values)[int(misfits[0])]!r} is no {kind_of(arrow)}")
-        target = arrow if self.other == "keep" else self._type(arrow, where)
-        new = pa.array(
-            [literal(value, target, where=where).as_py() for value in self.values.values()], target
-        )
-        params = {"column": self.column, "keys": keys, "values": new, "other": self.other}
+            raise SpecError(f"{where}: key {list(table)[int(misfits[0])]!r} is no {kind_of(arrow)}")
+        target = arrow if self.other == "keep" else _type(table.values(), arrow, where)
+        new = pa.array([literal(value, target, where=where).as_py() for value in table.values()], target)
+        params = {
+            "column": self.column,
+            "keys": keys,
+            "values": new,
+            "other": self.other,
+            "right": len(set(self.known)),
+        }
         return Map(titled(self.do, [self.column]), map_values, params)
 
-    def _type(self, arrow: pa.DataType, where: str) -> pa.DataType:
-        kinds = {type(value) for value in self.values.values()}
-        for new, known in (
-            (pa.string(), {str}),
-            (pa.bool_(), {bool}),
-            (pa.int64(), {int}),
-            (pa.float64(), {int, float}),
-        ):
-            if kinds <= known:
-                return arrow if kind_of(arrow) == kind_of(new) else new
-        raise SpecError(
-            f"{where}: the new values are of several types: {', '.join(sorted(kind.__name__ for kind in kinds))}"
-        )
+    def _table(self) -> dict[str, Scalar]:
+        """What becomes of each value that is known."""
+        if not self.values and not self.known:
+            raise SpecError('map_values: values is empty; write values = { "old" = "new" }')
+        if self.known and self.other == "keep":
+            raise SpecError(
+                'map_values: known has no meaning with other = "keep", which keeps every value; set other = "quarantine" or "null"'
+            )
+        for old, new in self.values.items():
+            if self.known and new not in self.known:
+                near = did_you_mean(str(new), [str(code) for code in self.known])
+                raise SpecError(f"map_values: {old!r} becomes {new!r}, which is not one of known{near}")
+            if self.known and old in {str(code) for code in self.known}:
+                raise SpecError(
+                    f"map_values: {old!r} is one of known, and values says that it becomes {new!r}; leave it out of one of them"
+                )
+        return {str(code): code for code in self.known} | self.values
 
 
-def map_values(table: pa.Table, *, column: str, keys: pa.Array, values: pa.Array, other: str) -> Rows:
-    """One column with its values replaced."""
+def _type(values: Iterable[Scalar], arrow: pa.DataType, where: str) -> pa.DataType:
+    """The type that a column has with new values."""
+    kinds = {type(value) for value in values}
+    for new, known in (
+        (pa.string(), {str}),
+        (pa.bool_(), {bool}),
+        (pa.int64(), {int}),
+        (pa.float64(), {int, float}),
+    ):
+        if kinds <= known:
+            return arrow if kind_of(arrow) == kind_of(new) else new
+    raise SpecError(
+        f"{where}: the new values are of several types: {', '.join(sorted(kind.__name__ for kind in kinds))}"
+    )
+
+
+def map_values(
+    table: pa.Table, *, column: str, keys: pa.Array, values: pa.Array, other: str, right: int
+) -> Rows:
+    """One column with its values replaced; the first `right` of the keys are right as they are."""
     old = combined(table[column])
     place = pc.index_in(old.cast(keys.type, safe=False), value_set=keys, skip_nulls=True)
     unknown = pc.and_(pc.is_valid(old), pc.is_null(place))
     found = values.take(place)
     new = pc.if_else(unknown, old, found) if other == "keep" else found
-    notes = {f"mapped {column}": len(place) - place.null_count}
+    notes = {f"mapped {column}": pc.sum(pc.greater_equal(place, right)).as_py() or 0}
     if other == "null":
         notes[f"emptied {column}"] = pc.sum(unknown).as_py() or 0
     if other != "quarantine":

@@ -95,10 +95,38 @@ def test_values_of_any_type_are_replaced_by_values_of_another():
     assert run(yes, [with_origin(pa.table({"x": ["yes"]}))]).kept.schema.field("x").type == pa.bool_()
 
 
+def test_values_conform_to_a_list_of_codes_or_are_set_aside_or_emptied():
+    cells, codes = (
+        ["DE", "Germany", "F", None, "XX"],
+        {"known": ("DE", "FR"), "values": {"Germany": "DE", "F": "FR"}},
+    )
+
+    kept, rows = column(cells, pa.string(), MapValues(column="x", **codes, other="quarantine"))
+    assert kept == ["DE", "DE", "FR", None]
+    assert rows.rejected["message"].to_pylist() == [
+        "column 'x': 'XX' is not one of 'DE', 'FR', 'Germany', 'F'"
+    ]
+    assert rows.notes == {"mapped x": 2}
+    emptied, rows = column(cells, pa.string(), MapValues(column="x", **codes, other="null"))
+    assert emptied == ["DE", "DE", "FR", None, None]
+    assert rows.notes == {"mapped x": 2, "emptied x": 1}
+    numbers = MapValues(column="x", known=(1, 2), values={"9": 1}, other="null")
+    assert column([1, 2, 9, 7], pa.int8(), numbers)[0] == [1, 2, 1, None]
+
+
 @pytest.mark.parametrize(
     ("step", "message"),
     [
         (MapValues(column="city", values={}), "values is empty"),
+        (MapValues(column="city", known=("a",)), 'known has no meaning with other = "keep"'),
+        (
+            MapValues(column="city", known=("DE", "FR"), values={"Germany": "DEE"}, other="null"),
+            "'Germany' becomes 'DEE', which is not one of known; did you mean 'DE'",
+        ),
+        (
+            MapValues(column="city", known=("DE", "FR"), values={"FR": "DE"}, other="null"),
+            "'FR' is one of known, and values says that it becomes 'DE'",
+        ),
         (MapValues(column="age", values={"one": 1}), "key 'one' is no integer"),
         (MapValues(column="age", values={"1": "one"}), "'one' is no integer"),
         (MapValues(column="city", values={"a": 1, "b": "x"}, other="null"), "several types: int, str"),
