@@ -4,8 +4,9 @@
 
     def in_euro(table: pa.Table) -> pa.Table: ...     # prices.py: one row out for each row in, in the same order
 
-The text of the module is part of the step: it decides whether a table is out of date, and it is what workers run, so
-nothing has to be installed there. It may import what is installed on the workers, but no file beside it.
+The text of the module, and of the modules beside the pipeline file that it imports, is part of the step: it decides
+whether a table is out of date, and it is what workers run, also those that come later, so nothing has to be installed
+there. What else it imports must be installed on the workers.
 """
 
 import ast
@@ -27,6 +28,9 @@ from pipelines.names import did_you_mean
 from pipelines.stage import LINE, SOURCE, Map, data_columns
 
 __all__ = ["LocatedPython", "Python", "python"]
+
+
+_BESIDE = "_dlflow_beside"  # in a module of the user: the modules that came with the step, by name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,27 +60,53 @@ class Python:
                 f'python: function = {self.function!r}: expected "module:function", the module beside the pipeline file'
             )
         file = folder.joinpath(*module.split(".")).with_suffix(".py")
-        try:
-            text = file.read_text("utf-8")
-            tree = ast.parse(text)
-        except FileNotFoundError:
-            raise SpecError(f"python: function = {self.function!r}: there is no file {file}") from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise SpecError(f"python: {file} cannot be read as UTF-8 text: {error}") from error
-        except SyntaxError as error:
-            raise SpecError(f"python: {file}:{error.lineno}: {error.msg}") from error
+        if not file.is_file():
+            raise SpecError(f"python: function = {self.function!r}: there is no file {file}")
+        text, tree = _parsed(file)
         known = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
         if name not in known:
             raise SpecError(f"python: {file} has no function {name!r}{did_you_mean(name, known)}")
-        return LocatedPython(self, text)
+        beside: dict[str, str] = {}
+        _gather(folder, text, (module,), beside)
+        return LocatedPython(self, text, tuple(sorted(beside.items())))
+
+
+def _parsed(file: Path) -> tuple[str, ast.Module]:
+    try:
+        text = file.read_text("utf-8")
+        return text, ast.parse(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"python: {file} cannot be read as UTF-8 text: {error}") from error
+    except SyntaxError as error:
+        raise SpecError(f"python: {file}:{error.lineno}: {error.msg}") from error
+
+
+def _gather(folder: Path, text: str, chain: tuple[str, ...], beside: dict[str, str]) -> None:
+    """Put the texts of the modules in this folder that are imported, directly or by another, into `beside`."""
+    for name in sorted(_imported(text)):
+        file = folder / f"{name}.py"
+        if not file.is_file():
+            continue
+        if name in chain:
+            raise SpecError(
+                f"python: {' imports '.join((*chain, name))}: modules beside the pipeline file must not import each other in a circle"
+            )
+        if any(
+            isinstance(node, ast.ImportFrom) and node.module == name and node.names[0].name == "*"
+            for node in ast.walk(ast.parse(text))
+        ):
+            raise SpecError(f"python: {chain[-1]}.py: from {name} import *: expected names, or import {name}")
+        beside[name], _ = _parsed(file)
+        _gather(folder, beside[name], (*chain, name), beside)
 
 
 @dataclass(frozen=True)
 class LocatedPython:
-    """The step with the text of its module."""
+    """The step with the text of its module, and name and text of the modules beside it that this imports."""
 
     step: Python
     text: str
+    beside: tuple[tuple[str, str], ...] = ()
 
     def build(self, schema: pa.Schema) -> pa.Schema:
         """The columns with those that the function gives; a new one inherits the privacy classes of what it takes."""
@@ -110,6 +140,7 @@ class LocatedPython:
         params = {
             "function": step.function,
             "text": self.text,
+            "beside": self.beside,
             "takes": step.takes or tuple(data_columns(schema)),
             "gives": pa.schema([self._field(schema, name, kind) for name, kind in step.columns.items()]),
             "settings": step.params,
@@ -126,6 +157,7 @@ def python(
     *,
     function: str,
     text: str,
+    beside: tuple[tuple[str, str], ...] = (),
     takes: tuple[str, ...],
     gives: pa.Schema,
     settings: Mapping[str, Any],
@@ -139,7 +171,7 @@ def python(
     else:
         where = f"python {function}, {_rows(table)}"
         try:
-            made = _function(function, text)(table.select(list(takes)), **settings)
+            made = _function(function, text, beside)(table.select(list(takes)), **settings)
         except Exception as error:  # whatever the user's code raises is theirs, told with its place
             raise InputError(f"{where}: {type(error).__name__}: {error}{_line(error, function)}") from error
         _require_declared(made, gives, table.num_rows, where)
@@ -190,28 +222,77 @@ def _line(error: BaseException, function: str) -> str:
 class _Text(importlib.abc.InspectLoader):
     """Loads a module from its text."""
 
-    def __init__(self, text: str, file: str) -> None:
-        self.text, self.file = text, file
+    def __init__(self, text: str, file: str, names: set[str]) -> None:
+        self.text, self.file, self.names = text, file, names
 
     def get_source(self, fullname: str) -> str:
         del fullname
         return self.text
 
     def get_code(self, fullname: str) -> Any:
-        return self.source_to_code(self.get_source(fullname), self.file)
+        tree = ast.parse(self.get_source(fullname), self.file)
+        return self.source_to_code(_Beside(self.names).visit(tree), self.file)
 
 
 @functools.lru_cache(maxsize=64)
-def _module(module: str, text: str) -> ModuleType:
-    spec = importlib.util.spec_from_loader(module, _Text(text, f"{module}.py"))
+def _module(module: str, text: str, beside: tuple[tuple[str, str], ...]) -> ModuleType:
+    spec = importlib.util.spec_from_loader(module, _Text(text, f"{module}.py", {name for name, _ in beside}))
     if spec is None or spec.loader is None:
         raise AssertionError(module)
     made = importlib.util.module_from_spec(spec)
+    vars(made)[_BESIDE] = {
+        name: _module(name, other, beside) for name, other in beside if name in _imported(text)
+    }
     spec.loader.exec_module(made)
     return made
 
 
-def _function(function: str, text: str) -> Callable[..., Any]:
+def _imported(text: str) -> set[str]:
+    """Every module that a text imports by its full name."""
+    nodes = list(ast.walk(ast.parse(text)))
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    return names | {
+        node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level
+    }
+
+
+class _Beside(ast.NodeTransformer):
+    """Imports of modules that came with the step become assignments.
+
+    So they need no entry in sys.modules, where steps with other texts under the same name would meet.
+    """
+
+    def __init__(self, names: set[str]) -> None:
+        self.names = names
+
+    def visit_Import(self, node: ast.Import) -> Any:
+        ours = [alias for alias in node.names if alias.name in self.names]
+        node.names = [alias for alias in node.names if alias.name not in self.names]
+        made = [_assigned(alias.asname or alias.name, _named(alias.name), node) for alias in ours]
+        return [node, *made] if node.names else made
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> Any:
+        if node.level or node.module not in self.names:
+            return node
+        return [
+            _assigned(
+                alias.asname or alias.name, ast.Attribute(_named(node.module), alias.name, ast.Load()), node
+            )
+            for alias in node.names
+        ]
+
+
+def _named(module: str) -> ast.expr:
+    return ast.Subscript(ast.Name(_BESIDE, ast.Load()), ast.Constant(module), ast.Load())
+
+
+def _assigned(name: str, value: ast.expr, node: ast.stmt) -> ast.stmt:
+    return ast.fix_missing_locations(
+        ast.copy_location(ast.Assign([ast.Name(name, ast.Store())], value), node)
+    )
+
+
+def _function(function: str, text: str, beside: tuple[tuple[str, str], ...]) -> Callable[..., Any]:
     module, _, name = function.partition(":")
-    made: Callable[..., Any] = getattr(_module(module, text), name)
+    made: Callable[..., Any] = getattr(_module(module, text, beside), name)
     return made

@@ -151,3 +151,59 @@ steps = [{ do = "python", function = "money:in_euro", takes = ["price", "currenc
     assert nothing
     assert why == ("its steps or settings in the pipeline file changed",)
     assert [row["euro"] for row in projects.content(tmp_path, "o")] == [1.0, 6.0]
+
+
+def _importing(folder):
+    (folder / "rates.py").write_text("EURO = {'USD': 0.5, 'EUR': 1.0}\n")
+    (folder / "lookup.py").write_text("from rates import EURO\n\ndef rate(name):\n    return EURO[name]\n")
+    (folder / "prices.py").write_text(
+        "import json\nimport pyarrow as pa\nimport lookup\n\ndef euro(table):\n    from rates import EURO\n"
+        "    assert json and EURO\n"
+        "    return pa.table({'euro': [p * lookup.rate(c) for p, c in zip(table['price'].to_pylist(), table['currency'].to_pylist())]})\n"
+    )
+    return Python(function="prices:euro", columns={"euro": "float64"}).located(folder)
+
+
+def test_modules_beside_it_that_it_imports_go_with_it_to_every_worker(folder, local_cluster):
+    step = _importing(folder)
+    stage = step.stage(TABLE.schema)
+    for file in folder.glob("*.py"):
+        file.unlink()
+
+    workers = list(local_cluster.nthreads())
+    made = local_cluster.gather(
+        [local_cluster.submit(stage, TABLE, workers=[one], pure=False) for one in workers]
+    )
+
+    assert [name for name, _ in step.beside] == ["lookup", "rates"]
+    assert len(workers) == 2
+    assert [data(one.kept)["euro"] for one in made] == [[1.0, 1.5, 5.0]] * 2
+
+
+def test_the_text_of_an_imported_module_counts_and_two_texts_of_one_name_do_not_meet(folder):
+    before = _importing(folder)
+    (folder / "rates.py").write_text("EURO = {'USD': 2.0, 'EUR': 1.0}\n")
+    after = Python(**vars(before.step)).located(folder)
+
+    assert before != after
+    assert data(run(after, [TABLE]).kept)["euro"] == [1.0, 6.0, 5.0]
+    assert data(run(before, [TABLE]).kept)["euro"] == [1.0, 1.5, 5.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "import prices\n",
+            "prices imports lookup imports prices: modules beside the pipeline file must not import",
+        ),
+        ("def rate(:\n", "lookup.py:1: "),
+        ("from rates import *\n", "lookup.py: from rates import [*]: expected names"),
+    ],
+)
+def test_an_imported_module_that_cannot_be_read_is_told_before_the_run(folder, text, message):
+    step = _importing(folder).step
+    (folder / "lookup.py").write_text(text)
+
+    with pytest.raises(SpecError, match=message):
+        step.located(folder)

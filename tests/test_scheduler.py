@@ -7,10 +7,14 @@ import sys
 import time
 
 import psutil
+import pyarrow as pa
 import pytest
 
 from flows.certificates import make_certificates
+from flows.cluster import cluster
+from pipelines.custom import Python
 from tests import projects
+from tests.strategies import with_origin
 
 
 @pytest.fixture
@@ -96,3 +100,46 @@ def test_a_cluster_that_cannot_be_reached_is_one_sentence(tmp_path):
     assert ran.returncode == 3
     assert "scheduler 'tcp://127.0.0.1:9' did not answer" in " ".join(ran.stderr.split())
     assert "Traceback" not in ran.stderr
+
+
+@pytest.mark.filterwarnings("ignore::flows.cluster.ClusterWarning")  # it runs with Dask's own settings
+def test_modules_of_the_pipeline_reach_workers_that_come_later(tls_cluster, tmp_path):
+    address, files = tls_cluster
+    code = tmp_path / "code"
+    code.mkdir()
+    (code / "rates.py").write_text("RATE = 3.0\n")
+    (code / "prices.py").write_text(
+        "import pyarrow as pa\nfrom rates import RATE\n\ndef euro(table):\n"
+        "    return pa.table({'euro': [RATE * price for price in table['price'].to_pylist()]})\n"
+    )
+    table = with_origin(pa.table({"price": [1.0, 2.0]}))
+    stage = Python(function="prices:euro", columns={"euro": "float64"}).located(code).stage(table.schema)
+    late = [
+        sys.executable,
+        "-m",
+        "dask",
+        "worker",
+        address,
+        "--no-nanny",
+        "--nthreads",
+        "1",
+        "--no-dashboard",
+    ]
+    late += ["--host", "tls://127.0.0.1", "--local-directory", str(tmp_path), "--tls-ca-file", files[0]]
+    late += ["--tls-cert", files[1], "--tls-key", files[2]]
+
+    with cluster(scheduler=address, tls=tuple(files)) as client:
+        client.wait_for_workers(2, timeout=30)
+        before = set(client.nthreads())
+        client.gather(client.submit(stage, table, workers=list(before), pure=False))
+        with (tmp_path / "late.log").open("wb") as log:
+            process = subprocess.Popen(late, stdout=log, stderr=log, cwd=tmp_path, start_new_session=True)
+        try:
+            client.wait_for_workers(3, timeout=30)
+            newcomer = list(set(client.nthreads()) - before)
+            made = client.submit(stage, table, workers=newcomer, pure=False).result(timeout=30)
+        finally:
+            process.kill()
+            process.wait()
+
+    assert made.kept["euro"].to_pylist() == [3.0, 6.0]
