@@ -13,16 +13,17 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.errors import InputError, PartFailed, SchemaMismatch
-from pipelines.warehouse import columns, statistics
+from pipelines.warehouse import columns, footer, statistics
 from pipelines.warehouse import partition as partitions
 from pipelines.warehouse.disk import refused, write_new
+from pipelines.warehouse.seal import Seals
 
 __all__ = [
     "FOLDER",
@@ -51,8 +52,9 @@ class Receipt(TypedDict):
     bytes: int
     sha256: str
     partition: dict[str, str | None]
-    stats: dict[str, Any]
+    stats: str  # JSON, as the log has it
     row_groups: list[int]
+    seal: NotRequired[str]  # that the worker has read the footer back and found all this in it: `seal`
 
 
 @dataclass(frozen=True)
@@ -80,15 +82,16 @@ def write_file(
 ) -> Receipt:
     """Write the rows of one partition as one file of the table at `root`, on the disk when this returns.
 
-    `schema` is the whole table's, partition columns included; `table` may hold those columns or not.
+    `schema` is the whole table's, partition columns included; `table` may hold those columns or not. The footer is read
+    back from the storage; what the receipt says is what was found there, under a seal.
 
     Raises: SchemaMismatch for rows that do not fit `schema`, nan, or null where it is forbidden; PartFailed if the
-    disk refuses.
+    disk refuses, or gives back something else.
     """
     columns.check(schema, tuple(partition))
     values = partitions.encode_all(schema, partition)
     rows = _fitting(root, table, schema, partition)
-    content, footer = _parquet(rows)
+    content = _parquet(rows)
     digest = hashlib.sha256(content).hexdigest()
     path = f"{FOLDER}/{part:06d}-{digest}-{uuid.uuid4().hex}.parquet"
     place = os.path.join(root, path)  # noqa: PTH118 - uris are text here
@@ -97,15 +100,18 @@ def write_file(
     except OSError as error:
         raise refused(place, len(content), error) from error
     write_new(place, memoryview(content))
-    return Receipt(
+    tail, found = _read_back(place, content, rows)
+    receipt = Receipt(
         path=path,
         rows=rows.num_rows,
         bytes=len(content),
         sha256=digest,
         partition=values,
-        stats=statistics.from_footer(footer),
-        row_groups=_row_groups(footer),
+        stats=statistics.from_footer(found),
+        row_groups=footer.groups(found),
     )
+    receipt["seal"] = Seals(rows.schema).make(receipt, tail)
+    return receipt
 
 
 def read_file(
@@ -142,7 +148,7 @@ def row_groups(file: LiveFile) -> tuple[int, ...]:
     Raises: as `read_file`.
     """
     with _told(file):
-        return tuple(_row_groups(pq.read_metadata(file.absolute)))
+        return tuple(footer.groups(pq.read_metadata(file.absolute)))
 
 
 def digest_of(path: str) -> str | None:
@@ -233,8 +239,21 @@ def _check_partition(where: str, name: str, column: pa.ChunkedArray, value: Any)
         )
 
 
-def _parquet(rows: pa.Table) -> tuple[pa.Buffer, pq.FileMetaData]:
-    footers: list[pq.FileMetaData] = []
+def _read_back(place: str, content: pa.Buffer, rows: pa.Table) -> tuple[bytes, pq.FileMetaData]:
+    """The footer in the storage, as bytes and taken apart; that of these rows."""
+    tail = footer.read(place, len(content))
+    if tail != content[len(content) - len(tail) :]:
+        raise PartFailed(f"{place}: the storage gives back other bytes than were written; run the part again")
+    found = footer.parse(place, tail)
+    footer.check_columns(place, found, rows.schema)
+    if found.num_rows != rows.num_rows:
+        raise PartFailed(
+            f"{place}: the file has {found.num_rows:,} rows, expected {rows.num_rows:,}; run the part again"
+        )
+    return tail, found
+
+
+def _parquet(rows: pa.Table) -> pa.Buffer:
     sink = pa.BufferOutputStream()
     pq.write_table(
         rows,
@@ -247,9 +266,8 @@ def _parquet(rows: pa.Table) -> tuple[pa.Buffer, pq.FileMetaData]:
             f.name for f in rows.schema if not _bytes(f.type)
         ],  # bounds of vectors fill the footer
         write_page_checksum=True,
-        metadata_collector=footers,
     )
-    return sink.getvalue(), footers[0]
+    return sink.getvalue()
 
 
 def _repeats(column: pa.ChunkedArray) -> bool:
@@ -262,10 +280,6 @@ def _repeats(column: pa.ChunkedArray) -> bool:
 
 def _bytes(kind: pa.DataType) -> bool:
     return pa.types.is_binary(kind) or pa.types.is_fixed_size_binary(kind)
-
-
-def _row_groups(footer: pq.FileMetaData) -> list[int]:
-    return [footer.row_group(r).num_rows for r in range(footer.num_row_groups)]
 
 
 def _column(table: pa.Table, rows: int, file: LiveFile, wanted: pa.Field) -> pa.Array | pa.ChunkedArray:

@@ -222,7 +222,7 @@ def _adds(entry: Entry) -> "list[AddAction]":
             partition_values=receipt["partition"],
             modification_time=now,
             data_change=entry.data_change,
-            stats=json.dumps(receipt["stats"], ensure_ascii=False, allow_nan=False),
+            stats=receipt["stats"],
         )
         for receipt in entry.add
     ]

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.errors import PipelineError
-from pipelines.warehouse import columns, log, partition, statistics
+from pipelines.warehouse import columns, footer, log, partition, statistics
 from pipelines.warehouse.commit import Change, commit
 from pipelines.warehouse.file import LiveFile, Receipt, part_of, read_file, write_file
 from pipelines.warehouse.lineage import Lineage
@@ -97,15 +97,15 @@ def _set_back(old: Snapshot, now: Snapshot, key: str) -> dict[str, int | None]:
 
 
 def _receipt(file: LiveFile, schema: pa.Schema) -> Receipt:
-    footer = pq.read_metadata(file.absolute)
+    found = pq.read_metadata(file.absolute)
     return Receipt(
         path=file.path,
-        rows=footer.num_rows,
+        rows=found.num_rows,
         bytes=file.bytes,
         sha256=file.sha256 or "",
         partition=partition.encode_all(schema, file.partition),
-        stats=statistics.from_footer(footer),
-        row_groups=[footer.row_group(r).num_rows for r in range(footer.num_row_groups)],
+        stats=statistics.from_footer(found),
+        row_groups=footer.groups(found),
     )
 
 

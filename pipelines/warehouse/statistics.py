@@ -5,6 +5,7 @@ left out: long text as a maximum, decimals (a float would round them), binary, i
 """
 
 import datetime as dt
+import json
 import math
 from typing import Any
 
@@ -12,11 +13,12 @@ import pyarrow.parquet as pq
 
 __all__ = ["from_footer"]
 
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 _LONGEST = 32  # characters of text kept as a minimum; more says nothing to a pruning reader
 
 
-def from_footer(footer: pq.FileMetaData) -> dict[str, Any]:
-    """Row count, bounds and null counts of one file, in the names of the Delta protocol."""
+def from_footer(footer: pq.FileMetaData) -> str:
+    """Row count, bounds and null counts of one file: JSON in the names of the Delta protocol, as the log has it."""
     low: dict[str, Any] = {}
     high: dict[str, Any] = {}
     nulls: dict[str, int] = {}
@@ -37,7 +39,7 @@ def from_footer(footer: pq.FileMetaData) -> dict[str, Any]:
             low[name] = bound
         if (bound := _upper(largest)) is not None:
             high[name] = bound
-    return {"numRecords": footer.num_rows, "minValues": low, "maxValues": high, "nullCount": nulls}
+    return _encode({"numRecords": footer.num_rows, "minValues": low, "maxValues": high, "nullCount": nulls})
 
 
 def _lower(value: Any) -> Any:

@@ -1,0 +1,53 @@
+"""Seals: a worker says in a receipt that it has read back the footer of the file from the storage and found it right.
+
+A seal names the program that checked, the columns, the digest of the footer's bytes, and the digest of this and all that
+the receipt says. The driver makes it anew from the receipt, from its own columns and from the footer's bytes as they are
+now. If the two are the same, the check of the worker holds for this very footer and this very receipt, and need not be
+done again: taking a footer apart costs ten times as much as reading it. A footer with another digest is not taken
+apart at all (pyarrow 26 can crash on a damaged one). Without a seal for this the driver checks all by itself.
+
+A seal finds accidents, not forgers: who can write files and receipts can write seals.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+
+__all__ = ["Seals"]
+
+_CHECK = 1  # raise it with every change of `footer.check_columns` or `statistics`: older seals are void then
+_PROGRAM = f"dlflow-{_CHECK}/pyarrow-{pa.__version__}"  # another pyarrow may read a footer otherwise
+_SAID = ("path", "rows", "bytes", "partition", "row_groups", "stats")  # the digest of the rows is in the path
+_encode = json.JSONEncoder(sort_keys=True).encode
+
+
+class Seals:
+    """The seals of files that have these columns (without the partition columns)."""
+
+    def __init__(self, columns: pa.Schema) -> None:
+        said = _encode([[field.name, str(field.type), field.nullable] for field in columns])
+        self._start = f"{_PROGRAM}:{hashlib.sha256(said.encode()).hexdigest()[:16]}:"
+
+    def make(self, receipt: Mapping[str, Any], footer: bytes) -> str:
+        """The seal of a receipt whose file ends with these bytes."""
+        start = self._start + hashlib.sha256(footer).hexdigest()
+        said = _encode([receipt[name] for name in _SAID])
+        return f"{start}:{hashlib.sha256((start + said).encode()).hexdigest()}"
+
+    def hold(self, receipt: Mapping[str, Any], footer: bytes) -> bool:
+        """Whether the receipt has the seal that it would be given now."""
+        try:
+            return "seal" in receipt and receipt["seal"] == self.make(receipt, footer)
+        except (TypeError, ValueError):  # what the receipt says is no JSON
+            return False
+
+    def fit(self, receipt: Mapping[str, Any], footer: bytes) -> bool:
+        """Whether the seal of `are_on` was made for these bytes, whatever the receipt says."""
+        return str(receipt["seal"]).startswith(self._start + hashlib.sha256(footer).hexdigest())
+
+    def are_on(self, receipt: Mapping[str, Any]) -> bool:
+        """Whether there is a seal of this program for these columns, right or wrong."""
+        return str(receipt.get("seal", "")).startswith(self._start)
