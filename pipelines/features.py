@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from pipelines import categories, encoders
 from pipelines.errors import InputError, SpecError
-from pipelines.fields import NUMBER, kind_of, shown
+from pipelines.fields import NUMBER, kind_of, require, shown
 from pipelines.names import did_you_mean
 from pipelines.recipes import described
 from pipelines.sketch import Moments, Several, Values
@@ -146,7 +146,12 @@ class Features:
         return [name for name in schema.names if name in names or name.startswith("_")]
 
     def stage(self, schema: pa.Schema) -> Stage:
-        """A Fit on the training rows."""
+        """A Fit on the training rows.
+
+        Raises: SpecError for columns that are not there.
+        """
+        read = [*dict.fromkeys(name for name, _ in self.encoders()), self.label]
+        require(schema, read, step="features")
         sketches: dict[str, Sketch] = {"rows": Moments(self.label)}
         for name, encoder in self.encoders():
             if isinstance(encoder, categories.Target):
@@ -158,8 +163,8 @@ class Features:
             sketches["rows"] = Values(self.label, limit=10_000)
         columns = tuple(dict.fromkeys([*(name for name, _ in self.encoders()), self.label, SPLIT, *self.key]))
         params = {"settings": self}
-        read = described(schema, [*dict.fromkeys(name for name, _ in self.encoders()), self.label])
-        return Fit("features", OfTraining(Several(sketches), self, classes, read), vectors, columns, params)
+        made = OfTraining(Several(sketches), self, classes, described(schema, read))
+        return Fit("features", made, vectors, columns, params)
 
     def _is_class(self, schema: pa.Schema) -> bool:
         if self.task is not None:
