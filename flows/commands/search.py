@@ -57,7 +57,9 @@ def search(
     env: str | None,
     as_json: bool,
 ) -> None:
-    """Train candidates of a model with other settings, and compare them on the same held-out rows, the best first.
+    """Compare other settings of a model.
+
+    Trains candidates, and compares them on the same held-out rows, the best first.
 
     The table of features has to be there (dlflow run). Test rows are never looked at, nothing is registered.
 
