@@ -109,11 +109,11 @@ def test_another_table_may_be_the_reference(tmp_path):
 
 def test_what_becomes_old_is_told_by_every_run_also_by_one_with_nothing_to_do(tmp_path):
     now = dt.datetime.now(dt.UTC)
-    young = f"1,1,1,{now:%Y-%m-%dT%H:%M:%S}"
+    hours_ago = f"1,1,1,{now - dt.timedelta(hours=2):%Y-%m-%dT%H:%M:%S}"
     project(tmp_path, '{ check = "freshness", column = "at", max_hours = 100000, severity = "warn" }')
 
     (found,) = checks_of(projects.run(tmp_path))
-    project(tmp_path, '{ check = "freshness", column = "at", max_hours = 0.0001 }', rows=young)
+    project(tmp_path, '{ check = "freshness", column = "at", max_hours = 1 }', rows=hours_ago)
     with pytest.raises(CheckFailed, match="freshness at: found the newest is of"):
         projects.run(tmp_path)
     later = aged([found], now + dt.timedelta(days=10_000))
