@@ -1,6 +1,7 @@
 """The commands that have Prefect run a pipeline, and show what ran: `dlflow deploy`, `serve`, `status`, `backfill`."""
 
 import datetime as dt
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ EVERY = click.option(
     "--every", type=click.FloatRange(min=1), metavar="SECONDS", help="So often, instead of --cron."
 )
 RELEASE = click.option(
-    "--release", metavar="NAME", help="nightly: release the tables by this name; %Y-%m-%d in it is the date."
+    "--release", metavar="NAME", help="nightly: release the tables by this name; %Y_%m_%d in it is the date."
 )
 SCORE = click.option(
     "--score",
@@ -45,19 +46,17 @@ TLS = click.option(
 )
 
 
+def _scheduled(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of a schedule: what is run, how, and when."""
+    for option in reversed(
+        (FILE, SET, ENV, FLOW, NAME, CRON, EVERY, RELEASE, SCORE, WORKERS, SCHEDULER, TLS)
+    ):
+        command = option(command)
+    return command
+
+
 @click.command()
-@FILE
-@SET
-@ENV
-@FLOW
-@NAME
-@CRON
-@EVERY
-@RELEASE
-@SCORE
-@WORKERS
-@SCHEDULER
-@TLS
+@_scheduled
 @click.option("--work-pool", "pool", default="dlflow", show_default=True, help="Made, if it is not there.")
 def deploy(file: Path, pool: str, **asked: Any) -> None:
     """Have Prefect run a pipeline file by a schedule.
@@ -84,18 +83,7 @@ def deploy(file: Path, pool: str, **asked: Any) -> None:
 
 
 @click.command()
-@FILE
-@SET
-@ENV
-@FLOW
-@NAME
-@CRON
-@EVERY
-@RELEASE
-@SCORE
-@WORKERS
-@SCHEDULER
-@TLS
+@_scheduled
 def serve(file: Path, **asked: Any) -> None:
     """Run a file by a schedule, in this process.
 
