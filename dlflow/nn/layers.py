@@ -108,8 +108,12 @@ class Layer(ABC):
     def forward_joined(
         self, p: Views, Xs: tuple[Array, ...], rng: Stream | None, space: Workspace
     ) -> tuple[Array, JoinedBackward]:
-        """As `forward`, for a layer of several inputs."""
-        raise NotImplementedError
+        """As `forward`, for a layer of several inputs.
+
+        Raises: ModelError if the layer takes one.
+        """
+        del p, rng, space
+        raise ModelError(f"{self.kind}: {len(Xs)} inputs, expected one; join them with Concatenate")
 
 
 def at_least_one(kind: str, **settings: int) -> None:
