@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from dlflow.errors import ModelError
 from dlflow.nn import SGD, Adagrad, Adam, AdamW, Constant, Cosine, Exponential, RMSprop, Step, WarmUp
-from dlflow.nn.optimizers import BLOCK
+from dlflow.nn.optimizer import BLOCK
 
 CHOSEN = (
     SGD(),

@@ -28,10 +28,11 @@ from dlflow.nn.initializers import INITIALIZERS
 from dlflow.nn.layers import Activation, Dense, Dropout, Layer
 from dlflow.nn.losses import Loss
 from dlflow.nn.lstm import LSTM
+from dlflow.nn.message import Message
 from dlflow.nn.model import Model
 from dlflow.nn.normalization import BatchNormalization, LayerNormalization
-from dlflow.nn.optimizers import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
-from dlflow.nn.params import Message
+from dlflow.nn.optimizer import Optimizer
+from dlflow.nn.optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
 from dlflow.nn.pooling import (
     AveragePooling1D,
     AveragePooling2D,

@@ -23,8 +23,8 @@ __all__ = ["Embedding", "PositionalEmbedding"]
 class Embedding(Penalized, Layer):
     """Y = W[tokens]: tokens are whole numbers from 0 to vocabulary - 1. With `mask_zero`, token 0 is padding and does not count.
 
-    The gradient is a sum per token that occurs: the tokens are sorted and their rows added run by run, so it costs what the batch
-    holds, not what the table holds, beside setting the others to zero.
+    The gradient is a sum per token that occurs, in the order in which it occurs: the tokens are sorted and their rows added run by
+    run. It is sparse: a step costs what the batch holds, not what the table holds (see `tables`).
 
     Shapes: X (B, ...) -> (B, ..., E); W (V, E).
     Raises: ModelError for `input_length`, which is not needed: the length is that of the data.
@@ -70,6 +70,10 @@ class Embedding(Penalized, Layer):
             )
         return np.ascontiguousarray(X, np.intp)
 
+    def tables(self) -> tuple[str, ...]:
+        """The rows of other tokens have no gradient."""
+        return ("W",)
+
     def mask(self, X: Array, mask: Array | None) -> Array | None:
         """What is not padding."""
         del mask
@@ -84,8 +88,6 @@ class Embedding(Penalized, Layer):
 
         def backward(dY: Array, dp: Views, need_dX: bool) -> None:
             del need_dX
-            dW = dp["W"]
-            dW.fill(0)
             if not tokens.size:
                 return
             # numbers of 16 bits are sorted three times faster: by their digits
@@ -96,7 +98,8 @@ class Embedding(Penalized, Layer):
             rows = space.array("rows", Y.shape, dY.dtype)
             np.take(space.contiguous("dY", dY).reshape(Y.shape), order, axis=0, out=rows, mode="clip")
             sums = space.array("sums", (len(starts), self.units), dY.dtype)
-            dW[found[starts]] = np.add.reduceat(rows, starts, axis=0, out=sums)
+            touched = space.rows["W"] = found[starts]
+            dp["W"][touched] = np.add.reduceat(rows, starts, axis=0, out=sums)
 
         return Y.reshape(*X.shape, self.units), backward
 

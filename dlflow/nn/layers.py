@@ -81,6 +81,10 @@ class Layer(ABC):
         """
         return {}
 
+    def tables(self) -> tuple[str, ...]:
+        """Parameters of which a batch touches some rows: `backward` finds their gradient 0, writes these rows, and leaves which, rising, in `space.rows`."""
+        return ()
+
     def mask(self, X: Array, mask: Array | None) -> Array | None:
         """Which time steps of the output count, from those of the input. Shapes: (B, T), bool, or None for all."""
         del X

@@ -12,7 +12,7 @@ from dlflow.nn.clipping import Clipping
 from dlflow.nn.door import Inputs, buffers_of, take_rows
 from dlflow.nn.losses import Loss
 from dlflow.nn.model import Model
-from dlflow.nn.optimizers import Optimizer
+from dlflow.nn.optimizer import Optimizer
 from dlflow.nn.params import Array
 from dlflow.nn.streams import Stream
 
@@ -29,7 +29,7 @@ class Learner:
         self.steps = 0
         self.scale = 1.0  # of the learning rate
         self.last: Array | None = None  # the last weights, where the model shows others
-        self._clipping = Clipping(model.slots, optimizer)
+        self._clipping = Clipping(model.slots, optimizer, model.tables)
         self._more = model.new_message()
         model.constrain()
 
@@ -117,7 +117,7 @@ class Learner:
             self.model.gradient(self.loss, X, y, weights=weights, rng=rng)
             return
         self.model.gradient(self.loss, X, y, weights=weights, rng=rng, into=self._more)
-        np.add(self.model.g, self._more.g, out=self.model.g)
+        self.model.message.add(self._more)
 
     def _step(self, epoch: int) -> float:
         model, g = self.model, self.model.g[:-2]
@@ -126,8 +126,9 @@ class Learner:
         except NonFinite as error:
             raise NonFinite(f"epoch {epoch}, step {self.steps}: {error}") from error
         self.steps += 1
-        self._clipping.clip(g)
-        self.optimizer.step(model.w, g, self.state, self.steps, scale=self.scale)
+        rows = model.message.rows
+        self._clipping.clip(g, rows=rows)
+        self.optimizer.step(model.w, g, self.state, self.steps, scale=self.scale, rows=rows)
         model.settle()
         model.constrain()
         return mean

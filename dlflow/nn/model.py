@@ -3,7 +3,7 @@
     model.gradient(loss, X, y, rng=...)      a shard's sums into g (or into another message)
     (add up the messages of all shards)
     mean_loss = model.finish()               sums -> mean gradient, plus weight decay, once; checks that all is finite
-    optimizer.step(model.w, model.g[:-2], state, t)
+    optimizer.step(model.w, model.g[:-2], state, t, rows=model.message.rows)
     model.settle()                           running statistics of normalisation
     model.constrain()
 
@@ -26,9 +26,12 @@ from dlflow.nn.door import Inputs, in_order, rows_of, shaped
 from dlflow.nn.graph import Graph
 from dlflow.nn.layers import Backward, JoinedBackward, Layer
 from dlflow.nn.losses import Loss, checked_weights
-from dlflow.nn.params import Array, Message, Shape, Slot, Views, Workspace, aligned, slots_of, views
+from dlflow.nn.message import Message
+from dlflow.nn.params import Array, Shape, Slot, Views, Workspace, aligned, slots_of, views
+from dlflow.nn.penalties import Decay
 from dlflow.nn.plan import Plan, build
 from dlflow.nn.streams import Stream
+from dlflow.nn.tables import parts
 
 __all__ = ["Model", "Tape"]
 
@@ -70,6 +73,8 @@ class Model:
         self.parameters = self.slots[-1].stop if self.slots else 0
         self.w = aligned(self.parameters, dtype)
         self.p: tuple[Views, ...] = views(self.w, self.slots, len(self.layers))
+        named = self._named([dict.fromkeys(layer.tables(), True) for layer in self.layers])
+        self._tables = {(slot.layer, slot.name): slot for slot, _ in named}
         self.message = self.new_message()
         plan = Plan.of(self.graph, fuse=fuse)
         self.head, self._out = plan.head, plan.out
@@ -84,8 +89,8 @@ class Model:
         self._loss_space = Workspace()
         self._serial = 0
         self._penalties = self._named([layer.penalties() for layer in self.layers])
+        self._decay = Decay(self._penalties)
         self._constraints = self._named([layer.constraints() for layer in self.layers])
-        self._penalty_space = Workspace()
         self._followed = self._named([layer.statistics() for layer in self.layers])
         self._moved: list[tuple[slice, Array]] = []  # where `settle` puts statistics
 
@@ -107,8 +112,12 @@ class Model:
 
     def new_message(self) -> Message:
         """Another message of this model, zero: `gradient(into=...)` fills it."""
-        g = aligned(self.parameters + 2, self.dtype.type)
-        return Message(g, views(g, self.slots, len(self.layers)))
+        return Message.of(self.slots, self.tables, len(self.layers), self.dtype)
+
+    @property
+    def tables(self) -> tuple[Slot, ...]:
+        """The parameters of which a batch touches some rows: their gradient is 0 elsewhere (see `tables`)."""
+        return tuple(self._tables.values())
 
     def cast(self, X: Any) -> Inputs:
         """X in the form the model computes with, an array or a tuple of arrays; unchanged if it has it already.
@@ -150,7 +159,7 @@ class Model:
                     p, tuple(values[source] for source in sources), stream, space
                 )
             masks[step.makes] = layer.mask(read, space.mask)
-            steps.append((step, back, need_dX))
+            steps.append((step, space, back, need_dX))
         return values[self._out], Tape(steps, self._serial)
 
     def backward(
@@ -166,15 +175,19 @@ class Model:
             raise ModelError(
                 "this tape is of an earlier forward pass, whose memory is reused; call backward right after forward"
             )
-        dp = (into or self.message).dp
+        message = into or self.message
+        message.clear()
         gradients: dict[int, Array] = {self._out: dZ}
         while tape.steps:  # popped, so that activations can be freed on the way
-            step, back, need_dX = tape.steps.pop()
+            step, space, back, need_dX = tape.steps.pop()
             dY = gradients.pop(step.makes, None)
             if dY is None:  # nothing up to here has parameters
                 continue
             need_dX = need_dX or to_inputs
-            dX = back(dY, dp[step.number], need_dX)
+            dX = back(dY, message.dp[step.number], need_dX)
+            for name, rows in space.rows.items():
+                message.touch(self._tables[step.number, name], rows)
+            space.rows.clear()
             if dX is None or not need_dX:
                 continue
             for source, part in zip(step.sources, dX if isinstance(dX, tuple) else (dX,), strict=True):
@@ -223,19 +236,24 @@ class Model:
 
         Raises: NonFinite naming the layers whose gradient is not finite; ModelError if the weights of the batch sum to 0.
         """
-        g = (message or self.message).g
+        message = message or self.message
+        g = message.g
         stop = self.parameters if hi is None else hi
         weight = float(g[-1])
         if weight == 0:
             raise ModelError(
                 "the sample weights of this batch sum to 0, expected more; take larger batches or other weights"
             )
-        part = g[lo:stop]
-        part *= 1 / weight
-        mean = float(g[-2]) / weight + self._decay(g, lo, stop)
-        # one pass at the speed of a dot product; where only the square overflowed, check_finite finds nothing
+        for slot, _ in self._penalties:  # these are not 0 anywhere
+            message.rows.pop(slot, None)
+        square = 0.0
+        # at the speed of a dot product; where only the square overflowed, check_finite finds nothing
         with np.errstate(over="ignore", invalid="ignore"):
-            square = np.dot(part, part)
+            for part in parts(g, message.rows, lo, stop):
+                np.multiply(part, 1 / weight, out=part)
+                square += float(np.dot(part, part))
+        self._decay.add(self.w, g, lo, stop)
+        mean = float(g[-2]) / weight + self.penalty()
         if not (isfinite(mean) and isfinite(square)):
             self.check_finite(mean, g, lo, stop)
         self._moved = []
@@ -267,14 +285,7 @@ class Model:
 
     def penalty(self) -> float:
         """What weight decay adds to the mean loss."""
-        total = 0.0
-        for slot, (l1, l2) in self._penalties:
-            w = self.w[slot.start : slot.stop]
-            if l2:
-                total += l2 * float(np.dot(w, w))
-            if l1:
-                total += l1 * float(np.abs(w, out=self._penalty_space.array("w", w.shape, w.dtype)).sum())
-        return total
+        return self._decay.loss(self.w)
 
     def settle(self) -> None:
         """Move the statistics of the segment that was finished; called after the optimizer, which has no say in them."""
@@ -322,18 +333,6 @@ class Model:
             for number, wishes in enumerate(asked)
             for name, wish in wishes.items()
         ]
-
-    def _decay(self, g: Array, lo: int, stop: int) -> float:
-        for slot, (l1, l2) in self._penalties:
-            at = slice(max(slot.start, lo), max(min(slot.stop, stop), lo))
-            w, part = self.w[at], g[at]
-            scratch = self._penalty_space.array("w", w.shape, w.dtype)
-            if l2:
-                np.add(part, np.multiply(w, 2 * l2, out=scratch), out=part)
-            if l1:
-                np.sign(w, out=scratch)
-                np.add(part, np.multiply(scratch, l1, out=scratch), out=part)
-        return self.penalty()
 
 
 def _both(masks: list[Array | None]) -> Array | None:

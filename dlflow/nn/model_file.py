@@ -10,7 +10,7 @@ from dlflow.errors import ModelError, ModelFileError
 from dlflow.nn.files import Readable, read_tensors, write_tensors
 from dlflow.nn.losses import Loss
 from dlflow.nn.model import Model
-from dlflow.nn.optimizers import Optimizer
+from dlflow.nn.optimizer import Optimizer
 from dlflow.nn.params import Array
 from dlflow.nn.spec import graph_from, graph_to, loss_from, loss_to, optimizer_from, optimizer_to
 

@@ -1,16 +1,10 @@
-"""Optimizers: frozen settings whose `step` updates a flat vector in place; all their state is one flat array.
-
-Every operation is elementwise and correctly rounded, so a step on [lo, hi) gives the bits that a step on the whole gives there:
-ranks can each own a segment. Work goes through blocks that stay in the cache.
+"""The optimizers: what each does to a block of weights.
 
 All have these settings too: `clip_value`, `clip_norm` and `clip_global_norm` (see `clipping`), and `average`, the decay of an
-exponential moving average of the weights, which evaluation and the finished model then use in place of the last weights.
-
-Letters: P parameters, t number of the step, from 1.
+exponential moving average of the weights, which evaluation and the finished model then use in place of the last weights. `lazy` is for
+tables: see `optimizer`.
 """
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from dataclasses import dataclass
 from math import inf, sqrt
 from typing import ClassVar
@@ -18,123 +12,11 @@ from typing import ClassVar
 import numpy as np
 
 from dlflow.errors import ModelError
-from dlflow.nn.params import Array, aligned
-from dlflow.nn.schedules import Schedule, rate_at
+from dlflow.nn.optimizer import Optimizer
+from dlflow.nn.params import Array
+from dlflow.nn.schedules import Schedule
 
-__all__ = ["SGD", "Adagrad", "Adam", "AdamW", "Optimizer", "RMSprop"]
-
-BLOCK = (
-    1 << 14
-)  # floats: 64 KiB of each of w, g, m, v and scratch fit the 1 MiB L2. 407k parameters: 0.38 ms per Adam step
-
-
-@dataclass(frozen=True, kw_only=True)
-class Optimizer(ABC):
-    """How a gradient changes the weights.
-
-    The state is `own_slots` values per parameter, and behind them the average of the weights if there is one.
-    """
-
-    kind: ClassVar[str]
-    learning_rate: float | Schedule
-    clip_value: float | None = None
-    clip_norm: float | None = None
-    clip_global_norm: float | None = None
-    average: float | None = None
-
-    @property
-    @abstractmethod
-    def own_slots(self) -> int:
-        """State values per parameter, without the average."""
-
-    @property
-    def slots(self) -> int:
-        """State values per parameter."""
-        return self.own_slots + (self.average is not None)
-
-    def new_state(self, size: int, dtype: type = np.float32) -> Array:
-        """The state before the first step. Shapes: (slots * size,)."""
-        return aligned(self.slots * size, dtype)
-
-    def rate_at(self, t: int, scale: float = 1.0) -> float:
-        """The learning rate of step t, from 1."""
-        return rate_at(self.learning_rate, t - 1) * scale
-
-    def step(
-        self,
-        w: Array,
-        g: Array,
-        state: Array,
-        t: int,
-        *,
-        lo: int = 0,
-        hi: int | None = None,
-        scale: float = 1.0,
-    ) -> None:
-        """Update w and state in place on [lo, hi), from the mean gradient g; `scale` multiplies the learning rate.
-
-        Shapes: w (P,); g (P,), unchanged; state (slots * P,), as `new_state` made it.
-        """
-        size = len(w)
-        columns = [state[slot * size : (slot + 1) * size] for slot in range(self.slots)]
-        rate = self.rate_at(t, scale)
-        scratch = np.empty(min(size, BLOCK), w.dtype)
-        for at in _blocks(size, lo, hi):
-            parts = [column[at] for column in columns]
-            W = w[at]
-            self._block(W, g[at], parts, scratch[: len(W)], rate, t)
-            if self.average is not None:
-                self._follow(W, parts[-1], scratch[: len(W)], t)
-
-    def averaged(self, w: Array, state: Array, t: int) -> Array:
-        """What the model is after t steps: the average of the weights, or w if none is kept or no step was made."""
-        return w if self.average is None or t == 0 else state[self.own_slots * len(w) :]
-
-    @abstractmethod
-    def _block(self, W: Array, G: Array, state: list[Array], T: Array, rate: float, t: int) -> None:
-        """Update W and its state in place; T is scratch of the same length."""
-
-    def _follow(self, W: Array, A: Array, T: Array, t: int) -> None:
-        """A = average * A + (1 - average) * W; W itself at the first step."""
-        if t == 1 or self.average is None:
-            np.copyto(A, W)
-            return
-        np.subtract(W, A, out=T)
-        np.multiply(T, 1 - self.average, out=T)
-        np.add(A, T, out=A)
-
-    def _check(self) -> None:
-        if not isinstance(self.learning_rate, Schedule) and not 0 < self.learning_rate < inf:
-            raise ModelError(
-                f"{self.kind}: learning_rate is {self.learning_rate!r}, expected a small positive number such as 0.001"
-            )
-        for name in ("clip_value", "clip_norm", "clip_global_norm"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < inf:
-                raise ModelError(f"{self.kind}: {name} is {value!r}, expected a positive number such as 1.0")
-        if self.clip_norm is not None and self.clip_global_norm is not None:
-            raise ModelError(
-                f"{self.kind}: clip_norm and clip_global_norm are both given, expected one of them"
-            )
-        if self.average is not None:
-            self._check_share("average")
-
-    def _check_share(self, *names: str) -> None:
-        for name in names:
-            value = getattr(self, name)
-            if not 0 <= value < 1:
-                raise ModelError(f"{self.kind}: {name} is {value!r}, expected 0 <= {name} < 1")
-
-    def _check_epsilon(self, value: float) -> None:
-        if not 0 < value < inf:
-            raise ModelError(
-                f"{self.kind}: epsilon is {value!r}, expected a small positive number such as 1e-7"
-            )
-
-
-def _blocks(size: int, lo: int, hi: int | None) -> Iterator[slice]:
-    stop = size if hi is None else hi
-    return (slice(start, min(start + BLOCK, stop)) for start in range(lo, stop, BLOCK))
+__all__ = ["SGD", "Adagrad", "Adam", "AdamW", "RMSprop"]
 
 
 @dataclass(frozen=True)
@@ -159,6 +41,11 @@ class SGD(Optimizer):
     def own_slots(self) -> int:
         """One value of velocity, none without momentum."""
         return 1 if self.momentum else 0
+
+    @property
+    def rests(self) -> bool:
+        """Without momentum."""
+        return not self.momentum
 
     def _block(self, W: Array, G: Array, state: list[Array], T: Array, rate: float, t: int) -> None:
         del t
@@ -307,6 +194,11 @@ class Adagrad(Optimizer):
     def own_slots(self) -> int:
         """The sum of g^2."""
         return 1
+
+    @property
+    def rests(self) -> bool:
+        """Always."""
+        return True
 
     def new_state(self, size: int, dtype: type = np.float32) -> Array:
         """`start` everywhere. Shapes: (slots * size,)."""

@@ -17,7 +17,6 @@ import numpy.typing as npt
 __all__ = [
     "ALIGNMENT",
     "Array",
-    "Message",
     "Shape",
     "Slot",
     "Views",
@@ -77,30 +76,19 @@ def views(flat: Array, slots: Sequence[Slot], n_layers: int) -> tuple[Views, ...
     return named
 
 
-@dataclass(frozen=True, eq=False)
-class Message:
-    """The gradient of a loss sum, and at its end that sum and the sum of the sample weights: what ranks exchange.
-
-    Sums, not means: so messages of any split of a batch, even of empty shares, add up to that of the whole batch.
-
-    Shapes: g (P + 2,); dp has a dict of views of g per layer.
-    """
-
-    g: Array
-    dp: tuple[Views, ...]
-
-
 class Workspace:
     """Work arrays by name, made once and reused: a training step then allocates nothing large.
 
     An array is made for the largest size asked for; smaller requests (a tail batch) get the beginning of it. Its content is
     what was left there. Whoever asks again for the same name gets the same memory: a value lives until the next forward pass.
 
-    `mask` comes with the input of a layer: which time steps count, (B, T) bool, or None for all.
+    `mask` comes with the input of a layer: which time steps count, (B, T) bool, or None for all. `rows` goes with the gradient of its
+    tables (see `Layer.tables`): by parameter name, the rows that the last backward pass has written.
     """
 
     def __init__(self) -> None:
         self.mask: Array | None = None
+        self.rows: dict[str, Array] = {}
         self._flat: dict[str, Array] = {}
         self._shaped: dict[str, Array] = {}
         self._parts: dict[str, Workspace] = {}

@@ -1,13 +1,17 @@
 """What a layer may ask of its weights: to be small (a penalty in the loss), or to satisfy a constraint after every update."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import ClassVar, NamedTuple
 
+import numpy as np
+
 from dlflow.errors import ModelError
 from dlflow.nn.constraints import Constraint
+from dlflow.nn.params import Array, Slot, Workspace
 
-__all__ = ["Penalized", "Penalty"]
+__all__ = ["Decay", "Penalized", "Penalty"]
 
 
 class Penalty(NamedTuple):
@@ -53,3 +57,33 @@ class Penalized:
     def constraints(self) -> dict[str, Constraint]:
         """Constraints by parameter name."""
         return dict.fromkeys(self.penalize or self.kernels, self.constraint) if self.constraint else {}
+
+
+class Decay:
+    """What the penalties of a model add to its mean loss, and to the gradient of it."""
+
+    def __init__(self, penalties: Sequence[tuple[Slot, Penalty]]) -> None:
+        self._penalties, self._space = penalties, Workspace()
+
+    def loss(self, w: Array) -> float:
+        """Shapes: w (P,)."""
+        total = 0.0
+        for slot, (l1, l2) in self._penalties:
+            W = w[slot.start : slot.stop]
+            if l2:
+                total += l2 * float(np.dot(W, W))
+            if l1:
+                total += l1 * float(np.abs(W, out=self._space.array("w", W.shape, W.dtype)).sum())
+        return total
+
+    def add(self, w: Array, g: Array, lo: int, stop: int) -> None:
+        """Add to g on [lo, stop), in place. Shapes: w (P,); g (P,) or more."""
+        for slot, (l1, l2) in self._penalties:
+            at = slice(max(slot.start, lo), max(min(slot.stop, stop), lo))
+            W, part = w[at], g[at]
+            scratch = self._space.array("w", W.shape, W.dtype)
+            if l2:
+                np.add(part, np.multiply(W, 2 * l2, out=scratch), out=part)
+            if l1:
+                np.sign(W, out=scratch)
+                np.add(part, np.multiply(scratch, l1, out=scratch), out=part)

@@ -28,7 +28,7 @@ from dlflow.nn.losses import Loss, checked_weights
 from dlflow.nn.model import Model
 from dlflow.nn.model_file import Description, read_model, write_model
 from dlflow.nn.normalization import BatchNormalization
-from dlflow.nn.optimizers import Optimizer
+from dlflow.nn.optimizer import Optimizer
 from dlflow.nn.params import Array, Shape
 from dlflow.nn.rows import class_weights, split_rows
 from dlflow.nn.shape import Rescaling

@@ -31,7 +31,8 @@ from dlflow.nn.layers import Activation, Dense, Dropout, Layer
 from dlflow.nn.losses import Loss
 from dlflow.nn.lstm import LSTM
 from dlflow.nn.normalization import BatchNormalization, LayerNormalization
-from dlflow.nn.optimizers import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
+from dlflow.nn.optimizer import Optimizer
+from dlflow.nn.optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
 from dlflow.nn.pooling import (
     AveragePooling1D,
     AveragePooling2D,

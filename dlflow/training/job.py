@@ -90,6 +90,11 @@ class Job:
                 f"job: patience is {self.patience!r} and validation is {'missing' if self.validation is None else 'given'}, "
                 "expected at least 1 with a validation set; give one, or leave patience out"
             )
+        if self.optimizer.lazy:
+            raise ModelError(
+                f"job: {self.optimizer.kind} is lazy, which needs the rows that a batch touches, and ranks exchange sums alone; "
+                "leave lazy out, or train with Sequential.fit"
+            )
         check_callbacks(self.watching, validated=self.validation is not None)
         for name in ("train", "validation"):
             dataset = getattr(self, name)

@@ -38,7 +38,7 @@ class Update:
     def __init__(self, job: Job, model: Model, comm: Comm) -> None:
         self.job, self.model, self.comm = job, model, comm
         self.state: Array = job.optimizer.new_state(model.parameters)
-        self.clipping = Clipping(model.slots, job.optimizer)
+        self.clipping = Clipping(model.slots, job.optimizer, model.tables)
         small = 4 * model.parameters * (comm.size - 1) <= ALL_BYTES
         shared = model.parameters + 2 if small else 2  # the loss and the weight of the batch are for all
         shards = job.shards if job.exact else comm.size
@@ -91,6 +91,7 @@ class Update:
         for shard in tree.own:
             X, y = batches.take(at.epoch, at.step, bounds[shard], bounds[shard + 1])
             message = tree.buffer()
+            message.rows.clear()  # the tree has added others to it
             rng = Stream(job.seed, "dropout", step=at.updates, shard=shard)
             self.model.gradient(job.loss, X, y, rng=rng, into=message)
             tree.add(shard, message)
