@@ -94,14 +94,13 @@ def test_a_file_that_a_commit_has_just_checked_stays(uri):
     assert vacuum(uri) == []
 
 
-def test_what_a_killed_repartitioning_left_goes(uri):
+def test_what_a_commit_that_was_killed_has_left_in_the_log_goes(uri):
     put(uri, [1], "k")
-    shadow = Path(uri, f"{log.SHADOW}abc", "_delta_log")
-    shadow.mkdir(parents=True)
-    os.link(log.entry_path(uri, 0), shadow / "00000000000000000000.json")
+    left = Path(f"{log.entry_path(uri, 1)}.abc.tmp")
+    left.write_text("{}")
     age(uri, 8 * 24 * 3600)
 
-    assert vacuum(uri) == [f"{log.SHADOW}abc"]
+    assert vacuum(uri) == [f"_delta_log/{left.name}"]
     assert ids(uri) == [1]
 
 

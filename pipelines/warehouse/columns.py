@@ -13,7 +13,7 @@ import pyarrow as pa
 from pipelines.errors import SchemaMismatch
 from pipelines.warehouse import names
 
-__all__ = ["UTC", "check", "difference", "file_schema", "from_delta", "to_delta"]
+__all__ = ["UTC", "check", "difference", "evolution", "file_schema", "from_delta", "to_delta"]
 
 UTC = pa.timestamp("us", "UTC")
 _NOTE = b"dlflow.type"
@@ -92,6 +92,20 @@ def difference(found: pa.Schema, expected: pa.Schema) -> str | None:
         if (one.metadata or {}) != (other.metadata or {}):
             return f"column {one.name!r} has metadata {one.metadata}, expected {other.metadata}"
     return None
+
+
+def evolution(wanted: pa.Schema, there: pa.Schema) -> str | None:
+    """Why a table with the columns `there` cannot get those that are `wanted` with its rows staying as they are; or None.
+
+    It can get further columns that may be null, anywhere among the others: old rows have null in them. Nothing else.
+    """
+    known = set(there.names)
+    if found := difference(pa.schema([field for field in wanted if field.name in known]), there):
+        return found
+    bare = [field.name for field in wanted if field.name not in known and not field.nullable]
+    return (
+        f"new column {bare[0]!r} is NOT NULL, expected nullable for the rows that are there" if bare else None
+    )
 
 
 def _allowed(kind: pa.DataType) -> bool:

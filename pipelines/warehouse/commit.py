@@ -42,6 +42,7 @@ class Change:
     schema: pa.Schema
     partition_by: Sequence[str]
     data_change: bool = True
+    evolve: bool = False  # `schema` may have further nullable columns beside those of the table
     rows_out: int | None = None  # by the ledger
     transactions: Mapping[str, int | None] = field(default_factory=dict)  # further ids; None: the new version
     counts: Mapping[str, int] = field(
@@ -175,7 +176,8 @@ def _partitions(change: Change, snapshot: Snapshot | None, removed: set[str]) ->
 def _check_columns(uri: str, change: Change, snapshot: Snapshot, *, whole: bool) -> None:
     if whole:
         return
-    found = columns.difference(change.schema, snapshot.schema)
+    compare = columns.evolution if change.evolve else columns.difference
+    found = compare(change.schema, snapshot.schema)
     if list(change.partition_by) != list(snapshot.partition_by):
         found = f"partitioned by {list(change.partition_by)}, expected {list(snapshot.partition_by)}"
     if found:

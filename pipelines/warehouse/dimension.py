@@ -72,6 +72,7 @@ def record_changes(
     runner: "Runner",
     transactions: Iterable[str] = (),
     release: Iterable[str] = (),
+    evolve: bool = False,
 ) -> Changed:
     """Bring changes into a dimension with history, in one commit; `changes` as for `upsert`, with these `columns`.
 
@@ -97,6 +98,7 @@ def record_changes(
         transactions={**dict.fromkeys(release, RELEASED), **dict.fromkeys(transactions)},
         source_key=[*by, at],
         whole=True,
+        evolve=evolve,
     )
 
 

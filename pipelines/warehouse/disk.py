@@ -2,12 +2,13 @@
 
 import os
 import shutil
+import uuid
 from pathlib import Path
 
 from pipelines.errors import PartFailed
 from pipelines.failpoints import failpoint
 
-__all__ = ["refused", "sync_folder", "write_new"]
+__all__ = ["put_if_absent", "refused", "sync_folder", "write_new"]
 
 
 def write_new(path: str, content: memoryview) -> None:
@@ -31,6 +32,20 @@ def write_new(path: str, content: memoryview) -> None:
         raise refused(path, len(content), error) from error
     finally:
         os.close(descriptor)
+
+
+def put_if_absent(path: str, content: bytes) -> None:
+    """Make a file with all its bytes at once, if there is none of this name: a hard link fails where one is.
+
+    Raises: FileExistsError if it is there.
+    """
+    aside = f"{path}.{uuid.uuid4().hex}.tmp"
+    try:
+        write_new(aside, memoryview(content))
+        failpoint("commit.before_link")
+        os.link(aside, path)
+    finally:
+        Path(aside).unlink(missing_ok=True)
 
 
 def sync_folder(path: str) -> None:

@@ -88,10 +88,11 @@ def load(
     transactions: Iterable[str] = (),
     rows_out: int | None = None,
     operation: str = "load",
+    evolve: bool = False,
 ) -> Committed:
     """Add files to the table, take others out (`remove`, or all: `whole`), and name the manifest, in one log entry.
 
-    `base` is the number of the manifest that this load was planned on.
+    `base` is the number of the manifest that this load was planned on; `evolve` as for `append`.
 
     Raises: CommitConflict if another load came between; as `commit`.
     """
@@ -111,6 +112,7 @@ def load(
             remove=[file for file in live if whole or file.path in gone],
             schema=schema,
             partition_by=partition_by,
+            evolve=evolve,
             rows_out=rows_out,
             transactions=ids,
         )

@@ -2,17 +2,14 @@
 
 `max_commit_retries=0` makes a commit fail unless it becomes exactly the version after the one its handle has read
 (deltalake's own conflict resolution lets two compactions both win and every row exist twice: 1.6.4 to 1.6.6).
-deltalake cannot change the partition columns that way. For this one case the entry is written by deltalake into a
-shadow of the log and then linked into the real one: a hard link fails if the name is there, the same primitive.
+deltalake cannot change columns or partitioning that way: such an entry is ours (`restated`), under the same rule.
 
 Raises: `LostRaceError` if another writer was first; OSError or DeltaError for all else, with an unknown outcome.
 """
 
 import json
 import os
-import shutil
 import time
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +19,8 @@ import pyarrow as pa
 
 from pipelines.errors import SchemaMismatch
 from pipelines.failpoints import failpoint
-from pipelines.warehouse import columns, partition
-from pipelines.warehouse.disk import sync_folder
+from pipelines.warehouse import columns, partition, restated
+from pipelines.warehouse.disk import put_if_absent, sync_folder
 from pipelines.warehouse.file import LiveFile, Receipt
 
 if TYPE_CHECKING:
@@ -32,7 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LOG",
-    "SHADOW",
     "Entry",
     "LostRaceError",
     "actions",
@@ -47,7 +43,6 @@ __all__ = [
 ]
 
 LOG = "_delta_log"
-SHADOW = "_shadow-"
 CONFIGURATION = {"delta.logRetentionDuration": "interval 90 days"}
 
 
@@ -149,12 +144,12 @@ def write(uri: str, table: "DeltaTable | None", entry: Entry) -> None:
     version = -1 if table is None else table.version()
     try:
         if table is None:
-            _replace_all(uri, entry, "error")
-        elif list(entry.partition_by) != table.metadata().partition_columns:
-            _link_in(uri, version, entry)
+            _create(uri, entry)
+        elif _restates(table, entry):
+            put_if_absent(str(entry_path(uri, version + 1)), restated.content(table, entry))
         else:
             _append(table, entry)
-    except CommitFailedError as error:
+    except (CommitFailedError, FileExistsError) as error:
         raise LostRaceError(str(error)) from error
     except DeltaError as error:
         if table is None and exists(uri):
@@ -163,13 +158,19 @@ def write(uri: str, table: "DeltaTable | None", entry: Entry) -> None:
     _sync(uri, version + 1)
 
 
-def _append(table: "DeltaTable", entry: Entry) -> None:
-    changed = (
-        columns.difference(columns.from_delta(pa.schema(table.schema().to_arrow())), entry.schema) is not None
+def _restates(table: "DeltaTable", entry: Entry) -> bool:
+    """Whether the columns or the partitioning are others than those of the table."""
+    there = columns.from_delta(pa.schema(table.schema().to_arrow()))
+    return (
+        list(entry.partition_by) != table.metadata().partition_columns
+        or columns.difference(there, entry.schema) is not None
     )
+
+
+def _append(table: "DeltaTable", entry: Entry) -> None:
     table.create_write_transaction(
-        [*([] if changed else _removes(entry)), *_adds(entry)],
-        "overwrite" if changed else "append",  # overwrite removes all live files and states the schema anew
+        [*_removes(entry), *_adds(entry)],
+        "append",
         columns.to_delta(entry.schema),
         list(entry.partition_by),
         commit_properties=_properties(entry),
@@ -177,7 +178,7 @@ def _append(table: "DeltaTable", entry: Entry) -> None:
     )
 
 
-def _replace_all(uri: str, entry: Entry, mode: Any) -> None:
+def _create(uri: str, entry: Entry) -> None:
     from deltalake import Schema  # noqa: PLC0415 - see handle
     from deltalake.transaction import create_table_with_add_actions  # noqa: PLC0415
 
@@ -185,30 +186,12 @@ def _replace_all(uri: str, entry: Entry, mode: Any) -> None:
         uri,
         Schema.from_arrow(columns.to_delta(entry.schema)),
         _adds(entry),
-        mode=mode,
+        mode="error",
         partition_by=list(entry.partition_by),
         configuration=CONFIGURATION,
         commit_properties=_properties(entry),
         post_commithook_properties=_hooks(),
     )
-
-
-def _link_in(uri: str, version: int, entry: Entry) -> None:
-    shadow = Path(uri, f"{SHADOW}{uuid.uuid4().hex}")
-    (shadow / LOG).mkdir(parents=True)
-    try:
-        for file in Path(uri, LOG).iterdir():
-            if file.name[:20].isdigit() and int(file.name[:20]) <= version:
-                os.link(file, shadow / LOG / file.name)
-        _replace_all(str(shadow), entry, "overwrite")
-        made = entry_path(str(shadow), version + 1)
-        _sync(str(shadow), version + 1)
-        failpoint("commit.before_link")
-        os.link(made, entry_path(uri, version + 1))
-    except FileExistsError as error:
-        raise LostRaceError(f"version {version + 1} is there") from error
-    finally:
-        shutil.rmtree(shadow)
 
 
 def _adds(entry: Entry) -> "list[AddAction]":

@@ -110,6 +110,7 @@ def merge(
     transactions: Mapping[str, int | None],
     source_key: Sequence[str] | None = None,
     whole: bool = False,
+    evolve: bool = False,
 ) -> Changed:
     """Take out the rows whose key is in the source, put in what the rule makes of both, in one commit.
 
@@ -160,6 +161,7 @@ def merge(
                 remove=[taken.file for taken in hit],
                 schema=schema,
                 partition_by=partition_by,
+                evolve=evolve,
                 rows_out=untouched + sum(one.rows for one in put),
                 transactions={**transactions, **moves},
                 counts=counts,

@@ -46,8 +46,12 @@ def append(
     lineage: Lineage,
     transactions: Iterable[str] = (),
     rows_out: int | None = None,
+    evolve: bool = False,
 ) -> Committed:
-    """Add files. `schema` and `partition_by` are the declared ones: they must be the table's."""
+    """Add files. `schema` and `partition_by` are the declared ones: they must be the table's.
+
+    With `evolve` there may be further nullable columns beside those of the table, which gets them in the same commit.
+    """
     ids = dict.fromkeys(transactions)
 
     def plan(_: Snapshot | None) -> Change:
@@ -56,6 +60,7 @@ def append(
             add=receipts,
             schema=schema,
             partition_by=partition_by,
+            evolve=evolve,
             rows_out=rows_out,
             transactions=ids,
         )

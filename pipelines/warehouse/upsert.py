@@ -28,6 +28,7 @@ def upsert(
     runner: "Runner",
     transactions: Iterable[str] = (),
     release: Iterable[str] = (),
+    evolve: bool = False,
 ) -> Changed:
     """Insert and update by key.
 
@@ -36,7 +37,8 @@ def upsert(
 
     `key` names the batch (done once), `by` the columns that identify a row: whole numbers, text, dates or times, never
     null, each value at most once in the source and in the table. An updated row may change its partition. `release`:
-    transaction ids of batches that are no longer meant to be in the table.
+    transaction ids of batches that are no longer meant to be in the table. With `evolve` the rows may have further nullable
+    columns, which the table gets in the same commit.
 
     Raises: SchemaMismatch for keys that are null or not distinct; else as `commit`.
     """
@@ -54,6 +56,7 @@ def upsert(
         lineage=lineage,
         runner=runner,
         transactions={**dict.fromkeys(release, RELEASED), **dict.fromkeys(transactions)},
+        evolve=evolve,
     )
 
 

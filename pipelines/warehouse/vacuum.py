@@ -74,12 +74,7 @@ def _no_new_pins(uri: str) -> AbstractContextManager[None]:
 
 
 def _candidates(uri: str) -> Iterator[Path]:
-    for folder, pattern in (
-        (FOLDER, "*"),
-        (log.LOG, "*.json#*"),
-        (log.LOG, "*.tmp"),
-        (".", f"{log.SHADOW}*"),
-    ):
+    for folder, pattern in ((FOLDER, "*"), (log.LOG, "*.json#*"), (log.LOG, "*.tmp")):
         yield from Path(uri, folder).glob(pattern)
 
 
