@@ -1,6 +1,7 @@
 """One run of a pipeline file: plan, take the steps, say what came of it."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from flows.training import current_model
 from pipelines import ledger
 from pipelines.inspection import last_checks
 from pipelines.plan import Plan
+from pipelines.task import COUNTS
 from pipelines.verdicts import aged, refuse_failed
 
-__all__ = ["plan_text", "run_file", "run_project", "up_to_date"]
+__all__ = ["plan_facts", "plan_text", "run_facts", "run_file", "run_project", "up_to_date"]
 
 
 def run_file(
@@ -26,13 +28,14 @@ def run_file(
     *,
     prefect: bool | None,
     env: str | None = None,
+    terminal: Terminal | None = None,
 ) -> dict[str, Any] | None:
-    """Run a pipeline file; the record, or None if there was nothing to do."""
+    """Run a pipeline file, and tell the terminal (default: on stdout); the record, or None if there was nothing to do."""
     project = open_project(file, settings, env)
     options = options.within(project.environment)
     ledger.repair(str(project.pipeline.warehouse))  # after a crash between a commit and its entries
     plan = plan_of(project)
-    terminal = Terminal()
+    terminal = terminal or Terminal()
     if up_to_date(project, plan) and not options.prove:
         _tell_age(plan, terminal)
         journal.remember(
@@ -87,6 +90,49 @@ def up_to_date(project: Project, plan: Plan, kinds: Sequence[str] = KINDS) -> bo
     return ("table" not in kinds or plan.nothing_to_do) and (
         "model" not in kinds or all(current_model(project, plan, name) is not None for name in project.models)
     )
+
+
+def run_facts(record: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What a run has done, for programs: versions and counts; all else is in the tables and in the registry."""
+    if record is None:
+        return {"run": None, "tables": [], "models": [], "ledger": None, "report": None, "seconds": None}
+    table = ("name", "status", "version", *COUNTS, "files", "bytes", "seconds")
+    model = ("name", "status", "model_version", "metrics", "weights_sha256", "path", "seconds")
+    return {
+        "run": record["run"],
+        "tables": [{key: one.get(key) for key in table} for one in record["tables"]],
+        "models": [{key: one.get(key) for key in model} for one in record["models"]],
+        "ledger": record["ledger"],
+        "report": record["report_path"],
+        "seconds": record["seconds"],
+    }
+
+
+def plan_facts(project: Project) -> dict[str, Any]:
+    """What a run would do and why, for programs."""
+    plan = plan_of(project)
+    tables = [
+        {
+            "table": one.name,
+            "action": one.action,
+            "why": list(one.why),
+            "problem": one.load.problem if one.load else None,
+            "inputs": [
+                {"name": each.name, "kind": each.kind, "files": len(each.files)} for each in one.inputs
+            ],
+            "passes": [asdict(each) for each in one.passes],
+        }
+        for one in plan.tables.values()
+    ]
+    models = [
+        {
+            "model": name,
+            "action": "keep" if current_model(project, plan, name) is not None else "train",
+            "table": model.table,
+        }
+        for name, model in project.models.items()
+    ]
+    return {"pipeline": project.pipeline.name, "tables": tables, "models": models}
 
 
 def plan_text(project: Project) -> str:

@@ -23,6 +23,7 @@ __all__ = [
     "print_history",
     "print_json",
     "print_query",
+    "print_result",
     "print_rows",
     "print_tables",
 ]
@@ -115,13 +116,19 @@ def print_answer(answer: pa.Table, *, form: str, limit: int) -> None:
 
 
 def print_json(value: Any) -> None:
-    """A value as JSON."""
     """A value for programs."""
     click.echo(json.dumps(value, indent=1, default=str, ensure_ascii=False))
 
 
+def print_result(value: Any, text: str, *, as_json: bool) -> None:
+    """What a command has done: one line for people, or the value for programs."""
+    if as_json:
+        print_json(value)
+    else:
+        click.echo(text)
+
+
 def print_rows(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Rows as a table: numbers to the right."""
     """Rows for people, in columns; numbers are flush right."""
     cells = [[_shown(value) for value in row] for row in rows]
     right = [

@@ -12,7 +12,7 @@ import click
 from dlflow import registry
 from flows.figures import size
 from flows.session import Options, runner_of
-from flows.tables import print_answer, print_json, print_rows
+from flows.tables import print_answer, print_json, print_result, print_rows
 from pipelines import warehouse
 from pipelines.engine import InProcess, Runner
 from pipelines.warehouse.names import SYSTEM
@@ -55,7 +55,7 @@ def print_changes(
     click.echo(f"{table}, version {feed.since} to {feed.until}: {counted}", err=True)
 
 
-def restore_table(root: Path, table: str, when: str) -> None:
+def restore_table(root: Path, table: str, when: str, *, as_json: bool = False) -> None:
     """An old version as the newest; one line says which."""
     uri = warehouse.open_at(str(root), table).uri
     version = warehouse.version_at(uri, when)
@@ -63,19 +63,26 @@ def restore_table(root: Path, table: str, when: str) -> None:
     with warehouse.lock(str(root), table, run=run):
         lineage = warehouse.Lineage(run=run, why=[f"restore {when}"])
         made = warehouse.restore(uri, version or 0, key=run, lineage=lineage, runner=InProcess())
-    click.echo(f"{table}: version {made.version} has the content of version {version}")
+    print_result(
+        {"table": table, "version": made.version, "content_of": version},
+        f"{table}: version {made.version} has the content of version {version}",
+        as_json=as_json,
+    )
 
 
-def make_release(root: Path, name: str, tables: Sequence[str], *, note: str, stale: bool) -> None:
+def make_release(
+    root: Path, name: str, tables: Sequence[str], *, note: str, stale: bool, as_json: bool = False
+) -> None:
     """One line with the versions."""
     made = warehouse.make_release(str(root), name, tables, note=note, run=_run("release"), stale=stale)
-    click.echo(f"release {name}: {_versions(made.tables)}")
+    print_result(asdict(made), f"release {name}: {_versions(made.tables)}", as_json=as_json)
 
 
-def drop_release(root: Path, name: str) -> None:
+def drop_release(root: Path, name: str, *, as_json: bool = False) -> None:
     """One line."""
     warehouse.drop_release(str(root), name, run=_run("release"))
-    click.echo(f"release {name} is dropped; its versions are kept no longer")
+    said = f"release {name} is dropped; its versions are kept no longer"
+    print_result({"release": name, "dropped": True}, said, as_json=as_json)
 
 
 def print_releases(root: Path, *, as_json: bool) -> None:

@@ -80,6 +80,15 @@ class TablePlan:
         return fingerprint.digest([self.fingerprint, self.load.base])
 
     @property
+    def action(self) -> str:
+        """What a run does with it: "keep", "build" anew, "load" new files, or "merge" by key."""
+        if self.current:
+            return "keep"
+        if self.load is not None and not self.load.whole:
+            return "load"
+        return "merge" if self.spec.load == "upsert" else "build"
+
+    @property
     def passes(self) -> list[Pass]:
         """Its steps as they fuse."""
         by = self.spec.partition_by if self.load is None and self.spec.load != "upsert" else ()
@@ -103,11 +112,8 @@ class Plan:
         lines = []
         for table in self.tables.values():
             load = table.load
-            build = "merge" if table.spec.load == "upsert" else "build"
-            mark = "keep " if table.current else build if load is None or load.whole else "load "
-            lines.append(
-                f"{mark}  {table.name}  <- {', '.join(_described(one, load) for one in table.inputs)}"
-            )
+            inputs = ", ".join(_described(one, load) for one in table.inputs)
+            lines.append(f"{table.action:<5}  {table.name}  <- {inputs}")
             lines.extend(f"         why: {reason}" for reason in table.why)
             if load is not None:
                 lines.extend(f"         ignored: {text}" for text in load.ignored)

@@ -31,6 +31,12 @@ def doctor(
     Look at machine, packages, storage, Prefect and cluster, and say what to do.
 
     Exit code 3 if something will not work; what is only slow or risky is a note.
+
+    \b
+    Examples:
+      dlflow doctor
+      dlflow doctor --env prod --json
+      dlflow doctor --scheduler tls://head:8786 --tls ca.pem cert.pem key.pem
     """
     from flows.doctor import examine, print_findings  # noqa: PLC0415 - a command pays only for what it uses
 

@@ -17,6 +17,11 @@ def quarantine(table: str, warehouse: Path | None, as_json: bool) -> None:
     """The rows of a table that were set aside.
 
     Counts by rule and column, the most frequent first, with samples: source, line, reason, text.
+
+    \b
+    Examples:
+      dlflow quarantine orders
+      dlflow quarantine orders --json
     """
     from flows.ingest import print_quarantine  # noqa: PLC0415
 
@@ -33,6 +38,11 @@ def evidence(table: str, warehouse: Path | None, as_json: bool) -> None:
 
     Counts by column and policy, the most frequent first, with samples: every value with who says so, the one that was
     chosen, and what decided.
+
+    \b
+    Examples:
+      dlflow evidence customers
+      dlflow evidence customers --json
     """
     from flows.ingest import print_evidence  # noqa: PLC0415
 
@@ -50,6 +60,11 @@ def replay(table: str, file: Path, settings: tuple[str, ...], as_json: bool) -> 
 
     After a rule or a declared column was mended: those that fit now go into TABLE, in one commit; the others stay, with
     the reason of now. Rows that are in the table stay as they are.
+
+    \b
+    Examples:
+      dlflow replay orders
+      dlflow replay orders --set data=/mnt/raw --json
     """
     from flows.ingest import replay_table  # noqa: PLC0415
 
@@ -70,6 +85,12 @@ def infer(source: str, rows: int, name: str | None, table: str | None, output: P
 
     SOURCE is a file, a folder or a glob (CSV, JSON lines, SQLite, Parquet). The proposal is TOML for the pipeline file, with
     what was seen as comments: check every line. A run never infers.
+
+    \b
+    Examples:
+      dlflow infer data/orders.csv
+      dlflow infer 'data/orders-*.csv' --name orders --output orders.toml
+      dlflow infer shop.sqlite --table customers
     """
     from pipelines.infer import infer as propose  # noqa: PLC0415
 

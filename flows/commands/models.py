@@ -17,6 +17,11 @@ def models(file: Path, env: str | None, as_json: bool) -> None:
     """The versions of models; which one is in use.
 
     The models of a pipeline file: every version, what it reached, and which is in use.
+
+    \b
+    Examples:
+      dlflow models
+      dlflow models --json
     """
     from flows.project import open_project  # noqa: PLC0415 - a command pays only for what it uses
     from flows.promotion import print_models  # noqa: PLC0415
@@ -31,11 +36,22 @@ def models(file: Path, env: str | None, as_json: bool) -> None:
 @FILE
 @ENV
 @click.option("--why", default="by hand", show_default=True, help="Is kept with the promotion.")
-def promote(model: str, version: int, file: Path, env: str | None, why: str) -> None:
-    """Put a version of a model into use. The one before it stays in the registry."""
+@JSON
+def promote(model: str, version: int, file: Path, env: str | None, why: str, as_json: bool) -> None:
+    """Put a version of a model into use.
+
+    The one before it stays in the registry.
+
+    \b
+    Examples:
+      dlflow promote returns 3
+      dlflow promote returns 2 --why "3 is worse on Mondays"
+    """
     from flows.project import open_project  # noqa: PLC0415
     from flows.promotion import promote as promote_version  # noqa: PLC0415
+    from flows.tables import print_result  # noqa: PLC0415
 
     with failures():
         promote_version(open_project(file, {}, env), model, version, why)
-        click.echo(f"model {model}: version {version} is in use")
+        told = {"model": model, "version": version, "in_use": True}
+        print_result(told, f"model {model}: version {version} is in use", as_json=as_json)

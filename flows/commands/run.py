@@ -1,17 +1,20 @@
 """The commands that make tables and models: `dlflow demo`, `new`, `check`, `plan`, `run`."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
-from flows.options import ENV, FILE, PIPELINE, SET, failures, settings_of
+from flows.options import ENV, FILE, JSON, PIPELINE, SET, failures, settings_of
 
 __all__ = ["check", "demo", "new", "plan", "run"]
 
 
 @click.command()
-@click.option("--rows", default=100_000, show_default=True, help="Orders to make up.")
+@click.option(
+    "--rows", type=click.IntRange(500), default=100_000, show_default=True, help="Orders to make up."
+)
 @click.option("--seed", default=1, show_default=True, help="Another seed makes other data.")
 @click.option(
     "--folder",
@@ -36,6 +39,12 @@ def demo(
     """The whole mission on made-up dirty data.
 
     Ingest, clean, integrate, warehouse, train, report; two workers, and the proof that one gives the same weights.
+
+    \b
+    Examples:
+      dlflow demo
+      dlflow demo --kill-worker
+      dlflow demo --rows 1000000 --workers 4 --no-prefect
     """
     from flows.demo import demo as run_demo  # noqa: PLC0415 - a command pays only for what it uses
 
@@ -77,6 +86,7 @@ def demo(
     type=click.Path(path_type=Path),
     help="Where the HTML report goes (default: report.html beside the pipeline file).",
 )
+@JSON
 def run(
     file: Path,
     settings: tuple[str, ...],
@@ -87,6 +97,7 @@ def run(
     prefect: bool | None,
     prove: bool,
     report: Path | None,
+    as_json: bool,
 ) -> None:
     """Bring tables and models up to date.
 
@@ -99,9 +110,12 @@ def run(
       dlflow run --scheduler tls://head:8786 --tls ca.pem cert.pem key.pem
       dlflow run --set data=/mnt/raw --prefect
       dlflow run --env prod                        with [env.prod] of the file
+      dlflow run --json | jq .ledger               progress on stderr, the result on stdout
     """
-    from flows.run import run_file  # noqa: PLC0415
+    from flows.run import run_facts, run_file  # noqa: PLC0415
     from flows.session import Options  # noqa: PLC0415
+    from flows.tables import print_json  # noqa: PLC0415
+    from flows.terminal import Terminal  # noqa: PLC0415
 
     if scheduler and workers is not None:
         raise click.UsageError("--scheduler uses the workers that are there; leave --workers out")
@@ -110,63 +124,105 @@ def run(
             "--tls is for a cluster that is reached by its address; add --scheduler tls://HOST:PORT"
         )
     with failures():
-        run_file(
+        record = run_file(
             file,
             settings_of(settings),
             Options(workers=workers, scheduler=scheduler, tls=tls, prove=prove, report=report),
             prefect=prefect,
             env=env,
+            terminal=Terminal(sys.stderr) if as_json else None,
         )
+        if as_json:
+            print_json(run_facts(record))
 
 
 @click.command()
 @FILE
 @SET
 @ENV
-def check(file: Path, settings: tuple[str, ...], env: str | None) -> None:
+@JSON
+def check(file: Path, settings: tuple[str, ...], env: str | None, as_json: bool) -> None:
     """Check a pipeline file without running it.
 
     Everything that can be known is told, all problems at once, each with its line.
+
+    \b
+    Examples:
+      dlflow check
+      dlflow check shop/pipeline.toml --env prod
+      dlflow check --json                          the problems as a list; exit code 2 if there are any
     """
     from flows.project import open_project  # noqa: PLC0415
+    from flows.tables import print_json, print_result  # noqa: PLC0415
+    from pipelines.errors import SpecError  # noqa: PLC0415
 
     with failures():
-        project = open_project(file, settings_of(settings), env)
-        pipeline = project.pipeline
-        click.echo(
-            f"{file}: fine: {_plural(pipeline.sources, 'source')}, {_plural(pipeline.tables, 'table')}, {_plural(project.models, 'model')}"
-        )
+        try:
+            project = open_project(file, settings_of(settings), env)
+        except SpecError as error:
+            if as_json:
+                print_json({"file": str(file), "problems": list(error.problems)})
+            raise
+        parts = {
+            "source": project.pipeline.sources,
+            "table": project.pipeline.tables,
+            "model": project.models,
+        }
+        facts = {"file": str(file), "problems": []} | {
+            f"{noun}s": list(found) for noun, found in parts.items()
+        }
+        counted = ", ".join(_plural(found, noun) for noun, found in parts.items())
+        print_result(facts, f"{file}: fine: {counted}", as_json=as_json)
 
 
 @click.command()
 @FILE
 @SET
 @ENV
-def plan(file: Path, settings: tuple[str, ...], env: str | None) -> None:
-    """What `dlflow run` would do, and why."""
+@JSON
+def plan(file: Path, settings: tuple[str, ...], env: str | None, as_json: bool) -> None:
+    """What `dlflow run` would do, and why.
+
+    \b
+    Examples:
+      dlflow plan
+      dlflow plan --set data=/mnt/raw
+      dlflow plan --json | jq '.tables[] | select(.action != "keep").table'
+    """
     from flows.project import open_project  # noqa: PLC0415
-    from flows.run import plan_text  # noqa: PLC0415
+    from flows.run import plan_facts, plan_text  # noqa: PLC0415
+    from flows.tables import print_json  # noqa: PLC0415
 
     with failures():
-        click.echo(plan_text(open_project(file, settings_of(settings), env)))
+        project = open_project(file, settings_of(settings), env)
+        if as_json:
+            print_json(plan_facts(project))
+        else:
+            click.echo(plan_text(project))
 
 
 @click.command()
 @click.argument("name")
-@click.option("--rows", default=20_000, show_default=True, help="Rows of example data.")
-def new(name: str, rows: int) -> None:
+@click.option("--rows", type=click.IntRange(500), default=20_000, show_default=True, help="Of example data.")
+@JSON
+def new(name: str, rows: int, as_json: bool) -> None:
     """A new project that runs at once.
 
     The folder NAME gets a pipeline file to change, and example data.
+
+    \b
+    Examples:
+      dlflow new shop && cd shop && dlflow run
+      dlflow new shop --rows 1000000
     """
     from flows.demo import new_project  # noqa: PLC0415
+    from flows.tables import print_result  # noqa: PLC0415
 
     with failures():
         folder = Path(name)
         new_project(folder, rows=rows, seed=1)
-        click.echo(
-            f"made {folder}/: {PIPELINE} and data/ with example files\nnext: cd {folder} && dlflow run"
-        )
+        said = f"made {folder}/: {PIPELINE} and data/ with example files\nnext: cd {folder} && dlflow run"
+        print_result({"folder": str(folder), "file": str(folder / PIPELINE)}, said, as_json=as_json)
 
 
 def _plural(things: Any, noun: str) -> str:

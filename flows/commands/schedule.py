@@ -58,7 +58,8 @@ def _scheduled(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.command()
 @_scheduled
 @click.option("--work-pool", "pool", default="dlflow", show_default=True, help="Made, if it is not there.")
-def deploy(file: Path, pool: str, **asked: Any) -> None:
+@JSON
+def deploy(file: Path, pool: str, as_json: bool, **asked: Any) -> None:
     """Have Prefect run a pipeline file by a schedule.
 
     Needs a Prefect API (PREFECT_API_URL), and a worker that takes the runs: prefect worker start --pool dlflow
@@ -71,12 +72,14 @@ def deploy(file: Path, pool: str, **asked: Any) -> None:
       dlflow deploy --flow score --score returns sales returns_expected --name scores --cron "30 3 * * *"
     """
     from flows.deployment import deploy as deploy_file  # noqa: PLC0415 - a command pays only for what it uses
+    from flows.tables import print_result  # noqa: PLC0415
 
     with failures():
         project, schedule = _schedule(file, asked)
         name = deploy_file(project, schedule, pool=pool)
         when = asked["cron"] or (f"every {asked['every']:g} s" if asked["every"] else "when it is asked for")
-        click.echo(f"{name}: {when}, in work pool {pool}")
+        told = {"deployment": name, "work_pool": pool, "cron": asked["cron"], "every_s": asked["every"]}
+        print_result(told, f"{name}: {when}, in work pool {pool}", as_json=as_json)
         click.echo(
             f'next: prefect worker start --pool {pool}     or now: prefect deployment run "{name}"', err=True
         )
@@ -115,6 +118,12 @@ def status(file: Path, settings: tuple[str, ...], env: str | None, runs: int, as
     """Last runs, ages of tables, what is scheduled.
 
     The last runs, the age of each table, the models in use, and what is scheduled.
+
+    \b
+    Examples:
+      dlflow status
+      dlflow status --env prod --runs 20
+      dlflow status --json
     """
     from flows.project import open_project  # noqa: PLC0415
     from flows.status import print_status  # noqa: PLC0415
@@ -144,6 +153,7 @@ def status(file: Path, settings: tuple[str, ...], env: str | None, runs: int, as
     "--workers", type=click.IntRange(0), default=0, show_default=True, help="Worker processes of each run."
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be run.")
+@JSON
 def backfill(
     file: Path,
     settings: tuple[str, ...],
@@ -155,35 +165,50 @@ def backfill(
     at_once: int,
     workers: int,
     dry_run: bool,
+    as_json: bool,
 ) -> None:
     """Run a file once for each period of a range.
 
     Run a pipeline file once for each period of a range; what is done is remembered, so a second call does the rest.
 
     \b
-    Example, for a source with path = "data/{day}/*.csv" and a table with load = "append":
+    Examples, for a source with path = "data/{day}/*.csv" and a table with load = "append":
       dlflow backfill --from 2026-01-01 --to 2026-01-31 --by day --param day
+      dlflow backfill --from 2026-01 --to 2026-12 --by month --param month --at-once 4
+      dlflow backfill --from 2026-01-01 --to 2026-01-31 --dry-run --json
     """
     from flows.backfill import plan_backfill, run_backfill  # noqa: PLC0415
     from flows.project import open_project  # noqa: PLC0415
+    from flows.tables import print_json  # noqa: PLC0415
+
+    ended: dict[str, str] = {}
+
+    def tell(period: str, problem: str) -> None:
+        ended[period] = problem or "done"
+        click.echo(f"{period}  {ended[period]}", err=as_json)
 
     with failures():
         project = open_project(file, settings_of(settings), env)
         plan = plan_backfill(project, first=first, last=last, by=by, param=param)
         click.echo(
-            f"{len(plan.wanted)} periods, {len(plan.wanted) - len(plan.left)} done before, {len(plan.left)} to run"
+            f"{len(plan.wanted)} periods, {len(plan.wanted) - len(plan.left)} done before, {len(plan.left)} to run",
+            err=as_json,
         )
         if dry_run:
-            click.echo("\n".join(plan.left))
+            if as_json:
+                print_json({"periods": list(plan.wanted), "left": list(plan.left), "ended": {}})
+            else:
+                click.echo("\n".join(plan.left))
             return
         extra = ["--workers", str(workers), *(["--env", env] if env else [])]
         for pair in settings:
             extra += ["--set", pair]
-        run_backfill(plan, at_once=at_once, arguments=extra, tell=_tell_period)
-
-
-def _tell_period(period: str, problem: str) -> None:
-    click.echo(f"{period}  {problem or 'done'}")
+        try:
+            run_backfill(plan, at_once=at_once, arguments=extra, tell=tell)
+        finally:
+            if as_json:
+                left = [each for each in plan.left if ended.get(each) != "done"]
+                print_json({"periods": list(plan.wanted), "left": left, "ended": ended})
 
 
 def _schedule(file: Path, asked: dict[str, Any]) -> tuple[Any, Any]:

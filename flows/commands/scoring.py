@@ -41,6 +41,7 @@ ROWS = click.option(
 )
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="Rows of --table.")
 @WAREHOUSE
+@JSON
 def predict(
     model: str,
     table: str | None,
@@ -52,6 +53,7 @@ def predict(
     inputs: Path | None,
     limit: int,
     warehouse: Path | None,
+    as_json: bool,
 ) -> None:
     """What a model says of rows.
 
@@ -67,6 +69,7 @@ def predict(
     from flows.answers import answer_file, answer_table, show, write_inputs  # noqa: PLC0415
     from flows.predictor import open_predictor  # noqa: PLC0415
 
+    form = "json" if as_json else form
     if (table is None) == (rows is None):
         raise click.UsageError("give the rows: either --file FILE or --table NAME")
     if at is not None and table is None:
@@ -201,8 +204,14 @@ def score_server(
 )
 @VERSION
 @WAREHOUSE
+@JSON
 def export_model(
-    model: str, onnx: Path | None, scorer: Path | None, version: int | None, warehouse: Path | None
+    model: str,
+    onnx: Path | None,
+    scorer: Path | None,
+    version: int | None,
+    warehouse: Path | None,
+    as_json: bool,
 ) -> None:
     """Write a model as a file for other programs.
 
@@ -217,15 +226,21 @@ def export_model(
     """
     from flows.answers import export_model as export  # noqa: PLC0415
     from flows.predictor import open_predictor  # noqa: PLC0415
+    from flows.tables import print_result  # noqa: PLC0415
 
     if onnx is None and scorer is None:
         raise click.UsageError("say where to: --onnx FILE or --scorer FILE")
     with failures():
         predictor = open_predictor(warehouse_of(warehouse) / "_dlflow" / "models", model, version)
         export(predictor, onnx=onnx, scorer=scorer)
-        for path in (onnx, scorer):
-            if path is not None:
-                click.echo(f"{path}: model {model} version {predictor.version}")
+        files = {"onnx": onnx, "scorer": scorer}
+        told = {
+            "model": model,
+            "version": predictor.version,
+            **{name: str(path) for name, path in files.items() if path},
+        }
+        said = [f"{path}: model {model} version {predictor.version}" for path in files.values() if path]
+        print_result(told, "\n".join(said), as_json=as_json)
 
 
 @click.command()

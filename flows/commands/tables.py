@@ -13,7 +13,13 @@ __all__ = ["checks", "history", "sql", "tables"]
 @WAREHOUSE
 @JSON
 def tables(warehouse: Path | None, as_json: bool) -> None:
-    """The tables of the warehouse."""
+    """The tables of the warehouse.
+
+    \b
+    Examples:
+      dlflow tables
+      dlflow tables --json
+    """
     from flows.tables import print_tables  # noqa: PLC0415
 
     with failures():
@@ -28,6 +34,11 @@ def history(table: str, warehouse: Path | None, as_json: bool) -> None:
     """The versions of a table: when, who, why.
 
     The versions of a table: when, who, why, rows written and changed.
+
+    \b
+    Examples:
+      dlflow history orders
+      dlflow history orders --json                 with all that each commit recorded
     """
     from flows.tables import print_history  # noqa: PLC0415
 
@@ -44,6 +55,11 @@ def checks(table: str | None, warehouse: Path | None, every: bool, as_json: bool
     """What the quality checks of tables found.
 
     What the quality checks of a table have found; of all tables without TABLE.
+
+    \b
+    Examples:
+      dlflow checks
+      dlflow checks orders --all
     """
     from flows.tables import print_checks  # noqa: PLC0415
 
@@ -77,6 +93,7 @@ def checks(table: str | None, warehouse: Path | None, every: bool, as_json: bool
 @click.option(
     "--limit", default=100, show_default=True, help="Rows shown as a table; the other formats give all."
 )
+@JSON
 def sql(
     query: str,
     warehouse: Path | None,
@@ -85,6 +102,7 @@ def sql(
     form: str,
     output: Path | None,
     limit: int,
+    as_json: bool,
 ) -> None:
     """Ask the tables in SQL; reads only.
 
@@ -97,6 +115,7 @@ def sql(
     """
     from flows.tables import print_query  # noqa: PLC0415
 
+    form = "json" if as_json else form
     if form == "parquet" and output is None:
         raise click.UsageError("--format parquet needs a file; add --output FILE")
     with failures():

@@ -31,6 +31,7 @@ WHEN = "a version (17), a time (2026-01-05, 2026-01-05T12:00Z) or a release"
 @click.option("--limit", default=100, show_default=True, help="Rows shown as a table; csv and json give all.")
 @WORKERS
 @WAREHOUSE
+@JSON
 def changes(
     table: str,
     by: str,
@@ -40,6 +41,7 @@ def changes(
     limit: int,
     workers: int,
     warehouse: Path | None,
+    as_json: bool,
 ) -> None:
     """Rows that differ between two versions.
 
@@ -59,7 +61,7 @@ def changes(
             by=by.split(","),
             since=since,
             until=until,
-            form=form,
+            form="json" if as_json else form,
             limit=limit,
             workers=workers,
         )
@@ -69,16 +71,22 @@ def changes(
 @click.argument("table")
 @click.argument("when")
 @WAREHOUSE
-def restore(table: str, when: str, warehouse: Path | None) -> None:
+@JSON
+def restore(table: str, when: str, warehouse: Path | None, as_json: bool) -> None:
     """Make an old version of a table the newest one.
 
     WHEN is a version (17), a time (2026-01-05, 2026-01-05T12:00Z) or a release. The versions in between stay, and what
     they had loaded can be loaded again.
+
+    \b
+    Examples:
+      dlflow restore orders 17
+      dlflow restore orders 2026-01-05
     """
     from flows.upkeep import restore_table  # noqa: PLC0415
 
     with failures():
-        restore_table(warehouse_of(warehouse), table, when)
+        restore_table(warehouse_of(warehouse), table, when, as_json=as_json)
 
 
 @click.command()
@@ -90,14 +98,27 @@ def restore(table: str, when: str, warehouse: Path | None) -> None:
 )
 @click.option("--drop", is_flag=True, help="Forget the release: its versions are kept no longer.")
 @WAREHOUSE
+@JSON
 def release(
-    name: str, tables: tuple[str, ...], note: str, stale: bool, drop: bool, warehouse: Path | None
+    name: str,
+    tables: tuple[str, ...],
+    note: str,
+    stale: bool,
+    drop: bool,
+    warehouse: Path | None,
+    as_json: bool,
 ) -> None:
     """Name versions of tables that belong together.
 
     Name the newest versions of tables that belong together (all tables by default).
 
     Readers by release see all of them or none: dlflow sql "..." --at NAME. Its versions are kept until it is dropped.
+
+    \b
+    Examples:
+      dlflow release spring
+      dlflow release spring orders customers --note "for the audit"
+      dlflow release spring --drop
     """
     from flows.upkeep import drop_release, make_release  # noqa: PLC0415
 
@@ -106,16 +127,22 @@ def release(
     with failures():
         root = warehouse_of(warehouse)
         if drop:
-            drop_release(root, name)
+            drop_release(root, name, as_json=as_json)
         else:
-            make_release(root, name, tables, note=note, stale=stale)
+            make_release(root, name, tables, note=note, stale=stale, as_json=as_json)
 
 
 @click.command()
 @WAREHOUSE
 @JSON
 def releases(warehouse: Path | None, as_json: bool) -> None:
-    """The releases: when, who, which versions."""
+    """The releases: when, who, which versions.
+
+    \b
+    Examples:
+      dlflow releases
+      dlflow releases --json
+    """
     from flows.upkeep import print_releases  # noqa: PLC0415
 
     with failures():
@@ -129,6 +156,11 @@ def pins(warehouse: Path | None, as_json: bool) -> None:
     """Versions that models, releases and jobs keep.
 
     The versions that models, releases and running jobs keep from being removed.
+
+    \b
+    Examples:
+      dlflow pins
+      dlflow pins --json
     """
     from flows.upkeep import print_pins  # noqa: PLC0415
 
