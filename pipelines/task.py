@@ -98,8 +98,9 @@ def run(task: Task) -> tuple[Receipt, Any]:
         )
         return receipt, state
     started = time.perf_counter()
-    failpoint("part.before_read")
+    failpoint("part.before_read", task.name)
     rows = read_rows(task.read)
+    failpoint("part.after_read", task.name)
     rejected = [] if rows.rejected is None else [("read", rows.rejected)]
     disputed: list[tuple[str, pa.Table]] = []
     seen = _rows_by_input(rows) if isinstance(task.read, SourceParts | SourceRows) else {}
@@ -109,7 +110,7 @@ def run(task: Task) -> tuple[Receipt, Any]:
     if isinstance(task.read, Bucket) and task.read.other is not None:
         maps = (maps[0].beside(read_side(task.read)), *maps[1:])
     table = run_maps(rows.kept, maps, steps, rejected, disputed)
-    failpoint("part.before_write")
+    failpoint("part.before_write", task.name)
     made: Receipt = {
         "task": task.name,
         "steps": steps,
@@ -143,7 +144,7 @@ def run(task: Task) -> tuple[Receipt, Any]:
             made["set_aside"] = _numbers([one[SOURCE] for _, one in rejected])
     made["rejects"] = _write_beside(task, write_rejects, rejected)
     made["evidence"] = _write_beside(task, write_evidence, disputed)
-    failpoint("part.after_write")
+    failpoint("part.after_write", task.name)
     made["seconds"] = round(time.perf_counter() - started, 4)
     _finish(task, made)
     return made, state
@@ -242,6 +243,8 @@ def _keep(task: Task, tables: list[pa.Table]) -> str:
         for table in tables:
             batches = table.combine_chunks().to_batches()
             writer.write_batch(batches[0] if batches else pa.RecordBatch.from_pylist([], schema))
+            if table is tables[0]:
+                failpoint("kept.half_written", task.name)
     return str(path)
 
 
@@ -290,7 +293,7 @@ def _is_whole(path: Path, size: int) -> bool:
 
 
 def _finish(task: Task, receipt: Receipt) -> None:
-    failpoint("part.before_receipt")
+    failpoint("part.before_receipt", task.name)
     path = _receipt_path(task)
     aside = path.with_suffix(f".{uuid.uuid4().hex}.tmp")
     aside.write_text(json.dumps(receipt), "utf-8")

@@ -1,5 +1,6 @@
 """Small pipelines built without the drivers: a pipeline file, text files, and the rows of its tables."""
 
+import hashlib
 from pathlib import Path
 
 from flows.project import open_project
@@ -9,7 +10,7 @@ from pipelines.build import build
 from pipelines.engine import InProcess
 from pipelines.storage import reference
 
-__all__ = ["csv", "make", "rows", "steps"]
+__all__ = ["csv", "digests", "make", "rows", "steps"]
 
 
 def make(folder, text, runner=None, only=()):
@@ -32,6 +33,15 @@ def make(folder, text, runner=None, only=()):
 def rows(folder, name):
     """Rows of a table in the order of its files."""
     return warehouse.Snapshot.open(str(Path(folder) / "warehouse" / name)).read().to_pylist()
+
+
+def digests(folder, name):
+    """What every byte of the files of a table is, in the order of the files; their names are never twice the same."""
+    table = Path(folder) / "warehouse" / name
+    return [
+        hashlib.sha256((table / file.path).read_bytes()).hexdigest()
+        for file in warehouse.Snapshot.open(str(table)).files()
+    ]
 
 
 def steps(built):

@@ -29,6 +29,7 @@ steps = [
   {{ do = "clip", columns = ["price"], method = "iqr" }},
   {{ do = "fill", columns = ["price"], with = "median", by = ["month"] }},
   {{ do = "join", with = "customers", on = ["customer"], cardinality = "m:1", how = "outer" }},
+  {{ do = "window", by = ["customer"], order_by = ["id"], columns = {{ before = "lag(city, 1)", level = "mean(price, 3)" }} }},
   {{ do = "quarantine", where = "name == \\"n7\\"", rule = "seven" }},
 ]
 partition_by = ["month"]
@@ -64,3 +65,12 @@ def outcome(folder, text, runner=None):
     """Rows in the order of the files, and the counts of every step."""
     built = builds.make(folder, text, runner)
     return builds.rows(folder, "orders"), builds.steps(built["orders"])
+
+
+def files(folder, monkeypatch, runner):
+    """Digests of the files of the table and the counts of every step; eight and more tasks in every pass."""
+    sources(folder)
+    text = cut(monkeypatch, 1200)
+    monkeypatch.setattr(parts, "BUCKET_BYTES", (1024, 2048))
+    built = builds.make(folder, text, runner)
+    return builds.digests(folder, "orders"), builds.steps(built["orders"])

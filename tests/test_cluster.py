@@ -1,14 +1,11 @@
 """Clusters: what a worker is like, what is left when a driver ends, and what an outside cluster must have."""
 
-import json
 import logging
 import os
 import signal
 import subprocess
 import sys
 import textwrap
-import time
-from pathlib import Path
 
 import dask
 import psutil
@@ -17,8 +14,9 @@ import pytest
 from flows.cluster import ClusterError, ClusterWarning, blas_threads, cluster, worker_pids
 from flows.lifeline import NoAnswerError, child
 from flows.local_cluster import ENVIRONMENT, SETTINGS
+from tests import clusters
+from tests.clusters import OURS, wait_until
 
-OURS = {"DASK_CONFIG": str(Path(__file__).parents[1] / "deploy" / "dask")}
 DRIVER = """
     import logging, sys, time
     from pathlib import Path
@@ -48,13 +46,6 @@ def is_alive(process):
         )  # not yet reaped by process 1
     except psutil.NoSuchProcess:
         return False
-
-
-def wait_until(condition, what, deadline_s=15):
-    end = time.monotonic() + deadline_s
-    while not condition():
-        assert time.monotonic() < end, f"{what}: not within {deadline_s} s"
-        time.sleep(0.02)
 
 
 def test_a_worker_has_one_blas_thread_whatever_is_exported_and_has_imported_what_tasks_need(
@@ -179,36 +170,8 @@ def test_a_child_that_fails_to_start_says_why(tmp_path):
 @pytest.fixture
 def outside(tmp_path):
     """Starts a plain Dask cluster, as an operator would: `outside(...)` gives its address."""
-    processes = []
-
-    def start(*arguments, **env):
-        log = (tmp_path / f"dask-{len(processes)}").open("w+")
-        process = subprocess.Popen(
-            [sys.executable, "-m", "distributed.cli." + arguments[0], *arguments[1:], "--no-dashboard"],
-            stdout=log,
-            stderr=log,
-            env={**os.environ, **env},
-            cwd=tmp_path,
-            start_new_session=True,
-        )
-        processes.append((process, log))
-
-    def make(*, workers=1, scheduler_env=None, worker_env=None):
-        file = tmp_path / "scheduler.json"
-        where = ("--host", "127.0.0.1", "--port", "0", "--scheduler-file", str(file))
-        start("dask_scheduler", *where, **(scheduler_env or {}))
-        wait_until(lambda: file.exists() and file.read_text().endswith("}"), "an address")
-        address = json.loads(file.read_text())["address"]
-        where = (address, "--host", "127.0.0.1", "--nthreads", "1", "--local-directory", str(tmp_path))
-        for _ in range(workers):
-            start("dask_worker", *where, **(worker_env or {}))
-        return address
-
-    yield make
-    for process, log in reversed(processes):  # workers first
-        process.terminate()
-        process.wait(10)
-        log.close()
+    with clusters.outside(tmp_path) as make:
+        yield make
 
 
 def test_the_configuration_of_an_outside_cluster_is_that_of_ours():

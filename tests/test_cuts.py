@@ -57,5 +57,6 @@ def test_the_plan_shows_the_passes_and_why_rows_move(tmp_path):
     assert "pass 3: fill other -> clip price [sketch for fill price]" in text
     assert "pass 4: fill price [exchange for join customers]" in text
     assert 'join customers: exchange, how = "outer" must know all keys' in text
-    assert "pass 5: join customers -> quarantine seven -> checks [exchange by month]" in text
-    assert "pass 6: write" in text
+    assert "pass 5: join customers [exchange for window before, level]" in text
+    assert "pass 6: window before, level -> quarantine seven -> checks [exchange by month]" in text
+    assert "pass 7: write" in text

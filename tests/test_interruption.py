@@ -15,9 +15,11 @@ from tests import projects
 # where the driver of a run without a cluster passes, and at which arrival it is the most telling to die there
 PLACES = {
     "part.before_read": 3,
+    "part.after_read": 6,
     "part.before_write": 4,
     "part.after_write": 5,
     "part.before_receipt": 2,
+    "kept.half_written": 2,
     "file.half_written": 2,
     "file.before_sync": 4,
     "evidence.before_commit": 1,

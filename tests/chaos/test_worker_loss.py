@@ -1,57 +1,98 @@
-"""A worker that is killed anywhere costs its unfinished parts, and no row: the grid of places and passes."""
+"""Workers that are killed anywhere cost their unfinished parts, and no byte: the grid of places, passes and arrivals.
+
+The workers are processes of a real cluster with TLS. Each says itself, just before its end, at which place, in which
+task and at which arrival it kills itself, so every cell proves that it was hit.
+"""
 
 import os
+import signal
 
 import pytest
 
 from pipelines.engine import InProcess, OnDask
-from tests import cutting
+from pipelines.warehouse import commit
+from tests import clusters, cutting, projects
 
 pytestmark = pytest.mark.chaos
 
-PLACES = [
-    "part.before_read",
-    "part.before_write",
-    "file.half_written",
-    "part.after_write",
-    "part.before_receipt",
-]
+# tests/test_cuts.py shows the passes of the plan; 4 moves the other table of the join
+PLACES = {
+    "map": "part.after_read:orders/0/",
+    "exchange write": "kept.half_written:orders/0/",
+    "exchange read": "part.after_read:orders/1/",
+    "rows kept for a fit": "kept.half_written:orders/1/",
+    "a later fit": "part.before_write:orders/2/",
+    "exchange write of a join": "kept.half_written:orders/3/",
+    "exchange read of a join": "part.after_read:orders/5/",
+    "window": "part.before_write:orders/6/",
+    "exchange write of partitions": "kept.half_written:orders/6/",
+    "exchange read of partitions": "part.after_read:orders/7/",
+    "write": "file.half_written",
+    "after the write": "part.after_write:orders/7/",
+    "receipt": "part.before_receipt:orders/7/",
+}
+FEW = (
+    "write",
+    "exchange read of partitions",
+    "after the write",
+    "receipt",
+)  # five files: three arrivals of one
+
+
+@pytest.fixture(scope="module")
+def outside(tmp_path_factory):
+    with clusters.two_workers(tmp_path_factory.mktemp("outside")) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("whole")
-    cutting.sources(folder)
-    return cutting.outcome(folder, cutting.PIPELINE.format(part_bytes=1 << 20), InProcess())
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        return cutting.files(tmp_path_factory.mktemp("whole"), monkeypatch, InProcess())
 
 
-def arm(place, nth):
-    """Let this worker be killed at its nth arrival; the one that replaces it is not armed."""
-    os.environ["DLFLOW_FAILPOINTS"] = f"{place}=kill@{nth}"
+@pytest.mark.parametrize("nth", [1, 2, 4])
+@pytest.mark.parametrize("phase", PLACES)
+def test_workers_lost_anywhere_change_no_byte(tmp_path, monkeypatch, outside, whole, phase, nth):
+    place = PLACES[phase]
+    nth = min(nth, 3) if phase in FEW else nth
 
-
-@pytest.mark.parametrize("nth", [1, 8, 14, 17])  # while rows are read, moved, joined, written
-@pytest.mark.parametrize("place", PLACES)
-def test_a_worker_lost_anywhere_costs_no_row(tmp_path, monkeypatch, local_cluster, whole, place, nth):
-    if place == "file.half_written" and nth > 1:
-        nth -= 7  # files of tables alone come by there
-    cutting.sources(tmp_path)
-    before = set(local_cluster.run(os.getpid).values())
-    victim = next(iter(local_cluster.scheduler_info(n_workers=-1)["workers"]))
-    local_cluster.run(arm, place, nth, workers=[victim])
-    try:
-        found = cutting.outcome(tmp_path, cutting.cut(monkeypatch, 2500), OnDask(local_cluster))
-    finally:
-        local_cluster.wait_for_workers(2, timeout=60)
-        local_cluster.run(os.environ.pop, "DLFLOW_FAILPOINTS", None)
-        local_cluster.run(_forget)
+    with outside.armed(f"{place}=kill@{nth}") as kills:
+        found = cutting.files(tmp_path, monkeypatch, OnDask(outside.client))
 
     assert found == whole
-    after = set(local_cluster.run(os.getpid).values())
-    assert before != after or nth > 1, "nobody was killed"
+    name, _, beginning = place.partition(":")
+    assert kills, "nobody was killed"
+    assert all(kill[0] == name and kill[1].startswith(beginning) and kill[2] == nth for kill in kills), kills
 
 
-def _forget():
-    from pipelines import failpoints
+@pytest.mark.parametrize("moment", ["commit.before_log", "commit.after_log"])
+def test_workers_lost_while_the_driver_commits_change_no_byte(tmp_path, monkeypatch, outside, whole, moment):
+    killed = []
 
-    failpoints._arrivals.clear()
+    def kill_all(name):
+        if name == moment:
+            killed.extend(clusters.worker_pids(outside.client).values())
+            for pid in killed[-2:]:
+                os.kill(pid, signal.SIGKILL)
+            clusters.wait_until(lambda: len(outside.client.nthreads()) == 2, "two workers again", 60)
+
+    monkeypatch.setattr(commit, "failpoint", kill_all)
+
+    assert cutting.files(tmp_path, monkeypatch, OnDask(outside.client)) == whole
+    assert len(killed) == 4  # for both tables
+
+
+@pytest.mark.parametrize("moment", ["commit.before_log=kill@2", "commit.after_log=kill@3"])
+def test_a_driver_lost_in_a_commit_is_started_again_on_the_same_workers(tmp_path, outside, moment):
+    here, there = (projects.make(tmp_path / name, rows=1500) for name in ("here", "there"))
+    projects.run(here)
+    command = ["run", "--no-prefect", "--scheduler", outside.address, "--tls", *outside.tls]
+
+    lost = projects.command(there, *command, DLFLOW_FAILPOINTS=moment)
+    again = projects.command(there, *command)
+
+    assert lost.returncode == -signal.SIGKILL
+    assert again.returncode == 0, again.stderr
+    assert projects.everything(there) == projects.everything(here)
+    assert projects.ledger(there) == projects.ledger(here)
