@@ -18,12 +18,11 @@ from pipelines.errors import InputError, SpecError
 from pipelines.fields import ORDERED, combined, kind_of, numpy_of
 from pipelines.integrate import Join, Joined, attached, broadcast_side
 from pipelines.matching import Index, index_of, shown_keys
+from pipelines.spans import UNITS
 from pipelines.stage import Beside, Exchange, Map, Rows, Side, Stage
 from pipelines.storage import TableRef
 
 __all__ = ["AsOf", "JoinAsOf"]
-
-_UNITS = {"us": 1, "ms": 10**3, "s": 10**6, "min": 60 * 10**6, "h": 3600 * 10**6, "d": 86400 * 10**6}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -277,9 +276,9 @@ def _tolerance(given: str | float | None, kind: str) -> float | None:
         raise SpecError(
             f'join_asof: tolerance = {given!r}: expected a time such as "90s", "15min", "2h" or "7d"'
         )
-    time = int(match[1]) * _UNITS[match[2]]
+    time = int(match[1]) * UNITS[match[2]]
     if kind == "date":
-        if time % _UNITS["d"]:
+        if time % UNITS["d"]:
             raise SpecError(f"join_asof: tolerance = {given!r}: dates are whole days apart")
-        return time // _UNITS["d"]
+        return time // UNITS["d"]
     return time

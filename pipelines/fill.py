@@ -21,7 +21,9 @@ from pipelines.fields import (
     require,
     titled,
 )
-from pipelines.sketch import Grouped, Moments, Quantiles, Several, Values, group_labels
+from pipelines.grouped import GroupedModes, GroupedMoments
+from pipelines.ranks import GroupedQuantiles
+from pipelines.sketch import Moments, Quantiles, Several, Values, group_labels
 from pipelines.stage import Exchange, Fit, Map, Rows, Sketch, Stage
 from pipelines.timeline import timeline
 
@@ -88,7 +90,7 @@ class Fill:
         sketches: dict[str, Sketch] = {name: _SKETCHES[self.with_](name) for name in self.columns}
         fit: dict[str, Sketch] = {"all": Several(sketches)}
         if self.by:
-            fit["groups"] = Grouped(self.by, Several(sketches))
+            fit["groups"] = Several({name: _GROUPED[self.with_](self.by, name) for name in self.columns})
         params = {"columns": self.columns, "with_": self.with_, "by": self.by}
         read = (*self.columns, *self.by)
         return Fit(titled(self.do, self.columns), Several(fit), fill_fitted, read, params, self.columns)
@@ -118,6 +120,11 @@ _SKETCHES: dict[str, Callable[[str], Sketch]] = {
     "median": lambda name: Quantiles(name, (0.5,)),
     "mode": lambda name: Values(name, top=1),
 }
+_GROUPED: dict[str, Callable[[tuple[str, ...], str], Sketch]] = {
+    "mean": GroupedMoments,
+    "median": lambda by, name: GroupedQuantiles(by, name, (0.5,)),
+    "mode": GroupedModes,
+}
 
 
 def fill_value(table: pa.Table, *, columns: tuple[str, ...], value: Scalar) -> Rows:
@@ -143,12 +150,9 @@ def fill_fitted(
                 f"fill: column {name!r} has no value at all, so no {with_}; give value = ... instead"
             )
         if labels is not None:
-            groups = fitted["groups"]
-            values = pa.array(
-                [_typical(with_, name, one[name], arrow).as_py() for one in groups.values()], arrow
-            )
+            groups = fitted["groups"][name]
             place = pc.index_in(labels, value_set=pa.array(list(groups), pa.string()), skip_nulls=True)
-            typical = pc.coalesce(values.take(place), typical)
+            typical = pc.coalesce(_typical_of_groups(with_, name, groups, arrow).take(place), typical)
         replacements[name] = typical
     return _filled(table, replacements)
 
@@ -224,6 +228,20 @@ def _typical(with_: str, name: str, summary: Mapping[str, Any], arrow: pa.DataTy
     if with_ != "mode" and kind_of(arrow) == "integer":
         value = round(value)
     return literal(value, arrow, where=f"fill of column {name!r}")
+
+
+def _typical_of_groups(
+    with_: str, name: str, groups: Mapping[str, list[Any]], arrow: pa.DataType
+) -> pa.Array:
+    """The mean, median or mode of each group, as values of the column."""
+    values = [one for (one,) in groups.values()]
+    if with_ == "mode" or pa.types.is_decimal(arrow):
+        where = f"fill of column {name!r}"
+        found = [None if one is None else literal(one, arrow, where=where).as_py() for one in values]
+        return pa.array(found, arrow)
+    numbers = np.array(values, np.float64)
+    numbers = np.rint(numbers) if kind_of(arrow) == "integer" else numbers
+    return pa.array(numbers, mask=np.isnan(numbers)).cast(arrow, safe=False)
 
 
 def _filled(table: pa.Table, replacements: Mapping[str, pa.Array | pa.Scalar]) -> Rows:

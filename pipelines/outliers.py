@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -12,19 +12,23 @@ import pyarrow.compute as pc
 from pipelines.errors import InputError, SpecError
 from pipelines.fields import (
     NUMBER,
+    ORDERED,
     combined,
     inherited,
     kind_of,
     numbers,
+    numpy_of,
     replaced,
     require,
     schema_after,
     titled,
 )
-from pipelines.sketch import Moments, Quantiles, Several
+from pipelines.grouped import GroupedMoments
+from pipelines.ranks import GroupedMedianDistance, GroupedQuantiles
+from pipelines.sketch import Moments, Quantiles, Several, group_labels
 from pipelines.stage import Fit, Map, Rows, Sketch
 
-__all__ = ["Clip", "MedianDistance", "clip", "clip_fitted"]
+__all__ = ["Clip", "MedianDistance", "clip", "clip_fitted", "clip_grouped"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +38,9 @@ class Clip:
     method = "iqr": outside the quartiles by more than `factor` (1.5) times their distance; "zscore": further from the
     mean than `factor` (3) standard deviations; "mad": further from the median than `factor` (3.5) times the median
     distance from it, times 1.4826 (which makes it a standard deviation where values are normal).
+
+    With `by` the quartiles, means and medians are those of the rows of the same group. A row without a group, or of one
+    whose values have no width (one value only; more than half are equal, for "mad"), is not judged, and counted.
 
     on_outlier = "clip" takes the limit itself (in a column of integers the nearest integer inside), "null" empties the
     cell, "flag" leaves it and adds a column `NAME_outlier` of true and false. A missing value is no outlier.
@@ -47,6 +54,7 @@ class Clip:
     high: float | None = None
     method: Literal["iqr", "zscore", "mad"] | None = None
     factor: float | None = None
+    by: tuple[str, ...] = ()
     on_outlier: Literal["clip", "null", "flag"] = "clip"
 
     def build(self, schema: pa.Schema) -> pa.Schema:
@@ -74,13 +82,24 @@ class Clip:
             clash := [name for name in self.columns if f"{name}_outlier" in schema.names]
         ):
             raise SpecError(f"clip: column '{clash[0]}_outlier' is already there; rename or drop it before")
+        if self.by and self.method is None:
+            raise SpecError(
+                'clip: by needs method = "iqr", "zscore" or "mad"; given limits hold for all rows'
+            )
+        require(schema, self.by, step=self.do, kinds=("string", "bool", *ORDERED))
+        if both := sorted(set(self.by) & set(self.columns)):
+            raise SpecError(f"clip: {both[0]!r} cannot be both clipped and grouped by")
         name = titled(self.do, self.columns)
         if self.method is None:
             limits = dict.fromkeys(self.columns, (self.low, self.high))
             return Map(name, clip, {"limits": limits, "on_outlier": self.on_outlier})
-        sketch = Several({column: _SKETCHES[self.method](column) for column in self.columns})
         params = {"method": self.method, "factor": factor, "on_outlier": self.on_outlier}
         written = (*self.columns, *(f"{one}_outlier" for one in self.columns if self.on_outlier == "flag"))
+        if self.by:
+            grouped = Several({column: _GROUPED[self.method](self.by, column) for column in self.columns})
+            read = (*self.columns, *self.by)
+            return Fit(name, grouped, clip_grouped, read, {**params, "by": self.by}, written)
+        sketch = Several({column: _SKETCHES[self.method](column) for column in self.columns})
         return Fit(name, sketch, clip_fitted, self.columns, params, written)
 
 
@@ -121,6 +140,11 @@ _SKETCHES: dict[str, Callable[[str], Sketch]] = {
     "zscore": lambda name: Moments(name, spread=True),
     "mad": MedianDistance,
 }
+_GROUPED: dict[str, Callable[[tuple[str, ...], str], Sketch]] = {
+    "iqr": lambda by, name: GroupedQuantiles(by, name, (0.25, 0.75)),
+    "zscore": lambda by, name: GroupedMoments(by, name, spread=True),
+    "mad": GroupedMedianDistance,
+}
 _NORMAL = 1.4826  # standard deviation of normal values by their median distance from the median
 
 
@@ -147,10 +171,42 @@ def clip_fitted(
     return clip(table, limits=limits, on_outlier=on_outlier)
 
 
-def clip(
-    table: pa.Table, *, limits: Mapping[str, tuple[float | None, float | None]], on_outlier: str
+def clip_grouped(
+    table: pa.Table,
+    *,
+    method: str,
+    factor: float,
+    by: tuple[str, ...],
+    on_outlier: str,
+    fitted: Mapping[str, Mapping[str, list[float | None]]],
 ) -> Rows:
-    """Outliers by given limits; None: there is no limit on this side."""
+    """Outliers by what was fitted over all rows of their group."""
+    labels = group_labels(table, by)
+    limits, notes = {}, {}
+    for name, groups in fitted.items():
+        found = np.array([*groups.values(), [None, None]], np.float64).reshape(-1, 2)  # the last: of no group
+        if method == "iqr":
+            (lower, upper), width = found.T, found[:, 1] - found[:, 0]
+        else:
+            lower = upper = found[:, 0]
+            width = found[:, 1] * (_NORMAL if method == "mad" else 1.0)
+            if method == "mad" and factor > 0:
+                width = np.where(width == 0, np.nan, width)
+        known = pa.array(list(groups), pa.string())
+        place = pc.fill_null(pc.index_in(labels, value_set=known, skip_nulls=True), len(groups))
+        rows = numpy_of(place)
+        limits[name] = ((lower - factor * width)[rows], (upper + factor * width)[rows])
+        judged = ~np.isnan(width[rows])
+        notes[f"not judged {name}"] = int((numpy_of(pc.is_valid(combined(table[name]))) & ~judged).sum())
+    made = clip(table, limits=limits, on_outlier=on_outlier)
+    return replace(made, notes={**made.notes, **notes})
+
+
+Limit = float | np.ndarray | None
+
+
+def clip(table: pa.Table, *, limits: Mapping[str, tuple[Limit, Limit]], on_outlier: str) -> Rows:
+    """Outliers by given limits, of all rows or of each; None or nan: there is no limit on this side."""
     notes = {}
     for name, (low, high) in limits.items():
         old = combined(table[name])
@@ -171,14 +227,30 @@ def clip(
     return Rows(table, notes=notes)
 
 
-def _bounds(arrow: pa.DataType, low: float | None, high: float | None) -> tuple[pa.Scalar, pa.Scalar]:
+def _bounds(arrow: pa.DataType, low: Limit, high: Limit) -> list[pa.Scalar | pa.Array]:
     """Limits in the column's type, inside of the given ones; null where there is none."""
-    if kind_of(arrow) != "integer":
-        return pa.scalar(low, arrow), pa.scalar(high, arrow)
+    return [
+        _of_rows(arrow, limit, inside) if isinstance(limit, np.ndarray) else _of_all(arrow, limit, inside)
+        for limit, inside in ((low, np.ceil), (high, np.floor))
+    ]
+
+
+def _of_all(arrow: pa.DataType, limit: float | None, inside: Callable[[float], float]) -> pa.Scalar:
+    if kind_of(arrow) != "integer" or limit is None:
+        return pa.scalar(limit, arrow)
     least, most = _range(arrow)
-    floor = None if low is None else min(max(math.ceil(low), least), most)
-    ceiling = None if high is None else min(max(math.floor(high), least), most)
-    return pa.scalar(floor, arrow), pa.scalar(ceiling, arrow)
+    return pa.scalar(min(max(int(inside(limit)), least), most), arrow)
+
+
+def _of_rows(arrow: pa.DataType, limits: np.ndarray, inside: Callable[[np.ndarray], np.ndarray]) -> pa.Array:
+    none = np.isnan(limits)
+    if kind_of(arrow) != "integer":
+        return pa.array(limits, mask=none).cast(arrow, safe=False)
+    least, most = map(float, _range(arrow))  # of int64 the greatest is 2 ** 63, which is none
+    held = inside(np.where(none, 0.0, limits))
+    none |= (held >= most) & (inside is np.floor)
+    held = np.clip(held, least, np.nextafter(most + 1, 0))
+    return pa.array(held, mask=none).cast(arrow, safe=False)
 
 
 def _range(arrow: pa.DataType) -> tuple[int, int]:

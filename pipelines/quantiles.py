@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from pipelines.fields import numbers
 
-__all__ = ["Counted", "Quantiles", "Request"]
+__all__ = ["Counted", "Quantiles", "Request", "keys_of"]
 
 SHIFTS = (45, 29, 13, 0)
 LIMIT = 1 << 14  # values that a state may list instead of counting them in bins
@@ -65,7 +65,7 @@ class Quantiles:
         values = numbers(table[self.column])
         if request is None:
             return (_first(values),)
-        bins = _keys(values) >> SHIFTS[request.level - 1]
+        bins = keys_of(values) >> SHIFTS[request.level - 1]
         return tuple(_listed(request.level, *_distinct(values[bins == number])) for number, _ in request.bins)
 
     def merge(self, left: tuple[Counted, ...], right: tuple[Counted, ...]) -> tuple[Counted, ...]:
@@ -97,7 +97,7 @@ class Quantiles:
         return True, {"count": request.count, "quantiles": values}
 
 
-def _keys(values: np.ndarray) -> np.ndarray:
+def keys_of(values: np.ndarray) -> np.ndarray:
     """Integers in the order of the values: the bits of the nearest float64, those of negative ones turned round."""
     bits = values.astype(np.float64).view(np.int64)
     return bits ^ ((bits >> 63) & np.int64(0x7FFF_FFFF_FFFF_FFFF))
@@ -110,7 +110,7 @@ def _distinct(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _first(values: np.ndarray) -> Counted:
     if len(values) <= LIMIT:
         return _listed(0, *_distinct(values))
-    bins = _keys(values) >> SHIFTS[0]
+    bins = keys_of(values) >> SHIFTS[0]
     lowest = int(bins.min())
     counts = np.bincount(bins - lowest)  # at most 2 ** 19 bins
     used = np.flatnonzero(counts)
@@ -128,7 +128,7 @@ def _listed(level: int, values: np.ndarray, counts: np.ndarray) -> Counted:
 def _binned(counted: Counted) -> Counted:
     if not counted.exact:
         return counted
-    keys, counts = _added(_keys(counted.keys) >> SHIFTS[counted.level], counted.counts)
+    keys, counts = _added(keys_of(counted.keys) >> SHIFTS[counted.level], counted.counts)
     return Counted(counted.level, exact=False, keys=keys, counts=counts)
 
 

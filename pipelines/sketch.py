@@ -17,14 +17,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.errors import InputError
-from pipelines.fields import combined, finite, kind_of, numbers, numpy_of
+from pipelines.fields import combined, finite, kind_of, numbers
 from pipelines.quantiles import Quantiles
 from pipelines.stage import Sketch
 from pipelines.sums import SCALE, exact_sum
 
 __all__ = [
-    "Grouped",
     "Histogram",
     "Moments",
     "Quantiles",
@@ -258,57 +256,6 @@ class Several:
         if still:
             return False, {"open": still, "done": done}
         return True, {name: done[name] for name in self.sketches}
-
-
-@dataclass(frozen=True)
-class Grouped:
-    """One sketch for each group of rows of equal `by`, up to `limit` groups. Fitted: by the label of the group.
-
-    Raises: InputError if there are more groups.
-    """
-
-    by: tuple[str, ...]
-    inner: Sketch
-    limit: int = 1_000
-
-    def sketch(self, table: pa.Table, request: dict[str, Any] | None) -> dict[str, Any]:
-        """States by group."""
-        encoded = group_labels(table, self.by).dictionary_encode()
-        labels = encoded.dictionary.to_pylist()
-        groups = numpy_of(pc.fill_null(encoded.indices, len(labels)))
-        rows = table.take(pa.array(np.argsort(groups, kind="stable")))
-        ends = np.cumsum(np.bincount(groups, minlength=len(labels) + 1))
-        states = {}
-        for number, label in enumerate(labels):
-            if request is None or label in request["open"]:
-                start = int(ends[number - 1]) if number else 0
-                part = rows.slice(start, int(ends[number]) - start)
-                states[label] = self.inner.sketch(part, None if request is None else request["open"][label])
-        return self._within(states)
-
-    def merge(self, left: dict[str, Any], right: dict[str, Any]) -> dict[str, Any]:
-        """Each group with its own."""
-        both = {label: self.inner.merge(left[label], right[label]) for label in left if label in right}
-        return self._within({**left, **right, **both})
-
-    def finish(self, state: dict[str, Any], request: dict[str, Any] | None) -> tuple[bool, Any]:
-        """What was fitted for each group, or the requests of those that need another round."""
-        before = request or {"open": {}, "done": {}}
-        done: dict[str, Any] = dict(before["done"])
-        still: dict[str, Any] = {}
-        for label, one in state.items():
-            is_done, answer = self.inner.finish(one, before["open"].get(label))
-            (done if is_done else still)[label] = answer
-        if still:
-            return False, {"open": still, "done": done}
-        return True, dict(sorted(done.items()))
-
-    def _within(self, states: dict[str, Any]) -> dict[str, Any]:
-        if len(states) > self.limit:
-            raise InputError(
-                f"grouping by {list(self.by)} makes more than {self.limit:,} groups; choose columns with fewer values"
-            )
-        return states
 
 
 def group_labels(table: pa.Table, by: tuple[str, ...]) -> pa.StringArray:

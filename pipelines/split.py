@@ -17,14 +17,14 @@ from pipelines.errors import SpecError
 from pipelines.expression import expression
 from pipelines.fields import ORDERED, kind_of, numpy_of, require
 from pipelines.hashing import row_hash, unit_interval
-from pipelines.sketch import Grouped, Quantiles, group_labels
-from pipelines.stage import SPLIT, Fit, Map, Rows, Sketch, Stage, data_columns
+from pipelines.ranks import GroupedQuantiles
+from pipelines.sketch import group_labels
+from pipelines.stage import SPLIT, Fit, Map, Rows, Stage, data_columns
 
 __all__ = ["TEST", "TRAIN", "VALIDATION", "Split", "split"]
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 _ANY = ("string", "bool", *ORDERED)
-_STRATA = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,10 +103,13 @@ class Borders:
     settings: Split
 
     @property
-    def _grouped(self) -> Grouped:
-        shares = [float(self.settings.test), float(self.settings.test) + float(self.settings.validation)]
-        inner: Sketch = Quantiles("_place", tuple(dict.fromkeys(shares)))
-        return Grouped(("_stratum",), inner, limit=_STRATA)
+    def _shares(self) -> tuple[float, ...]:
+        shares = (float(self.settings.test), float(self.settings.test) + float(self.settings.validation))
+        return tuple(dict.fromkeys(shares))
+
+    @property
+    def _grouped(self) -> GroupedQuantiles:
+        return GroupedQuantiles(("_stratum",), "_place", self._shares)
 
     def sketch(self, table: pa.Table, request: Any) -> Any:
         """Counts of the places in each stratum."""
@@ -124,12 +127,12 @@ class Borders:
         done, answer = self._grouped.finish(state, request)
         if not done:
             return False, answer
-        shares = [float(self.settings.test), float(self.settings.test) + float(self.settings.validation)]
-        borders = {}
-        for label, fitted in answer.items():
-            at = dict(map(tuple, fitted["quantiles"]))
-            borders[label] = [at[share] if share else 0.0 for share in shares]
-        return True, borders
+        ends = (float(self.settings.test), float(self.settings.test) + float(self.settings.validation))
+        places = [self._shares.index(end) for end in ends]
+        return True, {
+            label: [found[place] if end else 0.0 for place, end in zip(places, ends, strict=True)]
+            for label, found in answer.items()
+        }
 
 
 def _places(table: pa.Table, settings: Split) -> np.ndarray:

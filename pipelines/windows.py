@@ -1,9 +1,10 @@
 """Columns from the rows before (and after) in time: lags, differences, moving summaries, and whole windows as tensors.
 
-    columns = { before = "lag(temp, 1)", level = "mean(temp, 24)", next = "lead(temp, 1)", x = "history(temp, humidity, 24)" }
+    columns = { before = "lag(temp, 1)", level = "mean(temp, 24)", week = "mean(temp, 7d)", x = "history(temp, humidity, 24)" }
 
-A window holds the row itself and those before it in its group, in the order of time. One that is not full, or holds a
-missing value, gives none: as pandas does. Sums are taken in the order of time, so no cut can change a bit.
+A window holds the row itself and those before it in its group, in the order of time. One of a number of rows that is
+not full, or holds a missing value, gives none: as pandas does. One of a stretch of time (spans.py) holds the values that
+are there. Sums are taken in the order of time, so no cut can change a bit.
 """
 
 import functools
@@ -18,14 +19,25 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.errors import SpecError
-from pipelines.fields import NUMBER, ORDERED, combined, inherited, numpy_of, require, schema_after, titled
+from pipelines.fields import (
+    NUMBER,
+    ORDERED,
+    combined,
+    inherited,
+    kind_of,
+    numpy_of,
+    require,
+    schema_after,
+    titled,
+)
 from pipelines.names import did_you_mean
+from pipelines.spans import SPAN, SUMMARIES, Spans, moments_of, span_of
 from pipelines.stage import Exchange, Rows
 from pipelines.timeline import Timeline, timeline
 
 __all__ = ["Window", "window"]
 
-_CALL = re.compile(r"\s*([a-z]+)\s*\(\s*([^()]*?)\s*,\s*([0-9]+)\s*\)\s*")
+_CALL = re.compile(rf"\s*([a-z]+)\s*\(\s*([^()]*?)\s*,\s*({SPAN}|[0-9]+)\s*\)\s*")
 _MOST = 10_000
 
 
@@ -34,8 +46,9 @@ class Window:
     """Adds columns made from the rows of the same group `by` before or after in the order of `order_by`.
 
     lag, lead and diff of a column and a number of rows; sum, mean, std, min and max over the last n rows; history of one
-    or more columns over the last n rows: a float32 tensor of shape [n, columns]. incomplete = "leave out" leaves out,
-    and counts, rows for which one of them is missing. Without `by` all rows are one group, and meet in one task.
+    or more columns over the last n rows: a float32 tensor of shape [n, columns]. sum, mean, std, min, max and count over
+    the time up to the row, as in mean(price, 7d): us, ms, s, min, h or d of the first column of order_by. incomplete =
+    "leave out" leaves out, and counts, rows for which one of them is missing. Without `by` all rows are one group, and meet in one task.
     """
 
     do: ClassVar[str] = "window"
@@ -58,24 +71,28 @@ class Window:
             raise SpecError(
                 'window: order_by and columns are needed: order_by = ["at"], columns = { before = "lag(price, 1)" }'
             )
-        calls = {name: _parsed(name, text, schema) for name, text in self.columns.items()}
+        calls = {name: _parsed(name, text, schema, self.order_by[0]) for name, text in self.columns.items()}
         params = {"calls": calls, "by": self.by, "order_by": self.order_by, "incomplete": self.incomplete}
         return Exchange(titled(self.do, self.columns), self.by, window, params)
 
 
-def _parsed(name: str, text: str, schema: pa.Schema) -> tuple[str, tuple[str, ...], int]:
-    """Function, columns, rows."""
+Call = tuple[str, tuple[str, ...], int, bool]
+"""Function, columns, and over how much: rows, or time in the numbers of `moments_of`."""
+
+
+def _parsed(name: str, text: str, schema: pa.Schema, time: str) -> Call:
     where = f"window: {name} = {text!r}"
     if name in schema.names or name.startswith("_") or not name:
         raise SpecError(f"{where}: {name!r} is there already, or not a name for a column")
     match = _CALL.fullmatch(text)
     if match is None:
         raise SpecError(
-            f"{where}: expected a function of columns and a number of rows, such as mean(price, 24)"
+            f"{where}: expected a function of columns and a number of rows or a time, such as mean(price, 24) or mean(price, 7d)"
         )
-    do, columns, rows = match[1], tuple(one.strip() for one in match[2].split(",")), int(match[3])
-    if do not in _FUNCTIONS:
-        raise SpecError(f"{where}: there is no function {do!r}{did_you_mean(do, _FUNCTIONS)}")
+    do, columns = match[1], tuple(one.strip() for one in match[2].split(","))
+    known = {**_FUNCTIONS, **SUMMARIES}
+    if do not in known:
+        raise SpecError(f"{where}: there is no function {do!r}{did_you_mean(do, known)}")
     require(
         schema,
         columns,
@@ -84,16 +101,31 @@ def _parsed(name: str, text: str, schema: pa.Schema) -> tuple[str, tuple[str, ..
     )
     if len(columns) > 1 and do != "history":
         raise SpecError(f"{where}: {do} takes one column")
-    least = 2 if do == "std" else 1
+    if not match[3].isdigit():
+        return do, columns, _span(do, match[3], schema.field(time), where), True
+    if do not in _FUNCTIONS:
+        raise SpecError(f"{where}: {do} takes a time, such as {do}({columns[0]}, 7d)")
+    rows, least = int(match[3]), 2 if do == "std" else 1
     if not least <= rows <= _MOST:
         raise SpecError(f"{where}: expected {least} to {_MOST:,} rows")
-    return do, columns, rows
+    return do, columns, rows, False
+
+
+def _span(do: str, text: str, time: pa.Field, where: str) -> int:
+    if do not in SUMMARIES:
+        raise SpecError(f"{where}: {do} takes a number of rows; over a time are {', '.join(SUMMARIES)}")
+    kind = kind_of(time.type)
+    if kind not in {"date", "timestamp"}:
+        raise SpecError(
+            f"{where}: {time.name!r}, the first of order_by, is {time.type}, expected date or timestamp"
+        )
+    return span_of(text, kind, where=where)
 
 
 def window(
     table: pa.Table,
     *,
-    calls: Mapping[str, tuple[str, tuple[str, ...], int]],
+    calls: Mapping[str, Call],
     by: tuple[str, ...],
     order_by: tuple[str, ...],
     incomplete: str,
@@ -102,8 +134,12 @@ def window(
     line = timeline(table, by, order_by)
     made = table
     whole = pa.repeat(pa.scalar(True), table.num_rows)
-    for name, (do, columns, rows) in calls.items():
-        values, metadata = _FUNCTIONS[do](table, line, columns, rows)
+    for name, (do, columns, much, is_time) in calls.items():
+        values, metadata = (
+            (_over_time(do, table, line, columns[0], order_by[0], much), {})
+            if is_time
+            else _FUNCTIONS[do](table, line, columns, much)
+        )
         privacy = inherited(table.schema, columns) or {}
         made = made.append_column(
             pa.field(name, values.type, metadata={**metadata, **privacy} or None), values
@@ -116,6 +152,15 @@ def window(
 
 
 Made = tuple[pa.Array, dict[bytes, bytes]]
+
+
+def _over_time(do: str, table: pa.Table, line: Timeline, column: str, time: str, span: int) -> pa.Array:
+    """A summary of the values up to each row that are less than `span` old; a count is of whole numbers."""
+    values, there = _series(table, line, column)
+    with np.errstate(all="ignore"):  # what leaves float64 is missing
+        made = SUMMARIES[do](Spans(line, moments_of(table[time])[line.rows], span, values, there))
+    found = _back(table, line, made, np.ones(len(made), bool))
+    return found.cast(pa.int64()) if do == "count" else found
 
 
 def _moved(step: int) -> Callable[[pa.Table, Timeline, tuple[str, ...], int], Made]:

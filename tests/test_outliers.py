@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from pipelines.errors import InputError, SpecError
 from pipelines.outliers import Clip
-from tests.strategies import SCHEMA, cuts, data, run, with_origin
+from tests import builds
+from tests.strategies import CELLS, SCHEMA, cuts, data, run, tables, with_origin
 
 FULL = with_origin(SCHEMA.empty_table()).schema
 
@@ -68,6 +69,9 @@ def test_limits_by_quartiles_are_those_of_pandas_on_the_whole_data(data_, values
         (Clip(columns=("price",), method="iqr", factor=-1), "not below 0"),
         (Clip(columns=("city",), low=1), "expected integer or float"),
         (Clip(columns=("prise",), low=1), "did you mean 'price'"),
+        (Clip(columns=("price",), low=1, by=("city",)), "given limits hold for all rows"),
+        (Clip(columns=("price",), method="iqr", by=("cty",)), "did you mean 'city'"),
+        (Clip(columns=("price",), method="iqr", by=("price",)), "cannot be both clipped and grouped by"),
     ],
     ids=str,
 )
@@ -123,3 +127,86 @@ def test_where_most_values_are_equal_the_median_distance_says_nothing_and_that_i
 
     with pytest.raises(InputError, match=r"more than half of the values of column 'x' are 5\.0"):
         run(Clip(columns=("x",), method="mad"), [table])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    data_=st.data(),
+    table=tables(cells={**CELLS, "price": [0.0, 1.0, 1.5, 2.0, 3.5, 40.0, -70.0]}, most=30),
+    method=st.sampled_from(["iqr", "zscore", "mad"]),
+    factor=st.sampled_from([0.5, 1.5]),
+)
+def test_limits_by_group_are_those_of_pandas_and_rows_that_cannot_be_judged_stay(
+    data_, table, method, factor
+):
+    rows = run(
+        Clip(columns=("price",), method=method, factor=factor, by=("city", "ok")), data_.draw(cuts(table))
+    )
+
+    frame = table.select(["city", "ok", "price"]).to_pandas(types_mapper=pd.ArrowDtype)
+    prices = frame["price"].astype(float)
+    expected, unjudged = prices.copy(), prices.notna()
+    for _, group in prices.groupby([frame["city"], frame["ok"]]):
+        if method == "iqr":
+            low, high = group.quantile(0.25), group.quantile(0.75)
+            reach = factor * (high - low)
+        else:
+            low = high = group.mean() if method == "zscore" else group.median()
+            distance = group.std() if method == "zscore" else 1.4826 * (group - low).abs().median()
+            reach = factor * distance if method == "zscore" or distance else float("nan")
+        if pd.notna(reach):
+            expected[group.index] = group.clip(low - reach, high + reach)
+            unjudged[group.index] = False
+    made = pd.Series(data(rows.kept)["price"], dtype=float)
+    assert made.to_numpy() == pytest.approx(expected.to_numpy(), rel=1e-9, abs=1e-9, nan_ok=True)
+    assert rows.notes.get("not judged price", 0) == unjudged.sum()
+
+
+def test_integers_of_a_group_take_the_nearest_integer_inside_and_are_flagged_or_emptied():
+    table = with_origin(
+        pa.table(
+            {
+                "g": ["a"] * 6 + ["b"] * 6,
+                "x": pa.array([1, 2, 3, 4, 5, 100, *[2**40 + one for one in range(6)]]),
+            }
+        )
+    )
+
+    def made(**settings_):
+        rows = run(Clip(columns=("x",), method="iqr", by=("g",), **settings_), [table])
+        return data(rows.kept)
+
+    assert made()["x"][5] == 8  # quartiles 2.25 and 4.75
+    assert made()["x"][6:] == [2**40 + one for one in range(6)]
+    assert made(on_outlier="null")["x"][:6] == [1, 2, 3, 4, 5, None]
+    assert made(on_outlier="flag")["x_outlier"] == [False] * 5 + [True] + [False] * 6
+
+
+def test_a_group_has_limits_of_its_own_for_new_rows_too(tmp_path):
+    """A table with fitted_from judges new rows by the limits of their group; a new group is not judged."""
+    builds.csv(
+        tmp_path / "old.csv", ("g", "x"), [("a", n) for n in range(10)] + [("b", 100 + n) for n in range(10)]
+    )
+    builds.csv(tmp_path / "new.csv", ("g", "x"), [("a", 105), ("b", 105), ("c", 105)])
+    text = """
+[sources.old]
+kind = "csv"
+path = "old.csv"
+columns = { g = "string", x = "float64" }
+[sources.new]
+kind = "csv"
+path = "new.csv"
+columns = { g = "string", x = "float64" }
+[tables.old]
+source = "old"
+steps = [{ do = "clip", columns = ["x"], method = "iqr", by = ["g"], on_outlier = "flag" }]
+[tables.new]
+source = "new"
+fitted_from = "old"
+steps = [{ do = "clip", columns = ["x"], method = "iqr", by = ["g"], on_outlier = "flag" }]
+"""
+
+    made = builds.make(tmp_path, text)
+
+    assert [row["x_outlier"] for row in builds.rows(tmp_path, "new")] == [True, False, False]
+    assert builds.steps(made["new"])["clip x"]["not judged x"] == 1

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines import quantiles
-from pipelines.errors import InputError
-from pipelines.sketch import Grouped, Histogram, Moments, Quantiles, Several, Values, group_labels, summarise
+from pipelines.grouped import GroupedMoments
+from pipelines.ranks import GroupedMedianDistance, GroupedQuantiles
+from pipelines.sketch import Histogram, Moments, Quantiles, Several, Values, group_labels, summarise
 from pipelines.sums import SCALE, exact_sum
 from tests.strategies import cuts, tables
 
@@ -36,7 +37,9 @@ SKETCHES = [
     Values("city", limit=3),
     Histogram("price", (-2.0, 0.0, 1.0, 1.5, 3.0)),
     Histogram("age", (0.0, 7.0)),
-    Grouped(("city", "ok"), Several({"mean": Moments("price"), "middle": Quantiles("age", (0.5,))})),
+    GroupedMoments(("city", "ok"), "price", spread=True),
+    GroupedQuantiles(("city",), "age", (0.25, 0.5)),
+    GroupedMedianDistance(("ok",), "price"),
     Several({"price": Quantiles("price"), "age": Moments("age", spread=True), "city": Values("city")}),
 ]
 
@@ -57,8 +60,8 @@ def plain(state):
         return [plain(one) for one in state]
     if isinstance(state, np.ndarray):
         return [str(state.dtype), state.tobytes()]
-    if isinstance(state, pa.Table):
-        return state.to_pydict()
+    if isinstance(state, pa.Table | pa.Array):
+        return state.to_pylist()
     return (
         {"type": type(state).__name__, **{name: plain(one) for name, one in vars(state).items()}}
         if hasattr(state, "__dataclass_fields__")
@@ -248,31 +251,10 @@ def test_a_histogram_is_that_of_numpy(values):
     assert fitted["below"] + sum(fitted["counts"]) + fitted["above"] == len(values)
 
 
-@settings(deadline=None)
-@given(whole=tables())
-def test_a_group_is_summarised_as_if_it_were_alone(whole):
-    labels = group_labels(whole, ("city", "ok")).to_pylist()
-    inner = Quantiles("age", (0.5,))
-
-    fitted = summarise(Grouped(("city", "ok"), inner), [whole])
-
-    assert set(fitted) == set(labels) - {None}
-    for label, found in fitted.items():
-        rows = whole.filter(pa.array([one == label for one in labels]))
-        assert found == summarise(inner, [rows])
-
-
 def test_groups_are_told_apart_whatever_their_texts_hold():
     rows = pa.table({"a": ["x|", "x", "\\", "\\p"], "b": ["y", "|y", "", ""]})
 
     assert len(set(group_labels(rows, ("a", "b")).to_pylist())) == 4
-
-
-def test_too_many_groups_are_refused():
-    rows = pa.table({"g": range(11), "x": range(11)})
-
-    with pytest.raises(InputError, match="more than 10 groups"):
-        summarise(Grouped(("g",), Moments("x"), limit=10), [rows.slice(0, 6), rows.slice(6)])
 
 
 def test_several_sketches_need_the_rounds_of_the_longest():
