@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import dlflow
-from dlflow.errors import ModelFileError
+from dlflow.errors import ModelError, ModelFileError
 from dlflow.nn import Model
 from dlflow.nn.files import write_whole
 from dlflow.nn.model_file import Description, write_model
@@ -64,8 +64,12 @@ def main():
 def write_scorer(path: str | Path, model: Model, *, metadata: Mapping[str, Any] | None = None) -> None:
     """Write the file; equal models give equal bytes.
 
-    Raises: ModelError for metadata that are no JSON; ModelFileError if it cannot be written.
+    Raises: ModelError for metadata that are no JSON, or a stateful model; ModelFileError if it cannot be written.
     """
+    if model.stateful:
+        raise ModelError(
+            "the model is stateful, which a file that answers rows one by one cannot be; write it without stateful, the weights fit"
+        )
     with TemporaryDirectory() as folder:
         write_model(Path(folder) / MODEL, model, Description(metadata=dict(metadata or {})))
         content = (Path(folder) / MODEL).read_bytes()

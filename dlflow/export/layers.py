@@ -201,9 +201,14 @@ def _attention(w: Writer, layer: Layer, p: Views, xs: list[str], in_shape: Shape
     chosen, steps = _of(layer, MultiHeadAttention), in_shape[0]
     heads = chosen.heads
     size = len(p["O"]) // heads
-    made = w.add("Add", w.add("MatMul", xs[0], w.constant(p["W"], "W")), w.constant(p["b"], "b"))
-    parts = w.transpose(w.reshape(made, 0, steps, 3, heads, size), 2, 0, 3, 1, 4)
-    Q, K, V = (w.add("Gather", parts, w.constant(number), axis=0) for number in range(3))
+    projections = [(xs[0], "W", "b"), (xs[-1], "N", "n")] if "N" in p else [(xs[0], "W", "b")]
+    found = []
+    for x, weights, bias in projections:
+        made = w.add("Add", w.add("MatMul", x, w.constant(p[weights], weights)), w.constant(p[bias], bias))
+        count = p[weights].shape[1] // (heads * size)
+        parts = w.transpose(w.reshape(made, 0, -1, count, heads, size), 2, 0, 3, 1, 4)
+        found += [w.add("Gather", parts, w.constant(number), axis=0) for number in range(count)]
+    Q, K, V = found
     A = w.add("MatMul", Q, w.transpose(K, 0, 1, 3, 2))
     A = w.add("Mul", A, w.constant(size**-0.5))
     if chosen.causal:

@@ -26,6 +26,10 @@ def recurrent(w: Writer, layer: GRU | LSTM | SimpleRNN, p: Views, xs: list[str])
     Raises: ModelError for an activation that the RNN of ONNX does not have.
     """
     kind = type(layer)
+    if layer.stateful:
+        raise ModelError(
+            f"{layer.kind} is stateful, which a file that answers rows one by one cannot be; export the model without stateful, the weights fit"
+        )
     X = w.transpose(xs[0], 1, 0, 2)
     if layer.go_backwards:  # its outputs stay in the order in which they are made
         X = w.reverse(X, 0)

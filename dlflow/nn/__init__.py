@@ -43,11 +43,11 @@ from dlflow.nn.pooling import (
     MaxPooling1D,
     MaxPooling2D,
 )
-from dlflow.nn.recurrent import SimpleRNN
 from dlflow.nn.regression import Huber, MeanAbsoluteError, MeanSquaredError
 from dlflow.nn.schedules import Constant, Cosine, Exponential, Schedule, Step, WarmUp
 from dlflow.nn.sequential import Functional, Sequential
 from dlflow.nn.shape import Add, Concatenate, Flatten, Rescaling, Reshape
+from dlflow.nn.simple_rnn import SimpleRNN
 from dlflow.nn.spec import (
     callback_from,
     callback_to,

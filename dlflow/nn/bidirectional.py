@@ -35,6 +35,10 @@ class Bidirectional(Layer):
             raise ModelError(
                 f"bidirectional: of is {self.of!r}, expected a SimpleRNN, LSTM or GRU that goes forwards; correct it"
             )
+        if self.of.stateful:
+            raise ModelError(
+                "bidirectional: of is stateful, expected one that is not: its second half begins at the end of each batch; leave it out"
+            )
         if self.merge not in MERGES:
             raise ModelError(f"bidirectional: merge is {self.merge!r}, expected 'concat' or 'sum'")
 

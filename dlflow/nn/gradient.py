@@ -57,6 +57,7 @@ def gradient_check(
         model.w[slot.start : slot.stop] = np.abs(model.w[slot.start : slot.stop]) + 0.1
 
     def mean_loss() -> float:
+        model.reset_states()
         model.gradient(loss, X, y, weights=weights, rng=rng)
         return model.finish()
 

@@ -7,7 +7,9 @@
     graph = Graph.of(both)
 
 A Graph is a value: the inputs, then the nodes in an order in which each comes after what it reads. A layer used twice is two nodes
-with weights of their own.
+with weights of their own; `join(..., shared=name)` has the weights of all others of this name:
+
+    left, right = (join(Input(20, name), Embedding(1000, 16), LSTM(16), shared="reader") for name in ("left", "right"))
 """
 
 from collections.abc import Sequence
@@ -26,6 +28,7 @@ class Node:
 
     layer: Layer
     sources: tuple[int, ...]
+    shared: str = ""  # nodes of one name have the weights of the first of them
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +39,7 @@ class Value:
     sources: tuple["Value", ...]
     shape: Shape = ()
     name: str = ""
+    shared: str = ""
 
 
 def Input(shape: Shape | int, name: str) -> Value:  # noqa: N802  (read like Keras)
@@ -43,8 +47,10 @@ def Input(shape: Shape | int, name: str) -> Value:  # noqa: N802  (read like Ker
     return Value(None, (), (shape,) if isinstance(shape, int) else tuple(shape), name)
 
 
-def join(source: Value | Sequence[Value], *layers: Layer) -> Value:
+def join(source: Value | Sequence[Value], *layers: Layer, shared: str = "") -> Value:
     """The value after these layers, one after the other; the first reads all the sources.
+
+    Where other values are joined by the same layers and `shared` name, all use the same weights.
 
     Raises: ModelError without a layer, or for a source that is no value of a graph.
     """
@@ -54,8 +60,8 @@ def join(source: Value | Sequence[Value], *layers: Layer) -> Value:
     for each in sources:
         if not isinstance(each, Value):
             raise ModelError(f"join: {each!r} is no value of a graph; begin with Input(shape, name)")
-    for layer in layers:
-        sources = (Value(layer, sources),)
+    for number, layer in enumerate(layers):
+        sources = (Value(layer, sources, shared=f"{shared}.{number}" if shared else ""),)
     return sources[0]
 
 
@@ -83,6 +89,7 @@ class Graph:
                     f"graph: layer {number} ({node.layer.kind}) reads {node.sources!r}, expected places before {there}"
                 )
             read.update(node.sources)
+        self._check_shared()
         unread = [place for place in range(len(self.inputs) + len(self.nodes) - 1) if place not in read]
         if unread:
             what = [self.name(place) for place in unread]
@@ -116,7 +123,7 @@ class Graph:
                     waiting.extend((source, False) for source in reversed(value.sources))
         places = {id(value): place for place, value in enumerate((*inputs, *inner))}
         nodes = tuple(
-            Node(value.layer, tuple(places[id(source)] for source in value.sources))
+            Node(value.layer, tuple(places[id(source)] for source in value.sources), value.shared)
             for value in inner
             if value.layer is not None
         )
@@ -127,12 +134,31 @@ class Graph:
         """Whether it is layers in order over one input, as `chain` makes them."""
         return [node.sources for node in self.nodes] == [
             (number,) for number in range(len(self.nodes))
-        ] and len(self.inputs) == 1
+        ] and not (len(self.inputs) > 1 or any(node.shared for node in self.nodes))
 
     @property
     def layers(self) -> tuple[Layer, ...]:
         """The layers, node by node."""
         return tuple(node.layer for node in self.nodes)
+
+    def owner(self, number: int) -> int:
+        """The node whose weights this node uses: itself, or the first of its shared name."""
+        shared = self.nodes[number].shared
+        return next(at for at, node in enumerate(self.nodes) if node.shared == shared) if shared else number
+
+    def _check_shared(self) -> None:
+        for number, node in enumerate(self.nodes):
+            first = self.nodes[self.owner(number)].layer
+            if node.layer != first:
+                raise ModelError(
+                    f"graph: layer {number} shares {node.shared!r} and is {node.layer!r}, the first of it is {first!r}; "
+                    "give both the same settings, or other names"
+                )
+            if node.shared and (first.statistics() or first.stateful):
+                raise ModelError(
+                    f"graph: layer {number} ({first.kind}) shares {node.shared!r}, but follows what it sees in one place; "
+                    "leave it out of what is shared"
+                )
 
     def name(self, place: int) -> str:
         """How messages call a place."""

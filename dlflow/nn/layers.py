@@ -48,6 +48,7 @@ class Layer(ABC):
     """A step of a model. A value: comparable, hashable, picklable, usable in two models or threads at once."""
 
     kind: ClassVar[str]
+    stateful: bool = False  # whether it hands its state on from batch to batch
 
     @abstractmethod
     def build(self, in_shape: Shape) -> tuple[dict[str, Shape], Shape]:
@@ -108,6 +109,12 @@ class Layer(ABC):
         Raises: ModelError if the layer takes one.
         """
         raise ModelError(f"{self.kind}: {len(in_shapes)} inputs, expected one; join them with Concatenate")
+
+    def mask_joined(self, Xs: tuple[Array, ...], masks: tuple[Array | None, ...]) -> Array | None:
+        """As `mask`, for a layer of several inputs: the steps that count in all of them."""
+        del Xs
+        known = [mask for mask in masks if mask is not None]
+        return np.logical_and.reduce(known) if known else None
 
     def forward_joined(
         self, p: Views, Xs: tuple[Array, ...], rng: Stream | None, space: Workspace

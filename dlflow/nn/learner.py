@@ -55,6 +55,7 @@ class Learner:
         """
         rows = len(y)
         order = Stream(self.seed, "shuffle", step=epoch).permutation(rows) if shuffle else np.arange(rows)
+        self.model.reset_states()
         buffers = buffers_of(X, min(batch_size, rows))
         total = weight = 0.0
         for start in range(0, rows, batch_size * accumulate):

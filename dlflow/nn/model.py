@@ -13,15 +13,14 @@ Memory: activations and gradients live in Workspaces of the model and are overwr
 `outputs` give is the caller's. One model must not be used by two threads at once; its layers may.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import isfinite
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from dlflow.errors import ModelError, NonFinite
 from dlflow.nn.activations import activation, sigmoid
-from dlflow.nn.choice import suggestion
 from dlflow.nn.door import Inputs, in_order, rows_of, shaped
 from dlflow.nn.graph import Graph
 from dlflow.nn.layers import Backward, JoinedBackward, Layer
@@ -30,12 +29,11 @@ from dlflow.nn.message import Message
 from dlflow.nn.params import Array, Shape, Slot, Views, Workspace, aligned, slots_of, views
 from dlflow.nn.penalties import Decay
 from dlflow.nn.plan import Plan, build
+from dlflow.nn.sharing import Second, Wishes
 from dlflow.nn.streams import Stream
 from dlflow.nn.tables import parts
 
 __all__ = ["Model", "Tape"]
-
-Thing = TypeVar("Thing")
 
 
 class Tape:
@@ -72,32 +70,41 @@ class Model:
         self.slots = slots_of(needs)
         self.parameters = self.slots[-1].stop if self.slots else 0
         self.w = aligned(self.parameters, dtype)
-        self.p: tuple[Views, ...] = views(self.w, self.slots, len(self.layers))
-        named = self._named([dict.fromkeys(layer.tables(), True) for layer in self.layers])
+        self._owners = [self.graph.owner(number) for number in range(len(self.layers))]
+        own = views(self.w, self.slots, len(self.layers))
+        self.p: tuple[Views, ...] = tuple(own[owner] for owner in self._owners)
+        self._second = Second(self.layers, self.p)
+        wishes = Wishes(self.graph, self.slots)
+        named = wishes.of(lambda layer: dict.fromkeys(layer.tables(), True))
         self._tables = {(slot.layer, slot.name): slot for slot, _ in named}
         self.message = self.new_message()
         plan = Plan.of(self.graph, fuse=fuse)
         self.head, self._out = plan.head, plan.out
         # a step's dX is needed only if something before it has parameters
         learns = [False] * len(self.inputs)
-        for node, need in zip(self.graph.nodes, needs, strict=True):
-            learns.append(bool(need) or any(learns[source] for source in node.sources))
+        for node, p in zip(self.graph.nodes, self.p, strict=True):
+            learns.append(bool(p) or any(learns[source] for source in node.sources))
         self._body = [
             (step, Workspace(), any(learns[source] for source in step.sources)) for step in plan.steps
         ]
         self.first = [self.layers[self.graph.readers(place)[0]] for place in range(len(self.inputs))]
         self._loss_space = Workspace()
         self._serial = 0
-        self._penalties = self._named([layer.penalties() for layer in self.layers])
+        self._penalties = wishes.of(lambda layer: layer.penalties())
         self._decay = Decay(self._penalties)
-        self._constraints = self._named([layer.constraints() for layer in self.layers])
-        self._followed = self._named([layer.statistics() for layer in self.layers])
+        self._constraints = wishes.of(lambda layer: layer.constraints())
+        self._followed = wishes.of(lambda layer: layer.statistics())
         self._moved: list[tuple[slice, Array]] = []  # where `settle` puts statistics
 
     @property
     def g(self) -> Array:
         """The model's own message: gradient (P,), loss sum, weight sum."""
         return self.message.g
+
+    @property
+    def stateful(self) -> bool:
+        """Whether a layer hands its state on from batch to batch."""
+        return any(layer.stateful for layer in self.layers)
 
     @property
     def statistics(self) -> tuple[Slot, ...]:
@@ -108,7 +115,8 @@ class Model:
         """Fill w with initial weights, a pure function of the seed."""
         rng = Stream(seed, "weights")
         for number, (layer, p) in enumerate(zip(self.layers, self.p, strict=True)):
-            layer.init(p, rng.at(layer=number))
+            if self._owners[number] == number:
+                layer.init(p, rng.at(layer=number))
 
     def new_message(self) -> Message:
         """Another message of this model, zero: `gradient(into=...)` fills it."""
@@ -149,16 +157,16 @@ class Model:
             layer, sources, p = step.layer, step.sources, self.p[step.number]
             stream = None if rng is None else rng.at(layer=step.number)
             read = values[sources[0]]
-            space.mask = masks.get(sources[0])
+            space.masks = tuple(masks.get(source) for source in sources)
+            space.mask = space.masks[0]
             back: Backward | JoinedBackward
             if len(sources) == 1:
                 values[step.makes], back = layer.forward(p, read, stream, space)
+                masks[step.makes] = layer.mask(read, space.mask)
             else:
-                space.mask = _both([masks.get(source) for source in sources])
-                values[step.makes], back = layer.forward_joined(
-                    p, tuple(values[source] for source in sources), stream, space
-                )
-            masks[step.makes] = layer.mask(read, space.mask)
+                Xs = tuple(values[source] for source in sources)
+                values[step.makes], back = layer.forward_joined(p, Xs, stream, space)
+                masks[step.makes] = layer.mask_joined(Xs, space.masks)
             steps.append((step, space, back, need_dX))
         return values[self._out], Tape(steps, self._serial)
 
@@ -177,6 +185,7 @@ class Model:
             )
         message = into or self.message
         message.clear()
+        done: set[int] = set()
         gradients: dict[int, Array] = {self._out: dZ}
         while tape.steps:  # popped, so that activations can be freed on the way
             step, space, back, need_dX = tape.steps.pop()
@@ -184,10 +193,14 @@ class Model:
             if dY is None:  # nothing up to here has parameters
                 continue
             need_dX = need_dX or to_inputs
-            dX = back(dY, message.dp[step.number], need_dX)
+            owner = self._owners[step.number]
+            dX = back(dY, self._second.views(owner) if owner in done else message.dp[owner], need_dX)
+            if owner in done:
+                self._second.add(owner, message.dp[owner], space.rows)
             for name, rows in space.rows.items():
-                message.touch(self._tables[step.number, name], rows)
+                message.touch(self._tables[owner, name], rows)
             space.rows.clear()
+            done.add(owner)
             if dX is None or not need_dX:
                 continue
             for source, part in zip(step.sources, dX if isinstance(dX, tuple) else (dX,), strict=True):
@@ -320,22 +333,7 @@ class Model:
         """How messages call a layer: its number and kind."""
         return f"layer {layer} ({self.layers[layer].kind})"
 
-    def _named(self, asked: Sequence[Mapping[str, Thing]]) -> list[tuple[Slot, Thing]]:
-        """What each layer asks for its parameters by name, with their places."""
-        places = {(slot.layer, slot.name): slot for slot in self.slots}
-        for number, wishes in enumerate(asked):
-            for name in wishes:
-                if (number, name) not in places:
-                    known = [slot.name for slot in self.slots if slot.layer == number]
-                    raise ModelError(f"{self.name(number)}: no parameter {name!r}; {suggestion(name, known)}")
-        return [
-            (places[number, name], wish)
-            for number, wishes in enumerate(asked)
-            for name, wish in wishes.items()
-        ]
-
-
-def _both(masks: list[Array | None]) -> Array | None:
-    """The time steps that count in all of them."""
-    known = [mask for mask in masks if mask is not None]
-    return np.logical_and.reduce(known) if known else None
+    def reset_states(self) -> None:
+        """Let stateful layers begin with zero again."""
+        for _, space, _ in self._body:
+            space.carried = None

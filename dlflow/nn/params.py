@@ -82,12 +82,15 @@ class Workspace:
     An array is made for the largest size asked for; smaller requests (a tail batch) get the beginning of it. Its content is
     what was left there. Whoever asks again for the same name gets the same memory: a value lives until the next forward pass.
 
-    `mask` comes with the input of a layer: which time steps count, (B, T) bool, or None for all. `rows` goes with the gradient of its
+    `mask` comes with the input of a layer: which time steps count, (B, T) bool, or None for all; `masks` with its several inputs.
+    `carried` is what a stateful layer hands on to the next batch. `rows` goes with the gradient of its
     tables (see `Layer.tables`): by parameter name, the rows that the last backward pass has written.
     """
 
     def __init__(self) -> None:
         self.mask: Array | None = None
+        self.masks: tuple[Array | None, ...] = ()
+        self.carried: Array | None = None
         self.rows: dict[str, Array] = {}
         self._flat: dict[str, Array] = {}
         self._shaped: dict[str, Array] = {}

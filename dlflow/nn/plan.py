@@ -78,6 +78,13 @@ def build(graph: Graph) -> tuple[list[Mapping[str, Shape]], list[Shape]]:
             need, shape = node.layer.build(before[0]) if len(before) == 1 else node.layer.build_joined(before)
         except ModelError as error:
             raise ModelError(f"layer {number}: {error}") from error
+        owner = graph.owner(number)
+        if owner < number and need != needs[owner]:
+            raise ModelError(
+                f"layer {number} ({node.layer.kind}) shares {node.shared!r} with layer {owner}, whose weights are {needs[owner]!r}; "
+                f"here they would be {need!r}: give it inputs of the same form"
+            )
         needs.append(need)
         shapes.append(shape)
-    return needs, shapes[len(graph.inputs) :]
+    own = [need if graph.owner(number) == number else {} for number, need in enumerate(needs)]
+    return own, shapes[len(graph.inputs) :]

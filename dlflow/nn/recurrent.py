@@ -1,4 +1,4 @@
-"""Recurrent layers: what SimpleRNN, LSTM and GRU share, and SimpleRNN.
+"""Recurrent layers: what SimpleRNN, LSTM and GRU share.
 
     Z (G, T, B, H)  = X W + b for all steps at once, one product per gate; the bias is a column of ones in X
     step t:           Z[:, t] + H[t-1] U -> the cell -> H[t]
@@ -8,7 +8,8 @@ Storage is gate-major, so every gate of a step is one run of memory. Letters: B 
 
 Masked steps (padding) hand on the state as it was, and give it as their output. `truncate=k` stops gradients every k steps: the same
 as training on pieces of k steps that hand on their state. A second input is the state to begin with; with `return_state` the
-output is the state at the end, which another layer may begin with: (B, H), of an LSTM (B, 2 H) with the cell after the output.
+output is the state at the end, which another layer may begin with: (B, H), of an LSTM (B, 2 H) with the cell after the output. A
+`stateful` layer begins each batch with the state at the end of the one before it, sample by sample, and no gradient goes back there.
 
 Source: findings of the project; Gal & Ghahramani 2016 for dropout with one mask for all steps of a sample.
 """
@@ -21,14 +22,13 @@ from typing import ClassVar
 import numpy as np
 
 from dlflow.errors import ModelError
-from dlflow.nn.activations import activation
 from dlflow.nn.initializers import initializer
 from dlflow.nn.layers import Backward, JoinedBackward, Layer, at_least_one, check_rate, dropout_mask
 from dlflow.nn.params import Array, Shape, Views, Workspace
 from dlflow.nn.penalties import Penalized
 from dlflow.nn.streams import Stream
 
-__all__ = ["Loop", "Recurrent", "SimpleRNN"]
+__all__ = ["Loop", "Recurrent"]
 
 
 class Loop:
@@ -214,6 +214,7 @@ class Recurrent(Penalized, Layer):
     dropout: float = 0.0
     recurrent_dropout: float = 0.0
     truncate: int | None = None
+    stateful: bool = False
 
     def __post_init__(self) -> None:
         at_least_one(self.kind, units=self.units)
@@ -223,6 +224,10 @@ class Recurrent(Penalized, Layer):
         if self.return_sequences and self.return_state:
             raise ModelError(
                 f"{self.kind}: return_sequences and return_state, expected one of them; take two layers for both"
+            )
+        if self.stateful and self.go_backwards:
+            raise ModelError(
+                f"{self.kind}: stateful and go_backwards, expected one of them; what comes later is in the next batch"
             )
         check_rate(self.kind, "dropout", self.dropout)
         check_rate(self.kind, "recurrent_dropout", self.recurrent_dropout)
@@ -247,6 +252,10 @@ class Recurrent(Penalized, Layer):
     def build_joined(self, in_shapes: tuple[Shape, ...]) -> tuple[dict[str, Shape], Shape]:
         """A sequence, and the state to begin with."""
         state = (self.states * self.units,)
+        if self.stateful:
+            raise ModelError(
+                f"{self.kind}: stateful with a second input, expected one of them; both say what it begins with"
+            )
         if len(in_shapes) != 2 or in_shapes[1] != state:
             raise ModelError(
                 f"{self.kind}: inputs have shapes {', '.join(map(repr, in_shapes))}, expected a sequence and a state {state!r}; "
@@ -270,16 +279,28 @@ class Recurrent(Penalized, Layer):
             return None
         return mask[:, ::-1] if self.go_backwards else mask
 
+    def mask_joined(self, Xs: tuple[Array, ...], masks: tuple[Array | None, ...]) -> Array | None:
+        """That of the sequence."""
+        return self.mask(Xs[0], masks[0])
+
     def forward(self, p: Views, X: Array, rng: Stream | None, space: Workspace) -> tuple[Array, Backward]:
-        """From the state zero."""
-        Y, back = self.run(Loop(self, p, X, rng, space), None)
+        """From the state zero, or where the last batch ended."""
+        before = space.carried if self.stateful else None
+        if before is not None and len(before) != len(X):
+            raise ModelError(
+                f"{self.kind}: {len(X)} samples after a batch of {len(before)}, expected as many: sample by sample they go on; "
+                "give batches of one size, or call reset_states() first"
+            )
+        loop = Loop(self, p, X, rng, space)
+        Y, back = self.run(loop, before)
+        if self.stateful and len(X):
+            space.carried = np.concatenate([S[-1] for S in loop.S], axis=1)
         return Y, lambda dY, dp, need_dX: back(dY, dp, need_dX)[0]
 
     def forward_joined(
         self, p: Views, Xs: tuple[Array, ...], rng: Stream | None, space: Workspace
     ) -> tuple[Array, JoinedBackward]:
         """From a given state."""
-        space.mask = None if space.mask is None or space.mask.shape != Xs[0].shape[:2] else space.mask
         Y, back = self.run(Loop(self, p, Xs[0], rng, space), Xs[1])
 
         def backward(dY: Array, dp: Views, need_dX: bool) -> tuple[Array, ...] | None:
@@ -293,41 +314,3 @@ class Recurrent(Penalized, Layer):
         self, loop: Loop, state: Array | None
     ) -> tuple[Array, Callable[[Array, Views, bool], tuple[Array | None, Array]]]:
         """All steps; the output, and the backward pass: dX, and the gradient of the state at the start."""
-
-
-@dataclass(frozen=True)
-class SimpleRNN(Recurrent):
-    """H[t] = activation(X[t] W + H[t-1] U + b)."""
-
-    kind: ClassVar[str] = "simple_rnn"
-    activation: str = "tanh"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not activation(self.activation).elementwise or self.activation == "gelu":
-            raise ModelError(
-                f"simple_rnn: activation is {self.activation!r}, expected one whose slope follows from its value: 'tanh' or 'relu'"
-            )
-
-    def run(
-        self, loop: Loop, state: Array | None
-    ) -> tuple[Array, Callable[[Array, Views, bool], tuple[Array | None, Array]]]:
-        """One gate."""
-        function, space = activation(self.activation), loop.space.part("activation")
-        loop.start(state, np.ones((1, 1, 1), loop.dtype))
-        made = loop.space.array("made", (loop.T, loop.B, loop.H), loop.dtype)
-        (H,) = loop.S
-        for t in range(loop.T):
-            if loop.skip(t):
-                continue
-            np.copyto(made[t], loop.product(t)[0])
-            function.forward(made[t], space)
-            np.copyto(H[t + 1], made[t])
-            loop.keep(t)
-
-        def cell(t: int, dZ: Array, dS: list[Array]) -> None:
-            np.copyto(dZ[0], dS[0])
-            function.backward(dZ[0], made[t], space)
-            loop.through(dZ, dS[0])
-
-        return loop.output(), lambda dY, dp, need_dX: loop.backward(dY, dp, cell, need_dX=need_dX)

@@ -36,6 +36,8 @@ from dlflow.nn.spec import callback_from, layer_from, loss_from, optimizer_from
 
 __all__ = ["Functional", "Sequential"]
 
+EVALUATED = 1024  # rows at a time
+
 
 class Sequential:
     """Layers in order. The model is built when the shape of the samples is known: given, or from the first X.
@@ -104,6 +106,10 @@ class Sequential:
             self._model.init(self.seed)
         return self._model
 
+    def reset_states(self) -> None:
+        """Let stateful layers begin with zero again: `predict` goes on where the last one ended, `fit` and `evaluate` begin with zero."""
+        self.model.reset_states()
+
     def fit(
         self,
         X: Inputs,
@@ -139,6 +145,11 @@ class Sequential:
                 f"{len(y)} rows in batches of {batch_size!r}, {accumulate!r} for a step, expected at least 1 each; "
                 "give rows to learn from"
             )
+        if self.model.stateful and (shuffle or len(y) % batch_size):
+            raise ModelError(
+                f"stateful layers go on from batch to batch, row by row; got shuffle={shuffle} and {len(y)} rows in batches of {batch_size}, "
+                "expected shuffle=False and batches of one size"
+            )
         run = [callback_from(callback) for callback in callbacks]
         check_callbacks(run, validated=validation_data is not None)
         first = len(self.history)
@@ -153,7 +164,8 @@ class Sequential:
             self.history.append(line)
             with learner.average_shown():
                 if validation_data is not None:
-                    measured = self.evaluate(*validation_data[:2], sample_weight=(*validation_data, None)[2])
+                    held, size = (*validation_data, None), batch_size if self.model.stateful else EVALUATED
+                    measured = self.evaluate(*held[:2], sample_weight=held[2], batch_size=size)
                     line |= {f"val_{name}": value for name, value in measured.items()}
                 self.stopped = learner.end_epoch(line, self.history, watch)
             if report is not None:
@@ -161,9 +173,12 @@ class Sequential:
             if self.stopped:
                 break
         learner.finish(watch.best)
+        self.model.reset_states()
         return self.history[first:]
 
-    def evaluate(self, X: Inputs, y: Array, *, sample_weight: Array | None = None) -> Line:
+    def evaluate(
+        self, X: Inputs, y: Array, *, sample_weight: Array | None = None, batch_size: int = EVALUATED
+    ) -> Line:
         """Mean loss, penalties included; for classes the accuracy; and the metrics that were chosen. All but these are weighted.
 
         Raises: ModelError for data that do not fit.
@@ -174,11 +189,14 @@ class Sequential:
             raise ModelError("no rows to evaluate, expected at least 1; give data")
         weights = None if sample_weight is None else self._sample_weights(sample_weight, None, y)
         model = learner.model
-        line = measure(learner.loss, model.outputs(X), y, weights, model.head, self._metrics)
+        model.reset_states()
+        Z = model.outputs(X, batch=batch_size)
+        model.reset_states()
+        line = measure(learner.loss, Z, y, weights, model.head, self._metrics)
         line["loss"] += model.penalty()
         return line
 
-    def predict(self, X: Inputs, *, batch_size: int = 1024) -> Array:
+    def predict(self, X: Inputs, *, batch_size: int = EVALUATED) -> Array:
         """The outputs of the last layer, as a new array. Shapes: (n, *out_shape)."""
         self._infer(X)
         return self.model.predict(X, batch=batch_size)

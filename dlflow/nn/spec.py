@@ -43,10 +43,10 @@ from dlflow.nn.pooling import (
     MaxPooling1D,
     MaxPooling2D,
 )
-from dlflow.nn.recurrent import SimpleRNN
 from dlflow.nn.regression import Huber, MeanAbsoluteError, MeanSquaredError
 from dlflow.nn.schedules import Constant, Cosine, Exponential, Schedule, Step, WarmUp
 from dlflow.nn.shape import Add, Concatenate, Flatten, Rescaling, Reshape
+from dlflow.nn.simple_rnn import SimpleRNN
 
 __all__ = [
     "CALLBACKS",
@@ -155,8 +155,9 @@ def graph_from(spec: Mapping[str, Any]) -> Graph:
     for node in nodes:
         if not isinstance(node, Mapping) or not isinstance(node.get("from"), (list, tuple)):
             raise ModelError(f"graph: node is {node!r}, expected a layer with from = [places that it reads]")
-        layer = layer_from({name: value for name, value in node.items() if name != "from"})
-        made.append(Node(layer, _typed(node["from"], tuple[int, ...], "graph: from")))
+        layer = layer_from({name: value for name, value in node.items() if name not in {"from", "shared"}})
+        shared = _typed(node.get("shared", ""), str, "graph: shared")
+        made.append(Node(layer, _typed(node["from"], tuple[int, ...], "graph: from"), shared))
     shapes = {
         name: _typed(shape, tuple[int, ...], f"graph: shape of {name!r}") for name, shape in inputs.items()
     }
@@ -167,7 +168,12 @@ def graph_to(graph: Graph) -> dict[str, Any]:
     """The dict that `graph_from` reads."""
     return {
         "inputs": {name: list(shape) for name, shape in graph.inputs},
-        "nodes": [layer_to(node.layer) | {"from": list(node.sources)} for node in graph.nodes],
+        "nodes": [
+            layer_to(node.layer)
+            | {"from": list(node.sources)}
+            | ({"shared": node.shared} if node.shared else {})
+            for node in graph.nodes
+        ],
     }
 
 

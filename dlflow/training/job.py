@@ -95,6 +95,11 @@ class Job:
                 f"job: {self.optimizer.kind} is lazy, which needs the rows that a batch touches, and ranks exchange sums alone; "
                 "leave lazy out, or train with Sequential.fit"
             )
+        if any(layer.stateful for layer in self.layers):
+            raise ModelError(
+                "job: a layer is stateful, but batches are of rows in random order, shared by ranks: no row goes on from another; "
+                "leave stateful out, or train with Sequential.fit(shuffle=False)"
+            )
         check_callbacks(self.watching, validated=self.validation is not None)
         for name in ("train", "validation"):
             dataset = getattr(self, name)
