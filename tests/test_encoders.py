@@ -348,18 +348,85 @@ def test_a_column_without_a_value_in_the_training_rows_is_an_error():
         encode(TABLE, recipe_of(TABLE, {"city": {"encode": "one_hot", "min_count": 9}}))
 
 
-def test_every_encoder_is_tried_here():
-    tried = {
-        "standard",
-        "robust",
-        "min_max",
-        "plain",
-        "quantile",
-        "bins",
-        "date",
-        "one_hot",
-        "ordinal",
-        "hash",
-    }
+# ---- what is learned knows the training rows alone
 
-    assert {*tried, "target", "tensor", "tokens"} == set(ENCODERS)
+LEARNED = {
+    **dict.fromkeys(("standard", "robust", "min_max", "plain", "quantile"), "price"),
+    "bins": "price",
+    "date": "at",
+    "one_hot": "city",
+    "ordinal": "city",
+    "hash": "city",
+    "target": "city",
+    "tensor": "image",
+    "tokens": "text",
+}
+SETTINGS = {
+    "bins": {"count": 4},
+    "one_hot": {"min_count": 1},
+    "date": {"parts": ["month"]},
+    "tokens": {"length": 4},
+    "tensor": {"scale": "standard"},
+}
+NOTHING_TO_LEARN = ("hash", "date")
+
+
+def everything(rows=60):
+    """Rows with a column for every encoder."""
+    table, rng = many(rows), np.random.default_rng(7)
+    image = pa.field("image", pa.binary(8), metadata={"dtype": "float32", "shape": "[2, 1]"})
+    times = pa.array(rng.integers(0, 10**15, rows), pa.timestamp("us", "UTC"))
+    texts = [" ".join(rng.choice(["the", "cat", "sat", "on", "mats"], 3)) for _ in range(rows)]
+    values = [row.tobytes() for row in rng.normal(size=(rows, 2)).astype("<f4")]
+    table = table.append_column("at", times).append_column("text", pa.array(texts))
+    split = rng.choice(["train", "train", "validation", "test"], rows)
+    place = table.schema.get_field_index("split")
+    return table.set_column(place, "split", pa.array(split)).append_column(
+        image, pa.array(values, image.type)
+    )
+
+
+def disturbed(table, parts):
+    """The same with wild values, new categories, words and labels in the rows of these parts of the split."""
+    mask = pa.compute.is_in(table["split"], value_set=pa.array(parts)).combine_chunks()
+    wild = {
+        "price": 1e12,
+        "city": "nowhere",
+        "late": 7,
+        "at": pa.scalar(-(10**15), table["at"].type),
+        "text": "unheard words",
+        "image": np.array([9e9, -9e9], "<f4").tobytes(),
+    }
+    for name, value in wild.items():
+        place = table.schema.get_field_index(name)
+        old = table[name].combine_chunks()
+        new = pa.repeat(value if isinstance(value, pa.Scalar) else pa.scalar(value, old.type), len(old))
+        table = table.set_column(place, table.schema.field(place), pa.compute.if_else(mask, new, old))
+    return table
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_rows_that_do_not_train_move_nothing_that_is_learned(name):
+    table, columns = everything(), {LEARNED[name]: {"encode": name, **SETTINGS.get(name, {})}}
+
+    recipe = recipe_of(table, columns)
+
+    assert recipe_of(disturbed(table, ["test", "validation"]), columns) == recipe
+    moved = recipe_of(disturbed(table, ["train"]), columns)
+    assert moved["classes"] != recipe["classes"]
+    assert (moved["inputs"] != recipe["inputs"]) is (name not in NOTHING_TO_LEARN)
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_scoring_needs_neither_label_nor_split_and_gives_the_same_numbers(name):
+    table, columns = everything(), {LEARNED[name]: {"encode": name, **SETTINGS.get(name, {})}}
+    recipe = recipe_of(table, columns)
+    others = table.filter(pa.compute.not_equal(table["split"], "train"))
+
+    scored = encode(others.select([LEARNED[name]]), recipe)
+
+    assert scored.x.tobytes() == encode(others, recipe).x.tobytes()
+
+
+def test_every_encoder_is_tried_here():
+    assert set(LEARNED) == set(ENCODERS)

@@ -4,8 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from pipelines import task
 from pipelines.engine import InProcess, OnDask
 from pipelines.errors import InputError, PartFailed
+from pipelines.failpoints import failpoint
+from tests import cutting
 
 QUIET = {"name": "test", "progress": lambda done, total, answer: None}
 
@@ -14,8 +17,10 @@ def double(number):
     return 2 * number
 
 
-def fail(number):
+def fail(item):
+    number, place = item
     if number == 3:
+        Path(place, f"tried {len(list(Path(place).iterdir()))}").touch()
         raise InputError("row 7 of part 3 is bad")
     return number
 
@@ -69,9 +74,11 @@ def test_a_fold_merges_every_answer_once(runner):
     assert runner.fold(double, [21], add, **QUIET) == 42
 
 
-def test_an_error_of_the_data_is_raised_as_itself_and_not_tried_again(runner):
+def test_an_error_of_the_data_is_raised_as_itself_and_not_tried_again(runner, tmp_path):
     with pytest.raises(InputError, match="row 7 of part 3"):
-        runner.run(fail, list(range(8)), **QUIET)
+        runner.run(fail, [(number, str(tmp_path)) for number in range(8)], **QUIET)
+
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_a_failure_that_passes_is_tried_again(runner, tmp_path):
@@ -113,3 +120,31 @@ def test_the_part_that_kills_its_worker_is_blamed_and_not_its_neighbours(local_c
 
     assert 2 not in done
     local_cluster.wait_for_workers(2, timeout=60)
+
+
+def test_what_was_finished_before_a_crash_is_not_done_again(tmp_path, monkeypatch):
+    """A full disk ends a build in its second pass; the next one reads no part that was finished, and ends alike."""
+    done = []
+
+    def watched(name, which=""):
+        done.append((name, which))
+        failpoint(name, which)
+
+    def tasks(*places):
+        return [which for name, which in done if name in places and which.startswith("orders/")]
+
+    whole = cutting.files(tmp_path / "whole", monkeypatch, InProcess())
+    monkeypatch.setattr(task, "failpoint", watched)
+    monkeypatch.setenv("DLFLOW_FAILPOINTS", "part.before_write:orders/1/=enospc@4")
+    with pytest.raises(PartFailed, match="No space left on device"):
+        cutting.files(tmp_path / "again", monkeypatch, InProcess(threads=1))
+    finished = tasks("part.before_receipt")
+    monkeypatch.delenv("DLFLOW_FAILPOINTS")
+    done.clear()
+
+    again = cutting.files(tmp_path / "again", monkeypatch, InProcess())
+
+    assert again == whole
+    assert len(finished) > 8
+    assert not set(finished) & set(tasks("part.before_read"))
+    assert len(tasks("part.before_read")) > 8

@@ -2,7 +2,10 @@
 
 import dataclasses
 import pickle
+from datetime import timedelta
+from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -11,16 +14,21 @@ from pydantic import TypeAdapter
 from pipelines.clean import MapValues, Text, Trim
 from pipelines.columns import Cast, Derive, Drop, Rename, Select
 from pipelines.contradictions import Resolve
+from pipelines.custom import Python
 from pipelines.duplicates import Deduplicate
 from pipelines.errors import InputError
 from pipelines.fill import Fill
 from pipelines.outliers import Clip
+from pipelines.privacy import Generalise, Mask, Pseudonymise
 from pipelines.rows import Keep, Quarantine
 from pipelines.split import Split
-from pipelines.stage import ORIGIN
+from pipelines.stage import ORIGIN, Exchange
+from pipelines.steps import STEPS
 from pipelines.units import Unit, Units
 from pipelines.windows import Window
-from tests.strategies import SCHEMA, cuts, in_order, outcome, run, same, tables, with_origin
+from tests.strategies import EPOCH, SCHEMA, bits, cuts, in_order, outcome, run, same, tables, with_origin
+
+FULL = with_origin(SCHEMA.empty_table()).schema
 
 IDEMPOTENT = [
     Trim(),
@@ -84,6 +92,8 @@ ONCE = [
     Window(columns={"many": "count(age, 400d)", "std": "std(price, 1h)"}, by=("id",), order_by=("at", "day")),
     Split(by=("id",), test=0.3, stratify=("ok",)),
     Split(test="age > 3", validation="ok"),
+    Mask(columns=("city", "note"), keep=1),
+    Generalise(columns={"age": 10, "day": "year", "at": "month"}),
     Drop(columns=("note", "at")),
     Rename(columns={"city": "note", "note": "city"}),
     Cast(columns={"city": "float64", "price": "int64", "age": "string"}),
@@ -101,6 +111,28 @@ def title(step):
     return f"{step.do} {' '.join(given)}"
 
 
+ELSEWHERE = {  # steps that need more than a table; where the same laws are
+    "join": "test_exchange_join.py::test_any_rows_join_as_in_pandas",
+    "join_asof": "test_asof.py::test_any_rows_join_as_in_pandas",
+    "features": "test_encoders.py::test_the_cut_changes_no_bit_of_what_is_learned_or_made",
+}
+ITS_OWN = """import pyarrow as pa, pyarrow.compute as pc
+def twice(table, *, by):
+    return pa.table({"twice": pc.multiply(table["age"].cast("float64"), by)})
+"""
+
+
+def test_every_kind_of_step_has_its_laws():
+    """A new kind of step without one fails here."""
+    here = {step.do for step in IDEMPOTENT + ONCE} | {"pseudonymise", "python"}
+
+    assert here | set(ELSEWHERE) == set(STEPS)
+    assert not here & set(ELSEWHERE)
+    for place in ELSEWHERE.values():
+        file, _, name = place.partition("::")
+        assert f"def {name}(" in Path(__file__).with_name(file).read_text("utf-8")
+
+
 every_step = pytest.mark.parametrize("step", IDEMPOTENT + ONCE, ids=title)
 
 
@@ -114,6 +146,62 @@ def test_neither_the_cut_nor_the_order_of_the_parts_changes_anything(step, data)
     parts = outcome(step, data.draw(cuts(table)), buckets=data.draw(st.integers(1, 4)))
 
     assert same(whole, parts)
+
+
+def goes_by_origin(step):
+    """Whether the place of a row in its file decides where nothing else does, as it says itself."""
+    if not isinstance(step.stage(FULL), Exchange) or step == Deduplicate():
+        return False
+    return "at" not in getattr(step, "order_by", ()) or "first" in getattr(step, "policies", {}).values()
+
+
+@pytest.mark.parametrize("step", [one for one in IDEMPOTENT + ONCE if not goes_by_origin(one)], ids=title)
+@settings(max_examples=4, deadline=None)
+@given(data=st.data(), table=tables())
+def test_the_order_of_the_rows_changes_no_row_and_no_count(step, data, table):
+    """Rows at other places of other files; of equal times none decides, so all times are different here."""
+    times = pa.array([EPOCH + timedelta(hours=hour) for hour in range(table.num_rows)], table["at"].type)
+    place = table.schema.get_field_index("at")
+    table = table.set_column(place, table.schema.field(place), times)
+    others = table.take(pa.array(data.draw(st.permutations(range(table.num_rows))), pa.int64()))
+    other = with_origin(others.drop_columns(ORIGIN.names))
+
+    one, two = (outcome(step, [rows]) for rows in (table, other))
+
+    assert type(one) is type(two)
+    if not isinstance(one, InputError):
+        shown = [sorted(bits(rows.kept.drop_columns(ORIGIN.names))[0], key=repr) for rows in (one, two)]
+        assert shown[0] == shown[1]
+        assert one.notes == two.notes
+        assert (one.deduplicated, one.filtered) == (two.deduplicated, two.filtered)
+        assert sorted(map(rule_of, rejects_of(one))) == sorted(map(rule_of, rejects_of(two)))
+
+
+def rejects_of(rows):
+    return [] if rows.rejected is None else rows.rejected.to_pylist()
+
+
+def rule_of(reject):
+    return reject["rule"], reject["column"] or "", reject["raw"]
+
+
+@settings(max_examples=20, deadline=None)
+@given(data=st.data())
+def test_secrets_and_functions_of_the_user_change_nothing_by_the_cut(tmp_path_factory, data):
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "own.py").write_text(ITS_OWN, "utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LAW_KEY", "a key that is long enough")
+        pseudonyms = Pseudonymise(columns=("city", "age"), key_env="LAW_KEY").located(folder)
+    function = Python(function="own:twice", takes=("age",), columns={"twice": "float64"}, params={"by": 2.0})
+    table = data.draw(tables())
+
+    for step in (pseudonyms, function.located(folder)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("LAW_KEY", "a key that is long enough")
+            whole = outcome(step, [table])
+            assert same(whole, outcome(step, data.draw(cuts(table))))
+            assert step.build(table.schema).equals(whole.kept.schema, check_metadata=True)
 
 
 @every_step
