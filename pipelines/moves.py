@@ -105,8 +105,10 @@ class Pass:
         )
 
 
-def passes_of(moves: Iterable[Move], *, checks: bool, partition_by: Sequence[str] = ()) -> list[Pass]:
-    """Steps as they fuse."""
+def passes_of(
+    moves: Iterable[Move], *, checks: bool, keyed: Sequence[Exchange] = (), partition_by: Sequence[str] = ()
+) -> list[Pass]:
+    """Steps as they fuse; `keyed` are the checks that bring the rows of a key together."""
     passes: list[Pass] = []
     names: list[str] = ["read"]
     whys: list[str] = []
@@ -137,6 +139,12 @@ def passes_of(moves: Iterable[Move], *, checks: bool, partition_by: Sequence[str
     look()
     if checks:
         names.append("checks")
+    for check in keyed:
+        whys.append(
+            f"check {check.name}: exchange, rows of equal {', '.join(check.by)} must meet to be set aside"
+        )
+        end(f"exchange for check {check.name}")
+        names.append(f"check {check.name}")
     if gathers(partition_by):
         whys.append("write: exchange, the rows of a partition meet in one file")
         end(f"exchange by {', '.join(partition_by)}")

@@ -15,6 +15,7 @@ import pyarrow as pa
 from pipelines import inspection, measures, publish, quality, warehouse
 from pipelines.engine import Runner
 from pipelines.errors import InputError
+from pipelines.keyed import keyed_checks
 from pipelines.leaves import Again, Keys, count_torn, leaf, merge_leaves, receipt_of, sketch_again
 from pipelines.made import Made, batch_key
 from pipelines.moves import gathers, together
@@ -112,6 +113,8 @@ class Passes:
             reads, maps = self._fit(reads, maps, fits)
         if self.plan.spec.checks:
             maps.append(quality.row_checks(self.plan.spec.checks, self.reference))
+        for stage in keyed_checks(self.plan.spec.checks):
+            reads, maps = self._exchange(reads, maps, stage), [stage.mapped()]
         columns = pa.schema([schema.field(name) for name in data_columns(schema)])
         partition_by = () if self.plan.spec.load == "upsert" else self.plan.spec.partition_by
         if self.plan.load is None and gathers(partition_by):

@@ -15,6 +15,7 @@ import pyarrow as pa
 from pipelines import contract, fingerprint, loads, merges, quality, sources
 from pipelines.document import Document
 from pipelines.errors import NoInput, SpecError
+from pipelines.keyed import check_whole, keyed_checks
 from pipelines.moves import Move, Pass, bound_to, check_fitted, check_row_wise, move_of, passes_of
 from pipelines.names import did_you_mean
 from pipelines.spec import Pipeline, Table
@@ -92,7 +93,8 @@ class TablePlan:
     def passes(self) -> list[Pass]:
         """Its steps as they fuse."""
         by = self.spec.partition_by if self.load is None and self.spec.load != "upsert" else ()
-        return passes_of(self.moves, checks=bool(self.spec.checks), partition_by=by)
+        keyed = keyed_checks(self.spec.checks)
+        return passes_of(self.moves, checks=bool(self.spec.checks), keyed=keyed, partition_by=by)
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,7 @@ def check(document: Document, pipeline: Pipeline) -> dict[str, Checked]:
                 place = ("tables", name, "checks", number)
                 one.build(schema, schemas)
             quality.row_checks(table.checks)  # names that are there twice
+            check_whole(keyed_checks(table.checks), table.load)
             place = ("tables", name, "key")
             made = merges.table_schema(table, pa.schema([schema.field(one) for one in data_columns(schema)]))
         except SpecError as error:

@@ -8,8 +8,8 @@
     { check = "distribution", column = "price", max_psi = 0.2 }            # against the version before, or `table`
     { check = "k_anonymity", columns = ["zip", "age"], k = 5 }
 
-severity = "block" (nothing is committed), "warn" (it is only said), or "quarantine" (the rows are set aside). A
-missing value breaks only not_null. Rows are counted where they are; only counts come to the driver. What has to be
+severity = "block" (nothing is committed), "warn" (it is only said), or "quarantine" (the rows are set aside; those of
+unique, apart and k_anonymity in keyed.py). A missing value breaks only not_null. Rows are counted where they are; only counts come to the driver. What has to be
 asked of the finished files as a whole (unique, apart, freshness, distribution) is in measures.py, the verdicts in
 verdicts.py.
 """
@@ -29,14 +29,16 @@ from pipelines.names import did_you_mean
 from pipelines.stage import SPLIT, Map, Rows, reject
 from pipelines.storage import TableRef
 
-__all__ = ["ROWS", "SEEN", "WHOLE", "Check", "count_broken", "row_checks"]
+__all__ = ["KEYED", "ROWS", "SEEN", "WHOLE", "Check", "count_broken", "row_checks", "told"]
 
 Scalar = str | int | float | bool
 _ALL = ("string", "bool", *ORDERED)
 SEEN = "rows checked"
 ROWS = ("not_null", "range", "values", "pattern", "foreign_key")
 """Checks of each row by itself."""
-WHOLE = ("unique", "apart", "k_anonymity", "row_count", "freshness", "distribution")
+KEYED = ("unique", "apart", "k_anonymity")
+"""Checks of all rows of a key together: where rows are to be set aside (keyed.py), they must meet."""
+WHOLE = (*KEYED, "row_count", "freshness", "distribution")
 """Checks of the table as a whole."""
 
 
@@ -101,9 +103,10 @@ class Check:
             raise SpecError(
                 f'check {self.check}: say of which column: column = "name", or columns = ["a", "b"]'
             )
-        if self.check in WHOLE and self.severity == "quarantine":
-            what = _INSTEAD.get(self.check, "it has no rows to set aside")
-            raise SpecError(f'check {self.check}: severity = "quarantine" is for rows by themselves; {what}')
+        if self.severity == "quarantine" and self.check not in (*ROWS, *KEYED):
+            raise SpecError(
+                f'check {self.check}: it is of the whole table, there are no rows to set aside; take severity = "warn" or "block"'
+            )
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -249,11 +252,6 @@ _TYPES: dict[str, tuple[str, ...]] = {
     "freshness": ("date", "timestamp"),
     "distribution": _ALL,
 }
-_INSTEAD = {
-    "row_count": "a count has no rows to set aside",
-    "unique": "use the step deduplicate or resolve",
-    "apart": "correct the split",
-}
 
 
 def row_checks(checks: Sequence[Check], reference: Callable[[str], TableRef] | None = None) -> Map:
@@ -287,7 +285,7 @@ def count_broken(table: pa.Table, *, checks: tuple[tuple[Check, TableRef | None]
             notes[name] = pc.sum(broken).as_py() or 0
             if check.severity == "quarantine" and notes[name]:
                 aside = reject(
-                    table, broken, rule=name, column=column, message=_teller(check, table.schema, column)
+                    table, broken, rule=name, column=column, message=told(check, table.schema, column)
                 )
                 table = aside.kept
                 rejected.append(aside.rejected)
@@ -335,13 +333,15 @@ _BROKEN: dict[str, Callable[[Check, pa.Array], pa.Array]] = {
 }
 
 
-def _teller(check: Check, schema: pa.Schema, column: str | None) -> Callable[[dict[str, Any]], str]:
-    def told(row: dict[str, Any]) -> str:
+def told(check: Check, schema: pa.Schema, column: str | None) -> Callable[[dict[str, Any]], str]:
+    """What is said of a row that breaks the check."""
+
+    def text(row: dict[str, Any]) -> str:
         cells = (f"column {name!r}: {shown(schema, name, row[name])}" for name in names)
         return f"{', '.join(cells)} found, {check.expected} expected"
 
     names = check.targets if check.is_of_key or column is None else (column,)
-    return told
+    return text
 
 
 def _said(value: Any) -> str:

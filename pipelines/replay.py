@@ -19,6 +19,7 @@ from typing import Any
 from pipelines import fingerprint, ledger, loads, publish, warehouse
 from pipelines.engine import Runner
 from pipelines.errors import CommitConflict, PipelineError, SpecError
+from pipelines.keyed import keyed_checks
 from pipelines.made import Made, batch_key
 from pipelines.passes import Passes
 from pipelines.plan import Input, TablePlan
@@ -118,6 +119,11 @@ def _check(plan: TablePlan) -> None:
     if plan.spec.union is not None:
         raise SpecError(
             f"table {plan.name!r} is a union, so its rejects cannot be read one by one; `dlflow run` builds the table again"
+        )
+    for check in keyed_checks(plan.spec.checks):
+        raise SpecError(
+            f"table {plan.name!r}: check {check.name!r} sets rows aside for what other rows of their key hold, so rejects cannot be "
+            "read one by one; `dlflow run` builds the table with the new rules"
         )
     for move in plan.moves:
         if move.kind != "map" or move.step.startswith(("join ", "join_asof ")):

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipelines.errors import CheckFailed, PipelineError
-from pipelines.quality import ROWS, SEEN, Check
+from pipelines.quality import KEYED, ROWS, SEEN, Check
 
 __all__ = ["aged", "refuse_failed", "verdicts"]
 
@@ -16,6 +16,11 @@ _WORDS = {
     "values": "have another value",
     "pattern": "do not match",
     "foreign_key": "have a key that is not there",
+}
+_OF_KEYS = {
+    "unique": "repeat the key of another",
+    "apart": "have a key that is in more than one part",
+    "k_anonymity": "are of rarer ones",
 }
 
 
@@ -51,15 +56,8 @@ def verdicts(
                 count = notes.get(name, 0)
                 passed = count == 0
                 text = f"{count:,} of {seen:,} rows {_WORDS[check.check]}"
-            elif check.check == "unique":
-                passed = measured[name] == 0
-                text = f"{measured[name]:,} of {there + rows:,} rows repeat the key of another"
-            elif check.check == "apart":
-                passed = measured[name] == 0
-                text = f"{measured[name]:,} keys are in more than one part"
-            elif check.check == "k_anonymity":
-                passed = measured[name] == 0
-                text = f"{measured[name]:,} of {there + rows:,} rows are of rarer ones"
+            elif check.check in KEYED:
+                passed, text = _of_keys(check, notes.get(name, 0), measured[name], there + rows)
             elif check.check == "freshness":
                 more = {"newest": measured[name], "max_hours": check.max_hours}
                 passed, text = _fresh(measured[name], float(check.max_hours or 0), now)
@@ -77,6 +75,15 @@ def verdicts(
                 }
             )
     return found
+
+
+def _of_keys(check: Check, aside: int, left: int, rows: int) -> tuple[bool, str]:
+    """`aside` rows were set aside, and of those that stay `left` break it."""
+    if aside:
+        return False, f"{aside:,} of {rows + aside:,} rows {_OF_KEYS[check.check]}"
+    if check.check == "apart":
+        return left == 0, f"{left:,} keys are in more than one part"
+    return left == 0, f"{left:,} of {rows:,} rows {_OF_KEYS[check.check]}"
 
 
 def aged(found: Sequence[Mapping[str, Any]], now: dt.datetime | None = None) -> list[dict[str, Any]]:
