@@ -37,6 +37,7 @@ def commit_load(plan: TablePlan, made: Made, lineage: warehouse.Lineage) -> ware
         replays=load.before.replays if load.before and not load.whole else 0,
         files=(*keep, *added),
         cursors=_cursors(plan, load, made),
+        evolved=load.evolved,
     )
     committed = warehouse.load(
         plan.uri,
@@ -52,6 +53,7 @@ def commit_load(plan: TablePlan, made: Made, lineage: warehouse.Lineage) -> ware
         release=[*batches, *_ids_of(load.remove)],
         transactions=made.source_ids(),
         rows_out=lineage.counts["rows_out"],
+        evolve=bool(load.evolved),
     )
     warehouse.prune_manifests(plan.uri)
     return committed

@@ -7,16 +7,17 @@ every receipt of the same fingerprint whose files are whole.
 """
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from pipelines import publish, warehouse
+from pipelines import evolution, publish, warehouse
 from pipelines.engine import Runner
-from pipelines.errors import InputError
+from pipelines.errors import CommitConflict, InputError
 from pipelines.passes import Passes, Told
 from pipelines.plan import TablePlan, listed, with_load
 from pipelines.publish import Built
+from pipelines.sources import Source, columns
 from pipelines.storage import TableRef
 
 __all__ = ["build"]
@@ -65,7 +66,25 @@ def _as_it_is_now(plan: TablePlan) -> TablePlan:
         return replace(plan, current=warehouse.current_fingerprint_is(plan.uri, plan.fingerprint))
     if warehouse.loaded(plan.uri)[0] != plan.load.base:
         used = {one.name: one.source for one in plan.inputs if one.source is not None}
-        plan = with_load(plan, used, {name: listed(plan.spec, one, None) for name, one in used.items()})
+        declared = plan.load.declared
+        plan = with_load(
+            plan, declared, {name: listed(plan.spec, one, None) for name, one in declared.items()}, used
+        )
+        _check_columns(plan, used)
     if plan.load is not None and plan.load.problem is not None:
         raise InputError(plan.load.problem)
     return plan
+
+
+def _check_columns(plan: TablePlan, used: Mapping[str, Source]) -> None:
+    """Raises: CommitConflict if what is left to load has columns that this run has not planned with."""
+    before = None if plan.load is None else plan.load.before
+    for name, files in ({} if plan.load is None else plan.load.new).items():
+        source = used[name]
+        if source.contract != "evolve" or plan.current:
+            continue
+        known = before.evolved.get(name, {}) if before else {}
+        if evolution.grown(source, known, [(one.path, columns(source, one)) for one in files]) != source:
+            raise CommitConflict(
+                f"table {plan.name!r}: another run has loaded files with other columns meanwhile; run again"
+            )

@@ -1,47 +1,10 @@
-"""Columns that differ: what a file has beyond its declaration, and what a table has now beyond its last version."""
-
-import re
-from collections.abc import Iterable
-from dataclasses import replace
+"""Columns that differ: what a table has now beyond its last version."""
 
 import pyarrow as pa
 
 from pipelines import warehouse
-from pipelines.errors import InputError
-from pipelines.schema import Field
-from pipelines.sources import InputFile, Source
-from pipelines.sources.head import read_head
 
-__all__ = ["changed_columns", "differences", "evolved"]
-
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
-
-
-def evolved(source: Source, files: Iterable[InputFile]) -> Source:
-    """The source with the columns that its files have beyond those declared: text, and null in files that lack them.
-
-    Raises: InputError for a column whose name cannot be one of a table.
-    """
-    if source.contract != "evolve":
-        return source
-    tolerant = replace(source, contract="quarantine", extra="ignore")
-    known = {*source.names.values(), *source.ignore}
-    found: dict[str, Field] = {}
-    for file in files:
-        head = read_head(tolerant, file.path)
-        for name in () if head is None else head.names:
-            if name in known:
-                continue
-            if not _NAME.fullmatch(name) or name.lower() in {
-                one.lower() for one in [*source.columns, *found]
-            }:
-                raise InputError(
-                    f"{file.path}: the new column {name!r} cannot be added to a table under this name; declare it with "
-                    'name = "...", or leave it out by ignore = [...]'
-                )
-            known.add(name)
-            found[name] = Field(type="string")
-    return replace(source, columns={**source.columns, **found}, optional=(*source.optional, *found))
+__all__ = ["changed_columns", "differences"]
 
 
 def changed_columns(uri: str, now: pa.Schema) -> tuple[str, ...]:

@@ -16,12 +16,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipelines import fingerprint, warehouse
+from pipelines import evolution, fingerprint, warehouse
 from pipelines.errors import InputError
 from pipelines.sources import InputFile, Source
-from pipelines.spec import Table
+from pipelines.spec import Pipeline, Table
 
-__all__ = ["NO_PART", "Load", "decide", "parts_of", "settings_of"]
+__all__ = ["NO_PART", "Load", "decide", "known_columns", "parts_of", "settings_of"]
 
 NO_PART = {
     "path": "",
@@ -52,6 +52,8 @@ class Load:
     ignored: tuple[str, ...]
     there: Mapping[str, tuple[InputFile, ...]]  # all files of the sources, by source
     problem: str | None
+    declared: Mapping[str, Source]  # the sources as the pipeline file has them
+    evolved: Mapping[str, Mapping[str, Any]]  # columns beyond, by source
 
     @property
     def nothing_to_do(self) -> bool:
@@ -87,14 +89,42 @@ def settings_of(table: Table, sources: Mapping[str, Source]) -> dict[str, str]:
     """Digests of all that decides what the rows become, save the code."""
     said = {"settings": fingerprint.digest({**fingerprint.plain(table), "reject_limit": None})}
     for name in table.inputs:
-        said[f"declaration of {name}"] = fingerprint.digest({**fingerprint.plain(sources[name]), **NO_PART})
+        plain = {**fingerprint.plain(sources[name]), **NO_PART}
+        del plain["evolved"]
+        said[f"declaration of {name}"] = fingerprint.digest(plain)
     return said
 
 
+def known_columns(pipeline: Pipeline, source: str) -> tuple[dict[str, Mapping[str, Any]], set[str]]:
+    """What the tables that read a source know of columns beyond those declared, and files (digests) that none must look at.
+
+    A column that came once stays; a table that is built as a whole knows none.
+    """
+    known: dict[str, Mapping[str, Any]] = {}
+    looked: list[set[str]] = []
+    for name, table in pipeline.tables.items():
+        if table.source is None or source not in table.inputs:
+            continue
+        _, before = (
+            warehouse.loaded(str(pipeline.warehouse / name)) if table.load == "append" else (None, None)
+        )
+        known |= before.evolved.get(source, {}) if before else {}
+        again = before is None or dict(before.settings) != settings_of(table, pipeline.sources)
+        looked.append(
+            set() if again or before is None else {one.sha256 for one in before.files if one.source == source}
+        )
+    return known, set.intersection(*looked) if looked else set()
+
+
 def decide(
-    name: str, table: Table, uri: str, sources: Mapping[str, Source], files: Mapping[str, Sequence[InputFile]]
+    name: str,
+    table: Table,
+    uri: str,
+    sources: Mapping[str, Source],
+    files: Mapping[str, Sequence[InputFile]],
+    grown: Mapping[str, Source],
 ) -> Load:
-    """What the table at `uri` lacks of these files, by source."""
+    """What the table at `uri` lacks of these files, by source; `grown` are the sources with the columns of all files."""
     base, before = warehouse.loaded(uri)
     settings = settings_of(table, sources)
     found = _Found(name, sources)
@@ -110,6 +140,12 @@ def decide(
         why.append("its steps or settings in the pipeline file changed; all files are loaded again")
     elif found.remove and not _are_live(uri, found.remove):
         why.append("its files were rewritten since; all source files are loaded again")
+    elif wider := _wider(before, sources, grown):
+        why.append(f"columns of a wider type: {', '.join(wider)}; all files are loaded again")
+    if not why and before is not None:
+        for other in table.inputs:
+            if new := evolution.added(before.evolved.get(other, {}), grown[other]):
+                found.why.append(f"source {other}: new columns: {', '.join(new)}")
     whole = bool(why)
     problem = found.problem
     if whole and problem is None and found.lost:
@@ -130,7 +166,23 @@ def decide(
         ignored=tuple(found.ignored),
         there={source: tuple(files[source]) for source in table.inputs},
         problem=problem,
+        declared={source: sources[source] for source in table.inputs},
+        evolved={
+            source: more
+            for source in table.inputs
+            if (more := evolution.recorded(sources[source], grown[source]))
+        },
     )
+
+
+def _wider(
+    before: warehouse.Manifest, sources: Mapping[str, Source], grown: Mapping[str, Source]
+) -> list[str]:
+    return [
+        text
+        for name, source in sources.items()
+        for text in evolution.widened(source, before.evolved.get(name, {}), grown[name])
+    ]
 
 
 class _Found:

@@ -28,6 +28,7 @@ from pipelines.stage import Beside, Exchange, Fit, Map, Step, data_columns, tabl
 from pipelines.storage import FileRef, TableRef, row_bytes
 from pipelines.storage import reference as reference_of
 from pipelines.task import COUNTS, ExchangeTo, Keep, Receipt, Task, WriteTo
+from pipelines.warehouse.columns import settled
 
 __all__ = ["Passes", "Told"]
 
@@ -115,7 +116,7 @@ class Passes:
             maps.append(quality.row_checks(self.plan.spec.checks, self.reference))
         for stage in keyed_checks(self.plan.spec.checks):
             reads, maps = self._exchange(reads, maps, stage), [stage.mapped()]
-        columns = pa.schema([schema.field(name) for name in data_columns(schema)])
+        columns = self._settled(pa.schema([schema.field(name) for name in data_columns(schema)]))
         partition_by = () if self.plan.spec.load == "upsert" else self.plan.spec.partition_by
         if self.plan.load is None and gathers(partition_by):
             reads, maps = self._gather(reads, maps, partition_by), []
@@ -143,6 +144,12 @@ class Passes:
             cursors,
             self.evidence,
         )
+
+    def _settled(self, columns: pa.Schema) -> pa.Schema:
+        """The columns in the order of the table, where rows are added to one."""
+        adds = self.plan.attempt or (self.plan.load is not None and not self.plan.load.whole)
+        before = self._before() if adds else None
+        return columns if before is None else settled(columns, before.schema)
 
     # ---- passes
 

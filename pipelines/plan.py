@@ -15,6 +15,7 @@ import pyarrow as pa
 from pipelines import contract, fingerprint, loads, merges, quality, sources
 from pipelines.document import Document
 from pipelines.errors import NoInput, SpecError
+from pipelines.evolution import grown_by_files
 from pipelines.keyed import check_whole, keyed_checks
 from pipelines.moves import Move, Pass, bound_to, check_fitted, check_row_wise, move_of, passes_of
 from pipelines.names import did_you_mean
@@ -195,7 +196,8 @@ def make(
             for other in table.inputs if table.source is not None else ():
                 if not files.get(other):
                     files[other] = listed(table, pipeline.sources[other], digests)
-    pipeline, checked = _evolved(pipeline, checked, files)
+    declared = pipeline.sources
+    pipeline, checked = _evolved(pipeline, checked, files, digests)
     tables: dict[str, TablePlan] = {}
     for name, table in pipeline.tables.items():
         uri = table_uri(pipeline, name)
@@ -212,8 +214,8 @@ def make(
             why=(),
         )
         if table.load == "append":
-            used = {other: pipeline.sources[other] for other in table.inputs}
-            tables[name] = with_load(draft, used, files)
+            used = {other: declared[other] for other in table.inputs}
+            tables[name] = with_load(draft, used, files, pipeline.sources)
         else:
             tables[name] = _with_state(draft, pipeline, tables, files, state)
     return Plan(pipeline, tables)
@@ -223,6 +225,7 @@ def _evolved(
     pipeline: Pipeline,
     checked: Mapping[str, Checked],
     files: Mapping[str, tuple[sources.InputFile, ...]],
+    digests: Path,
 ) -> tuple[Pipeline, Mapping[str, Checked]]:
     """The pipeline with the columns that files of evolving sources have beyond those declared.
 
@@ -231,7 +234,11 @@ def _evolved(
     evolving = [name for name in files if pipeline.sources[name].contract == "evolve"]
     if not evolving:
         return pipeline, checked
-    found = {name: contract.evolved(pipeline.sources[name], files[name]) for name in evolving}
+    found = {}
+    for name in evolving:
+        known, looked = loads.known_columns(pipeline, name)
+        new = [file for file in files[name] if file.sha256 not in looked]
+        found[name] = grown_by_files(pipeline.sources[name], known, new, digests.with_name("columns.json"))
     pipeline = replace(pipeline, sources={**pipeline.sources, **found})
     document = Document(pipeline.file, {}, {})
     checked = check(document, pipeline)
@@ -253,14 +260,17 @@ def listed(table: Table, source: sources.Source, digests: Path | None) -> tuple[
 
 
 def with_load(
-    plan: TablePlan, used: Mapping[str, sources.Source], files: Mapping[str, tuple[sources.InputFile, ...]]
+    plan: TablePlan,
+    declared: Mapping[str, sources.Source],
+    files: Mapping[str, tuple[sources.InputFile, ...]],
+    used: Mapping[str, sources.Source],
 ) -> TablePlan:
-    """The plan of a table that is loaded file by file, for the manifest that it has now."""
-    load = loads.decide(plan.name, plan.spec, plan.uri, used, files)
+    """The plan of a table that is loaded file by file, for the manifest that it has now; `used`: as they have grown."""
+    load = loads.decide(plan.name, plan.spec, plan.uri, declared, files, used)
     parts = load.parts
     return replace(
         plan,
-        inputs=tuple(Input(name, "source", load.new.get(name, ()), source) for name, source in used.items()),
+        inputs=tuple(Input(name, "source", load.new.get(name, ()), used[name]) for name in declared),
         parts=parts,
         fingerprint=fingerprint.digest(parts),
         current=load.nothing_to_do,

@@ -26,7 +26,7 @@ from pipelines.plan import Input, TablePlan
 from pipelines.reads import SourceRows
 from pipelines.sources import InputFile, Source
 from pipelines.sources.again import parts_of
-from pipelines.warehouse.columns import difference
+from pipelines.warehouse.columns import difference, settled
 from pipelines.warehouse.commit import Change
 
 __all__ = ["Replayed", "replay"]
@@ -66,7 +66,7 @@ def replay(plan: TablePlan, runner: Runner, *, run: str, lock_s: float = 600.0) 
     root = Path(plan.uri).parent
     with warehouse.lock(str(root), plan.name, wait_s=lock_s, run=run):
         snapshot = warehouse.Snapshot.open(plan.uri)
-        if found := difference(plan.schema, snapshot.schema):
+        if found := difference(settled(plan.schema, snapshot.schema), snapshot.schema):
             raise SpecError(
                 f"table {plan.name!r}: {found} as in the table; a replay adds rows to the columns that are there, "
                 "so `dlflow run` has to build the table with the new ones"

@@ -151,6 +151,11 @@ def _sources(
                 (*path, "storage"), f"{dotted(path)}: storage is a section of its own, [storage]"
             )
             continue
+        if "evolved" in value:
+            document.problem(
+                (*path, "evolved"), f"unknown key 'evolved' in {dotted(path)}; declare the columns"
+            )
+            continue
         if str(value.get("path")).startswith("s3://"):
             value["storage"] = storage
         if isinstance(value.get("url"), str):
@@ -247,11 +252,6 @@ def _check_policies(document: Document, sources: Mapping[str, Source], tables: M
     """Note settings of sources that only a table which is loaded file by file would read."""
     read = {name for table in tables.values() if table.load == "append" for name in table.inputs}
     for name, source in sources.items():
-        if source.contract == "evolve" and name in read:
-            place = ("sources", name, "contract")
-            document.problem(
-                place, f'{dotted(place)}: "evolve" cannot be with a table that has load = "append"'
-            )
         without = [
             key
             for key, default in (("on_change", "error"), ("cursor", None))

@@ -92,7 +92,7 @@ CASES = [
     ),
     Case(
         "B13", "a name twice", b"x,x\n1,2\n", columns={"x": "int64"},
-        error="in.csv:1: header has 2 names, 1 columns are declared: 'x' is there 2 times; found: 'x', 'x'; declared: 'x'; "
+        error="in.csv:1: header has 2 names, 1 columns are declared: 'x' is there 2 times; - declared, + found: + x; "
         "correct columns, or leave names out by ignore = [...]",
     ),
     Case("B14", "an empty file", b"", error="in.csv: empty file, expected a header; set allow_empty = true if that may be"),

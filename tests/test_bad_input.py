@@ -94,10 +94,10 @@ def test_b29_a_flipped_byte_is_never_read_as_other_data(tmp_path):
 @pytest.mark.parametrize(
     ("found", "told"),
     [
-        ({"id": [1], "x": ["1.5"]}, "'x' is declared float64, and string in the file"),
-        ({"id": [1]}, "'x' is declared float64, and missing"),
-        ({"id": [1], "x": [1.5], "new": [1]}, "'new' is not declared, and int64 in the file"),
-        ({"id": [1.0], "x": [1.5]}, "'id' is declared int64, and double in the file"),
+        ({"id": [1], "x": ["1.5"]}, "- x float64, + x string"),
+        ({"id": [1]}, "- x float64"),
+        ({"id": [1], "x": [1.5], "new": [1]}, "+ new int64"),
+        ({"id": [1.0], "x": [1.5]}, "- id int64, + id double"),
     ],
 )
 def test_b30_drift_of_a_parquet_file_is_told_as_a_difference_of_schemas(tmp_path, found, told):
@@ -112,8 +112,8 @@ def test_b30_drift_of_a_parquet_file_is_told_as_a_difference_of_schemas(tmp_path
         sources.cut(source, two, 1)
 
     assert str(caught.value) == (
-        f"{tmp_path}/2.parquet: the columns are not those declared: {told}; correct columns or the file, or leave names "
-        "out by ignore = [...]"
+        f"{tmp_path}/2.parquet: the columns are not those declared (- declared, + in the file): {told}; correct "
+        "columns or the file, or leave names out by ignore = [...]"
     )
 
 

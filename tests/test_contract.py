@@ -78,25 +78,6 @@ def test_a_new_column_stops_the_run_with_what_differs(tmp_path, contract):
         shop.run()
 
 
-def test_with_evolve_a_new_column_is_added_as_text_and_told(tmp_path):
-    shop = made(tmp_path, "evolve", 'steps = [{ do = "derive", columns = { double = "price * 2" } }]')
-    shop.run()
-    (shop.folder / "data" / "b.csv").write_text("note,id,price\n007,5,6\n")
-
-    assert shop.why == (
-        "declaration of orders changed",
-        "source orders: new: b.csv",
-        "columns: + note string",
-    )
-    shop.run()
-
-    assert rows(shop) == [
-        {"id": 1, "price": 5.0, "note": None, "double": 10.0},
-        {"id": 5, "price": 6.0, "note": "007", "double": 12.0},
-    ]
-    assert shop.plan().nothing_to_do
-
-
 def test_with_evolve_a_declared_column_may_not_be_missing(tmp_path):
     shop = made(tmp_path, "evolve")
     (shop.folder / "data" / "b.csv").write_text("id,note\n5,x\n")
@@ -135,11 +116,12 @@ def test_changed_columns_are_a_reason_of_the_plan_and_of_the_version(tmp_path):
     ("contract", "changes", "problem"),
     [
         ("evolv", {}, "input should be 'evolve', 'freeze', 'quarantine' or 'null'"),
-        ("evolve", {'kind = "csv"': 'kind = "csv"\nextra = "ignore"'}, "extra has no effect then"),
-        ("evolve", {'kind = "csv"': 'kind = "jsonl"'}, "is for a csv with a header"),
+        ("evolve", {'kind = "csv"': 'kind = "csv"\nextra = "ignore"'}, "extra has no effect with"),
+        ("evolve", {'kind = "csv"': 'kind = "csv"\nheader = false'}, "without one a new column has no name"),
+        ("evolve", {'kind = "csv"': 'kind = "text"'}, "has no effect on a text source"),
         ("null", {'kind = "csv"': 'kind = "csv"\noptional = ["prise"]'}, "optional names 'prise'"),
         ("null", {'kind = "csv"': 'kind = "csv"\noptional = ["id"]'}, "nullable = false; it is null"),
-        ("evolve", {'source = "orders"': 'source = "orders"\nload = "append"'}, '"evolve" cannot be with'),
+        ("evolve", {'kind = "csv"': 'kind = "csv"\nevolved = ["x"]'}, "unknown key 'evolved'"),
     ],
 )
 def test_contracts_that_cannot_be_are_refused(tmp_path, contract, changes, problem):

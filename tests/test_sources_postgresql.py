@@ -1,5 +1,6 @@
 """PostgreSQL: one snapshot for all parts, declared types or a sentence, deadlines, and no password anywhere."""
 
+import datetime as dt
 import socket
 import urllib.parse
 
@@ -9,7 +10,7 @@ from adbc_driver_postgresql import dbapi
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipelines import sources, warehouse
+from pipelines import evolution, sources, warehouse
 from pipelines.errors import InputError, PartFailed, SpecError
 from pipelines.stage import REJECTS, Rows
 from tests import projects
@@ -531,3 +532,27 @@ def test_epochs_are_read_from_numbers(shop):
 
     assert (str(s), str(m)) == ("1970-01-02 00:00:00+00:00", "1970-01-01 00:00:01.500500+00:00")
     assert missing == (None, None)
+
+
+def test_with_evolve_a_new_column_is_in_the_digest_and_in_the_rows(shop):
+    people(shop, 3)
+    source = shop.source({"id": "int32", "name": "string"}, contract="evolve")
+    before = sources.files(source)[0].sha256  # what was listed holds its snapshot, and with it the table
+    shop.run(
+        "ALTER TABLE people ADD COLUMN born date, ADD COLUMN tags text[]",
+        "UPDATE people SET born = '2001-02-03'",
+    )
+    [file] = sources.files(source)
+
+    grown = evolution.grown(source, {}, [(file.path, sources.columns(source, file))])
+    rows = [row for part in sources.cut(grown, file, 0) for row in values(sources.read(grown, part))]
+
+    assert before != file.sha256
+    assert {column: one.type for column, one in grown.columns.items()} == {
+        "id": "int32", "name": "string", "x": "float64", "born": "date", "tags": "string",
+    }  # fmt: skip
+    assert rows[0] == (1, "n1", 0.5, dt.date(2001, 2, 3), None)
+    del file
+    shop.run("ALTER TABLE people DROP COLUMN tags")
+    [later] = sources.files(grown)
+    assert values(sources.read(grown, sources.cut(grown, later, 0)[0]))[0] == rows[0]

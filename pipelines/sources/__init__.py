@@ -1,10 +1,11 @@
-"""Where rows come from: one file per kind, each with the same two functions.
+"""Where rows come from: one file per kind, each with the same functions.
 
     cut(source, file, number) -> parts     once, in the driver: checks the beginning of the file, reads it at most once
     read(source, part) -> Rows             in a worker: rows of the declared types, rows set aside, origin of each
+    columns(source, file) -> Offered       what the file has, declared or not; of kinds whose files may have any columns
 
-A row's fate and its values never depend on the cut. Another kind is one more module with these two functions, its name
-in KINDS and in source.Kind. A source without files has a third, files(source), which says what there is to read.
+A row's fate and its values never depend on the cut. Another kind is one more module with these functions, its name
+in KINDS and in source.Kind. A source without files has one more, files(source), which says what there is to read.
 """
 
 from importlib import import_module
@@ -13,12 +14,12 @@ from types import ModuleType
 
 from pipelines import stores
 from pipelines.sources import inputs
-from pipelines.sources.inputs import InputFile, Part, at_rest
+from pipelines.sources.inputs import InputFile, Offered, Part, at_rest
 from pipelines.sources.snapshots import one_moment
 from pipelines.sources.source import Source
 from pipelines.stage import Rows
 
-__all__ = ["KINDS", "InputFile", "Part", "Source", "cut", "files", "one_moment", "read"]
+__all__ = ["KINDS", "InputFile", "Part", "Source", "columns", "cut", "files", "one_moment", "read"]
 
 KINDS = {
     "csv": "pipelines.sources.csv",
@@ -64,6 +65,16 @@ def read(source: Source, part: Part) -> Rows:
     with stores.using(source.storage), at_rest(part, source.reader):
         rows: Rows = _kind(source).read(source, part)
     return rows
+
+
+def columns(source: Source, file: InputFile) -> Offered:
+    """The columns that one file has, declared or not.
+
+    Raises: InputError if it cannot be read; SourceChanged if it is no longer the one of `files`.
+    """
+    with stores.using(source.storage), at_rest(file, source.reader):
+        found: Offered = _kind(source).columns(source, file)
+    return found
 
 
 def _kind(source: Source) -> ModuleType:

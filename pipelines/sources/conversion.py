@@ -33,7 +33,7 @@ from pipelines.sources.source import Source
 from pipelines.stage import Rows
 from pipelines.timestamps import read_local, where
 
-__all__ = ["check_columns", "converted", "converted_rows", "readable", "told"]
+__all__ = ["check_columns", "converted", "converted_rows", "field_of", "readable", "told"]
 
 _ALLOWED = {
     "integer": ("integer",),
@@ -43,47 +43,72 @@ _ALLOWED = {
     "date": ("date",),
     "timestamp": ("timestamp",),
 }
+_SAME = ("int8", "int16", "int32", "int64")
+_DECLARED: dict[str, Any] = {
+    "integer": "int64",  # an unsigned one
+    "bool": "bool",
+    "string": "string",
+    "date": "date",
+    "timestamp": "timestamp",
+    "null": "string",
+}
 Found = tuple[pa.Array, Mapping[int, str]]
 """Values of the declared type, null where there is none, and what was found in rows where it does not fit, in words."""
 
 
 def check_columns(source: Source, path: str, schema: pa.Schema) -> None:
-    """Raises: InputError with every difference between the columns of a file and those declared."""
-    problems, known = [], set()
+    """Raises: InputError with the difference between the columns of a file and those declared."""
+    lines, known = [], set()
+    optional = {source.names[column] for column in source.optional}
     for name, field in ((source.names[column], field) for column, field in source.columns.items()):
         known.add(name)
         found = [one for one in schema if one.name == name]
-        if len(found) != 1:
-            others = [other for other in schema.names if other not in source.names.values()]
-            more = did_you_mean(name, others) if others else ""
-            what = f"there {len(found)} times" if found else f"missing{more}"
-            problems.append(f"{name!r} is declared {field.title}, and {what}")
-        elif not readable(field, found[0]):
-            problems.append(f"{name!r} is declared {field.title}, and {_title(found[0])} in the file")
+        if len(found) == 1 and readable(field, found[0]):
+            continue
+        if not found and name in optional:
+            continue
+        others = [other for other in schema.names if other not in source.names.values()]
+        hint = did_you_mean(name, others) if others and not found else ""
+        lines.append(f"- {name} {field.title}{hint}")
+        lines += [f"+ {name} {_title(one)}" for one in found]
     if source.extra == "error":
-        problems += [
-            f"{one.name!r} is not declared, and {_title(one)} in the file"
-            for one in schema
-            if one.name not in known and one.name not in source.ignore
-        ]
-    if problems:
+        others = [one for one in schema if one.name not in known and one.name not in source.ignore]
+        lines += [f"+ {one.name} {_title(one)}" for one in others]
+    if lines:
         raise InputError(
-            f"{path}: the columns are not those declared: {'; '.join(problems)}; correct columns or the file, or leave "
-            "names out by ignore = [...]"
+            f"{path}: the columns are not those declared (- declared, + in the file): {', '.join(lines)}; correct columns or "
+            "the file, or leave names out by ignore = [...]"
         )
+
+
+def field_of(found: pa.Field) -> Field | str:
+    """The column that one of a file could be declared as; or why it can be none."""
+    kind = found.type.value_type if pa.types.is_dictionary(found.type) else found.type
+    said = {key.decode(): text.decode() for key, text in (found.metadata or {}).items()}
+    if tensor.is_tensor(found):
+        scale = float(said["scale"]) if "scale" in said else None
+        return Field(type="tensor", dtype=said["dtype"], shape=tuple(json.loads(said["shape"])), scale=scale)
+    if str(kind) in _SAME:
+        return Field(type=str(kind))  # type: ignore[arg-type] # one of its types
+    if pa.types.is_floating(kind):
+        return Field(type="float64" if pa.types.is_float64(kind) else "float32")
+    declared = _DECLARED.get(kind_of(kind))
+    return f"is {kind}" if declared is None else Field(type=declared)
 
 
 def converted_rows(source: Source, part: Part, first: int, table: pa.Table) -> Rows:
     """Rows of the declared types from some rows of a file, of which the first is row `first`, from 0."""
     values, wrong = {}, {}
     for column, field in source.columns.items():
-        found = combined(table[source.names[column]])
+        name = source.names[column]
+        found = combined(table[name]) if name in table.column_names else pa.nulls(table.num_rows)
         values[column], unfit = converted(found, field)
         if unfit:
             wrong[column] = told(unfit, len(found))
 
     def raw(rows: np.ndarray) -> list[str]:
-        some = table.select(list(source.names.values())).take(pa.array(rows))
+        some = table.select([name for name in source.names.values() if name in table.column_names])
+        some = some.take(pa.array(rows))
         return [json.dumps(row, default=_shown, ensure_ascii=False) for row in _records(some)]
 
     lines = np.arange(first + 1, first + 1 + table.num_rows)

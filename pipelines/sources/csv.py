@@ -17,15 +17,16 @@ import pyarrow.csv as arrow_csv
 
 from pipelines.errors import LedgerImbalance
 from pipelines.intake import Rejection
+from pipelines.schema import Field
 from pipelines.sources import stream
 from pipelines.sources.head import cut_text, fields, framing, read_head
-from pipelines.sources.inputs import InputFile, Part, whole
+from pipelines.sources.inputs import InputFile, Offered, Part, whole
 from pipelines.sources.records import Long, blocks, strays
 from pipelines.sources.rows import Piece, long_row, some_records, together, utf8, without_nul
 from pipelines.sources.source import Source
 from pipelines.stage import Rows
 
-__all__ = ["cut", "read"]
+__all__ = ["columns", "cut", "read"]
 
 
 def cut(source: Source, file: InputFile, number: int) -> list[Part]:
@@ -39,6 +40,12 @@ def cut(source: Source, file: InputFile, number: int) -> list[Part]:
         return [dataclasses.replace(part, stop=0, names=tuple(source.names.values()))]
     part = dataclasses.replace(part, start=head.start, line=head.line, names=head.names)
     return cut_text(source, part, framing(source, file.path, len(head.names)))
+
+
+def columns(source: Source, file: InputFile) -> Offered:
+    """The names of the header; a text says no types."""
+    head = read_head(dataclasses.replace(source, contract="quarantine", extra="ignore"), file.path)
+    return {} if head is None else dict.fromkeys(head.names, Field())
 
 
 def read(source: Source, part: Part) -> Rows:

@@ -181,9 +181,17 @@ def check_names(source: Source, place: str, what: str, names: Sequence[str], hin
     more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
     raise InputError(
         f"{place}: {what} has {len(names)} names, {len(declared)} columns are declared: {'; '.join(problems[:5])}{more}; "
-        f"found: {_listed(names)}; declared: {_listed(declared)}; correct columns, or leave names out by ignore = [...]"
-        f"{hint if len(missing) == len(declared) else ''}"
+        f"- declared, + found: {_difference(source, missing, [*sorted(twice), *(others if source.extra == 'error' else ())])}; correct columns, or leave names out by "
+        f"ignore = [...]{hint if len(missing) == len(declared) else ''}"
     )
+
+
+def _difference(source: Source, missing: Sequence[str], others: Sequence[str]) -> str:
+    title = {source.names[column]: field.title for column, field in source.columns.items()}
+    lines = [f"- {name} {title[name]}" for name in missing] + [
+        f"+ {name[:40]}" for name in dict.fromkeys(others)
+    ]
+    return ", ".join(lines[:40]) + (", ..." if len(lines) > 40 else "")
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -12,15 +12,19 @@ import os
 import stat
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines import stores
 from pipelines.errors import InputError, NoInput, PipelineError, SourceChanged
+from pipelines.schema import Field
 from pipelines.sources.source import Source
 
-__all__ = ["InputFile", "Part", "at_rest", "files", "listed", "measured", "objects", "whole"]
+__all__ = ["InputFile", "Offered", "Part", "at_rest", "files", "listed", "measured", "objects", "whole"]
+
+Offered = Mapping[str, Field | str]
+"""What a file has: name in the file -> the column that it could be declared as, or why it can be none ("is list<int>")."""
 
 _SUFFIXES = {
     "csv": (".csv", ".tsv", ".txt"),

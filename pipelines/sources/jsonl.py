@@ -7,6 +7,8 @@ surrogate pair and more than 64 levels. A blank line is no row. Lines end with L
 """
 
 import dataclasses
+import json
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,16 +19,17 @@ import pyarrow.json as arrow_json
 from pipelines import epochs
 from pipelines.errors import InputError
 from pipelines.intake import Rejection
+from pipelines.schema import Field
 from pipelines.sources import stream
 from pipelines.sources.head import cut_text, framing, read_head
-from pipelines.sources.inputs import InputFile, Part, whole
+from pipelines.sources.inputs import InputFile, Offered, Part, whole
 from pipelines.sources.objects import BadLineError, NoObject, Number, Tree, check_keys, parse, what
 from pipelines.sources.records import Long, blocks
 from pipelines.sources.rows import Piece, is_text, long_row, together
 from pipelines.sources.source import Source
 from pipelines.stage import Rows
 
-__all__ = ["cut", "read"]
+__all__ = ["columns", "cut", "read"]
 
 _FEW = 32  # lines that are not worth a call of pyarrow
 _TEXTS = ("string", "date", "timestamp")
@@ -43,6 +46,53 @@ def cut(source: Source, file: InputFile, number: int) -> list[Part]:
         return [dataclasses.replace(part, stop=0)]
     part = dataclasses.replace(part, start=head.start)
     return cut_text(source, part, framing(source, file.path, 0))
+
+
+def columns(source: Source, file: InputFile) -> Offered:
+    """The keys of all lines, of nested ones where the declaration looks into the object; a key may hold any type."""
+    head = read_head(dataclasses.replace(source, allow_empty=True), file.path)
+    tree, how = _tree(source), framing(source, file.path, 0)
+    encoding = stream.chunk_encoding(source.encoding, "")
+    found: dict[str, None] = {}
+    start = 0 if head is None else head.start
+    for one in blocks(
+        stream.chunks(file.path, start, stream.END, source.encoding, ""), how, line=1, offset=start
+    ):
+        if not isinstance(one, Long):
+            piece = Piece(source, whole(file, 0), one, encoding)
+            found |= dict.fromkeys(name for keys in _keys(piece) for name in _names(keys, tree, ""))
+    return dict.fromkeys(found, Field())
+
+
+def _keys(piece: Piece) -> Iterable[Mapping[str, Any]]:
+    """The objects of a block, or one that has all their keys."""
+    data = piece.block.data
+    if piece.encoding == "utf-8":
+        try:
+            options = arrow_json.ReadOptions(use_threads=False, block_size=len(data) + 1)
+            return [_shape(arrow_json.read_json(pa.BufferReader(data), options).schema)]
+        except pa.ArrowInvalid:
+            pass  # a type that changes, or a line that is none: line by line
+    found = []
+    for begin, end in zip(piece.starts, piece.block.ends, strict=True):
+        try:
+            found.append(parse(data[begin:end], piece.encoding, piece.source.max_field_bytes))
+        except BadLineError:
+            continue  # it is set aside where it is read
+    return found
+
+
+def _shape(schema: Iterable[pa.Field]) -> dict[str, Any]:
+    return {one.name: _shape(one.type) if pa.types.is_struct(one.type) else None for one in schema}
+
+
+def _names(keys: Mapping[str, Any], tree: Tree, above: str) -> Iterable[str]:
+    for key, value in keys.items():
+        below = tree.get(key)
+        if not isinstance(below, dict):
+            yield above + key
+        elif isinstance(value, Mapping):
+            yield from _names(value, below, f"{above}{key}.")
 
 
 def read(source: Source, part: Part) -> Rows:
@@ -172,6 +222,8 @@ def _one_by_one(piece: Piece, first: int, stop: int) -> Rows:
             [one.get(path[0]) for one in objects] if len(path) == 1 else [_at(one, path) for one in objects]
         )
         field = source.columns[column]
+        if column in source.evolved:
+            values = [_any_text(value) for value in values]
         strings[column], found_wrong = _texts(
             values, "float64" if field.format in epochs.FORMATS else field.type
         )
@@ -209,6 +261,24 @@ def _at(found: Any, path: tuple[str, ...]) -> Any:
             return NoObject(found)
         found = found.get(key)
     return found
+
+
+def _any_text(value: Any) -> str | None:
+    """Whatever stands in a column that was not declared, as it stands there; of an object or a list its JSON."""
+    if value is None or type(value) is str:
+        return value
+    return _json(value)
+
+
+def _json(value: Any) -> str:
+    """JSON with its numbers as they were written."""
+    if isinstance(value, Number):
+        return str(value)
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{json.dumps(key, ensure_ascii=False)}: {_json(one)}' for key, one in value.items())}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_json, value))}]"
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _texts(values: list[Any], kind: str) -> tuple[pa.StringArray, pa.StringArray | None]:

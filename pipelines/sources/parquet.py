@@ -15,13 +15,13 @@ import pyarrow.parquet as pq
 
 from pipelines.errors import InputError
 from pipelines.sources import stream
-from pipelines.sources.conversion import check_columns, converted_rows
-from pipelines.sources.inputs import InputFile, Part, whole
+from pipelines.sources.conversion import check_columns, converted_rows, field_of
+from pipelines.sources.inputs import InputFile, Offered, Part, whole
 from pipelines.sources.rows import together
 from pipelines.sources.source import Source
 from pipelines.stage import Rows
 
-__all__ = ["cut", "read"]
+__all__ = ["columns", "cut", "read"]
 
 _BATCH = 1 << 16  # rows decoded at once
 _MAGIC = b"PAR1"
@@ -50,6 +50,13 @@ def cut(source: Source, file: InputFile, number: int) -> list[Part]:
         parts.append((start, row, packed))
     part = whole(file, number)
     return [dataclasses.replace(part, start=a, stop=b, line=a + 1, weight=weight) for a, b, weight in parts]
+
+
+def columns(source: Source, file: InputFile) -> Offered:
+    """The columns of the footer."""
+    del source
+    schema, _ = _footer(file)
+    return {one.name: field_of(one) for one in schema}
 
 
 def read(source: Source, part: Part) -> Rows:

@@ -23,10 +23,10 @@ from pipelines.errors import InputError
 from pipelines.intake import Rejection
 from pipelines.names import did_you_mean
 from pipelines.postgres import quoted, text
-from pipelines.schema import Field
+from pipelines.schema import Field, Type
 from pipelines.sources import snapshots
 from pipelines.sources.head import check_names
-from pipelines.sources.inputs import InputFile, Part
+from pipelines.sources.inputs import InputFile, Offered, Part
 from pipelines.sources.rows import together, typed_rows
 from pipelines.sources.source import Source
 from pipelines.stage import Rows
@@ -34,7 +34,7 @@ from pipelines.stage import Rows
 if TYPE_CHECKING:
     from adbc_driver_postgresql.dbapi import Cursor
 
-__all__ = ["cut", "files", "read"]
+__all__ = ["columns", "cut", "files", "read"]
 
 _WHOLE, _REAL, _TEXT = (
     {"int2", "int4", "int8"},
@@ -51,6 +51,17 @@ _READS: dict[
     "date": _TEXT | {"date"},
     "timestamp": _TEXT | {"timestamp", "timestamptz"},
 }
+_OFFERED: dict[str, Type] = {
+    "int2": "int16",
+    "int4": "int32",
+    "int8": "int64",
+    "float4": "float32",
+    "float8": "float64",
+    "bool": "bool",
+    "date": "date",
+    "timestamp": "timestamp",
+    "timestamptz": "timestamp",
+}
 _PLACE = "((ctid::text::point)[0]::bigint << 16) + (ctid::text::point)[1]::bigint"
 _UNCUT = 64  # times part_bytes that a view or query without a key may have
 
@@ -60,9 +71,14 @@ def files(source: Source) -> list[InputFile]:
 
     Raises: InputError if there is no such table, or its columns are not as declared; PartFailed if the server fails.
     """
+    evolving = source.contract == "evolve"  # then what is not declared counts, too
     with snapshots.held(source) as held:
-        table = _table(source, held.cursor)
-        row = ", ".join(filter(None, [*map(quoted, source.names.values()), table.number]))
+        table = _table(_tolerant(source) if evolving else source, held.cursor)
+        names = (
+            [name for name in table.types if name not in source.ignore] if evolving else source.names.values()
+        )
+        named = (quoted(name) for name in names)
+        row = ", ".join(filter(None, [*named, table.number]))
         sums = "count(*), sum(octet_length(r)), sum(hashtextextended(r, 0)), sum(hashtextextended(r, 1))"
         query = f"SELECT {sums} FROM (SELECT ROW({row})::text AS r FROM {table.rows}) AS rows"  # noqa: S608 - quoted
         [(count, size, *digest)] = _asked(held.cursor, query)
@@ -110,6 +126,17 @@ def cut(source: Source, file: InputFile, number: int) -> list[Part]:
         ] or [part]
 
 
+def columns(source: Source, file: InputFile) -> Offered:
+    """The columns of the table or query; of what is no number, bool, date or time the server's text."""
+    with snapshots.within(source, file.state) as cursor:
+        table = _table(_tolerant(source), cursor)
+        return {name: Field(type=_OFFERED.get(kind, "string")) for name, kind in table.types.items()}
+
+
+def _tolerant(source: Source) -> Source:
+    return dataclasses.replace(source, path="", contract="quarantine", extra="ignore")
+
+
 def read(source: Source, part: Part) -> Rows:
     """The rows of a part.
 
@@ -119,7 +146,11 @@ def read(source: Source, part: Part) -> Rows:
     with snapshots.within(source, part.state) as cursor:
         table = _table(source, cursor)
         columns = ", ".join(
-            quoted(name) if table.types[name] in _NATIVE else f"{quoted(name)}::text"
+            "NULL::text"
+            if name not in table.types
+            else quoted(name)
+            if table.types[name] in _NATIVE
+            else f"{quoted(name)}::text"
             for name in source.names.values()
         )
         query = f"SELECT 0::bigint, {columns} FROM {table.rows}"  # noqa: S608 - quoted
@@ -167,7 +198,7 @@ def _table(source: Source, cursor: "Cursor") -> _Table:
     problems = [
         problem
         for column, name in source.names.items()
-        if (problem := _wrong_type(column, source.columns[column], types[name]))
+        if name in types and (problem := _wrong_type(column, source.columns[column], types[name]))
     ]
     if problems:
         raise InputError(f"{source.path}: {what}: {'; '.join(problems)}")

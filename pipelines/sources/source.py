@@ -27,10 +27,10 @@ _ROWS = _NAMED | {"table", "query", "key", "cursor", "lag", "busy_s", "max_field
 _SETTINGS: dict[str, set[str]] = {  # of the kinds; those of all are not named here
     "csv": _TEXT | _NAMED | {"header", "delimiter", "quote", "decimal", "nul", "optional"},
     "jsonl": _TEXT | _NAMED | {"flatten"},
-    "sqlite": _ROWS,
-    "sql": _ROWS | {"url", "connect_s", "query_s"},
-    "parquet": _NAMED,
-    "arrow": _NAMED,
+    "sqlite": _ROWS | {"optional"},
+    "sql": _ROWS | {"url", "connect_s", "query_s", "optional"},
+    "parquet": _NAMED | {"optional"},
+    "arrow": _NAMED | {"optional"},
     "idx": {"labels"},
     "images": {"fit", "max_field_bytes"},
     "text": _TEXT | {"label", "delimiter", "documents", "nul"},
@@ -61,7 +61,8 @@ class Source:
     )
     ignore: tuple[str, ...] = ()  # names in the file that are not read
     contract: Contract = "quarantine"  # what happens to what does not fit; see docs/ingest.md
-    optional: tuple[str, ...] = ()  # csv: columns that a file may lack; they are null there
+    optional: tuple[str, ...] = ()  # columns that a file may lack; they are null there
+    evolved: tuple[str, ...] = ()  # columns that came with contract = "evolve"; never in a pipeline file
     extra: Extra = "error"  # what other names that are not declared are
     on_change: OnChange = (
         "error"  # what a loaded file is that changed or is gone; of tables with load = "append"
@@ -123,9 +124,15 @@ class Source:
             problems.append(
                 f"contract {self.contract!r} is not known{did_you_mean(str(self.contract), get_args(Contract))}"
             )
-        if self.contract == "evolve" and (self.kind != "csv" or not self.header or self.extra != "error"):
+        if self.contract == "evolve" and self.kind in _OFFERED:
             problems.append(
-                'contract = "evolve" is for a csv with a header, whose new columns are read as text; and extra has no effect then'
+                f'contract = "evolve" has no effect on a {self.kind} source: its files have the columns of their kind'
+            )
+        if self.contract == "evolve" and not self.header:
+            problems.append('contract = "evolve" needs a header: without one a new column has no name')
+        if self.contract == "evolve" and self.extra != "error":
+            problems.append(
+                'extra has no effect with contract = "evolve": columns that are not declared are added'
             )
         for name in self.optional:
             if name not in self.columns:

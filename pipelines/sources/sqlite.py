@@ -24,18 +24,24 @@ from pipelines.errors import InputError, PartFailed
 from pipelines.intake import Rejection
 from pipelines.literals import ARROW
 from pipelines.names import did_you_mean
+from pipelines.schema import Field, Type
 from pipelines.sources.head import check_names
-from pipelines.sources.inputs import InputFile, Part, whole
+from pipelines.sources.inputs import InputFile, Offered, Part, whole
 from pipelines.sources.rows import together, typed_rows
 from pipelines.sources.source import Source
 from pipelines.stage import Rows
 
-__all__ = ["cut", "read"]
+__all__ = ["columns", "cut", "read"]
 
 _TEXTS = ("string", "date", "timestamp")
 _BATCH = 10_000  # rows fetched at once: some 4 MB of Python objects; 2,000 to 50,000 are as fast
 _ROWID = ("rowid", "_rowid_", "oid")
 _SAMPLE = 1_000  # rows of which the mean size is taken
+_AFFINITIES: tuple[tuple[tuple[str, ...], Type], ...] = (
+    (("INT",), "int64"),
+    (("CHAR", "CLOB", "TEXT", "DATE", "TIME"), "string"),
+    (("REAL", "FLOA", "DOUB", "NUMERIC", "DECIMAL"), "float64"),
+)
 _TYPES: dict[str, set[type]] = {
     "int": {int},
     "float": {int, float},
@@ -67,14 +73,37 @@ def cut(source: Source, file: InputFile, number: int) -> list[Part]:
         return _ranges(database, source, part)
 
 
+def columns(source: Source, file: InputFile) -> Offered:
+    """The columns of the table or query: of the type that it is declared as, else of that of all its values."""
+    with _transaction(source, file.path) as database:
+        database.execute(f"CREATE TEMP VIEW offered AS SELECT * FROM {_rows_of(source)}")  # noqa: S608 - quoted, or the user's own
+        found = [
+            (str(row[1]), str(row[2]).upper()) for row in database.execute("PRAGMA temp.table_xinfo(offered)")
+        ]
+        return {name: _offered(database, name, kind) for name, kind in found}
+
+
+def _offered(database: sqlite3.Connection, name: str, kind: str) -> Field | str:
+    """By the rules that SQLite has for names of types."""
+    for words, declared in _AFFINITIES:
+        if any(word in kind for word in words):
+            return Field(type=declared)
+    there = database.execute(f"SELECT DISTINCT typeof({_quoted(name)}) FROM offered")  # noqa: S608 - quoted
+    kinds = {str(one) for (one,) in there} - {"null"}
+    if "BLOB" in kind or not (kinds <= {"integer", "real"} or kinds <= {"text"}):
+        return f"holds {' and '.join(sorted(kinds)) or 'blobs'}"
+    return Field(type="string" if kinds <= {"text"} else "int64" if kinds == {"integer"} else "float64")
+
+
 def read(source: Source, part: Part) -> Rows:
     """The rows of a part.
 
     Raises: InputError for a value that does not fit a column with on_error = "fail"; PartFailed if another program locks it.
     """
-    table, columns = _rows_of(source), ", ".join(_quoted(name) for name in source.names.values())
-    made = []
+    table, made = _rows_of(source), []
     with _transaction(source, part.path) as database:
+        there = _names(source, database)
+        columns = ", ".join(_quoted(name) if name in there else "NULL" for name in source.names.values())
         database.text_factory = functools.partial(str, encoding="utf-8", errors="surrogateescape")
         if part.names:
             key = _key_name(part.names[0])
@@ -118,8 +147,7 @@ def _transaction(source: Source, path: str) -> Iterator[sqlite3.Connection]:
 def _check_table(source: Source, path: str, database: sqlite3.Connection) -> list[str]:
     """Column names of the table or query."""
     if source.query is not None:
-        cursor = database.execute(f"SELECT * FROM {_rows_of(source)} LIMIT 0")  # noqa: S608 - it is the user's own
-        names = [str(column[0]) for column in cursor.description]
+        names = _names(source, database)
         check_names(source, path, "query", names)
         return names
     known = [
@@ -129,9 +157,16 @@ def _check_table(source: Source, path: str, database: sqlite3.Connection) -> lis
         raise InputError(
             f"{path}: there is no table {source.table!r}{did_you_mean(source.table or '', known)}; correct table"
         )
-    names = [str(row[1]) for row in database.execute(f"PRAGMA table_xinfo({_quoted(source.table or '')})")]
+    names = _names(source, database)
     check_names(source, path, f"table {source.table!r}", names)
     return names
+
+
+def _names(source: Source, database: sqlite3.Connection) -> list[str]:
+    if source.query is None:
+        return [str(row[1]) for row in database.execute(f"PRAGMA table_xinfo({_quoted(source.table or '')})")]
+    cursor = database.execute(f"SELECT * FROM {_rows_of(source)} LIMIT 0")  # noqa: S608 - it is the user's own
+    return [str(column[0]) for column in cursor.description]
 
 
 def _key(source: Source, path: str, database: sqlite3.Connection, names: list[str]) -> str | None:
@@ -167,8 +202,11 @@ def _key(source: Source, path: str, database: sqlite3.Connection, names: list[st
 
 def _ranges(database: sqlite3.Connection, source: Source, part: Part) -> list[Part]:
     table, key = _rows_of(source), _key_name(part.names[0])
+    there = _names(source, database)
     sizes = " + ".join(
-        f"ifnull(length(CAST({_quoted(name)} AS BLOB)), 0) + 2" for name in source.names.values()
+        f"ifnull(length(CAST({_quoted(name)} AS BLOB)), 0) + 2"
+        for name in source.names.values()
+        if name in there
     )
     [(size,)] = database.execute(f"SELECT avg({sizes}) FROM (SELECT * FROM {table} LIMIT {_SAMPLE})")  # noqa: S608 - names are quoted
     rows = max(1, int(source.part_bytes / size))

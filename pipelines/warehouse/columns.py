@@ -13,7 +13,7 @@ import pyarrow as pa
 from pipelines.errors import SchemaMismatch
 from pipelines.warehouse import names
 
-__all__ = ["UTC", "check", "difference", "evolution", "file_schema", "from_delta", "to_delta"]
+__all__ = ["UTC", "check", "difference", "evolution", "file_schema", "from_delta", "settled", "to_delta"]
 
 UTC = pa.timestamp("us", "UTC")
 _NOTE = b"dlflow.type"
@@ -106,6 +106,12 @@ def evolution(wanted: pa.Schema, there: pa.Schema) -> str | None:
     return (
         f"new column {bare[0]!r} is NOT NULL, expected nullable for the rows that are there" if bare else None
     )
+
+
+def settled(schema: pa.Schema, table: pa.Schema) -> pa.Schema:
+    """The same columns in the order of the table, those that it does not have behind."""
+    names = [name for name in table.names if name in schema.names]
+    return pa.schema([schema.field(name) for name in dict.fromkeys([*names, *schema.names])])
 
 
 def _allowed(kind: pa.DataType) -> bool:

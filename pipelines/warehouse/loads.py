@@ -62,6 +62,9 @@ class Manifest:
     replays: int = 0  # how often rows came back from the quarantine
     files: tuple[LoadedFile, ...] = ()
     cursors: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by source
+    evolved: Mapping[str, Mapping[str, Any]] = field(
+        default_factory=dict
+    )  # columns beyond those declared, by source
 
 
 def loaded(uri: str) -> tuple[int | None, Manifest | None]:
