@@ -21,7 +21,7 @@ from flows.predictor import FILE, in_use
 from flows.project import Gate, Project
 from flows.tables import print_json, print_rows
 
-__all__ = ["Verdict", "judge", "print_models", "promote", "promote_passing", "promoted"]
+__all__ = ["Verdict", "judge", "print_models", "promote", "promote_passing", "promoted", "versions_of"]
 
 LOWER_IS_BETTER = ("loss", "log_loss", "mse", "mae", "brier")
 
@@ -82,7 +82,7 @@ def promote_passing(run: Parameters) -> list[dict[str, Any]]:
     return [vars(verdict) for verdict in verdicts]
 
 
-def print_models(project: Project, *, as_json: bool) -> None:
+def versions_of(project: Project) -> list[dict[str, Any]]:
     """Every version of every model, newest first, with what it reached on the rows that were kept apart."""
     root, found = project.state / "models", []
     for name in project.models:
@@ -100,6 +100,12 @@ def print_models(project: Project, *, as_json: bool) -> None:
                     "metrics": record["metrics"].get("test") or record["metrics"].get("validation") or {},
                 }
             )
+    return found
+
+
+def print_models(project: Project, *, as_json: bool) -> None:
+    """Every version of every model, newest first."""
+    found = versions_of(project)
     if as_json:
         print_json(found)
         return

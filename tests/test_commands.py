@@ -7,7 +7,6 @@ import pytest
 from click.testing import CliRunner
 
 from flows.cli import cli
-from flows.demo import new_project
 from tests import projects
 from tests.conftest import REPOSITORY
 
@@ -91,11 +90,19 @@ def test_the_options_in_examples_are_there(name):
 
 
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory):
+def first(tmp_path_factory):
+    """A project and its first run, by `dlflow run --json`."""
     folder = projects.make(tmp_path_factory.mktemp("commands") / "shop", rows=500)
-    projects.run(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        done = invoke("run", "--workers", "0", "--no-prefect", "--json")
     (folder / "days.toml").write_text(DAYS)
-    return folder
+    return folder, done
+
+
+@pytest.fixture
+def shop(first):
+    return first[0]
 
 
 def invoke(*words):
@@ -115,11 +122,8 @@ def test_stdout_is_one_json_value_and_nothing_else(shop, name, monkeypatch):
     assert "\x1b[" not in done.stdout + done.stderr
 
 
-def test_progress_of_a_run_is_on_stderr_where_the_result_is_json(tmp_path, monkeypatch):
-    new_project(tmp_path / "shop", rows=500, seed=1)
-    monkeypatch.chdir(tmp_path / "shop")
-
-    done = invoke("run", "--workers", "0", "--no-prefect", "--set", "data=data", "--json")
+def test_progress_of_a_run_is_on_stderr_where_the_result_is_json(first):
+    _, done = first
 
     assert done.exit_code == 0, done.stderr
     value = json.loads(done.stdout)
