@@ -14,6 +14,7 @@ from pathlib import Path
 from pipelines import evolution, publish, warehouse
 from pipelines.engine import Runner
 from pipelines.errors import CommitConflict, InputError
+from pipelines.newcomers import refuse_known
 from pipelines.passes import Passes, Told
 from pipelines.plan import TablePlan, listed, with_load
 from pipelines.publish import Built
@@ -52,7 +53,9 @@ def build(
                 shutil.rmtree(other, ignore_errors=True)
         work.mkdir(parents=True, exist_ok=True)
         made = Passes(plan, runner, work, reference, progress, run)
-        built = publish.publish(plan, made.finish(), run=run, runner=runner)
+        finished = made.finish()
+        refuse_known(plan, finished)
+        built = publish.publish(plan, finished, run=run, runner=runner)
         shutil.rmtree(work, ignore_errors=True)
         return built
 

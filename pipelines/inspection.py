@@ -25,6 +25,7 @@ __all__ = [
     "reject_summary",
     "rejects_by_rule",
     "rejects_by_step",
+    "rejects_to_come",
 ]
 
 SAMPLES = 3  # rows shown of each kind of reject
@@ -142,14 +143,17 @@ def rejects_by_step(uri: str) -> dict[str, int]:
 
 def rejects_by_rule(uri: str, receipts: Sequence[Mapping[str, Any]]) -> list[tuple[str, int, str]]:
     """Of rejects that are not committed: rule, count, one message."""
-    files = [f"{warehouse.quarantine_uri(uri)}/{receipt['path']}" for receipt in receipts]
-    tables = [pq.read_table(path, partitioning=None) for path in files]
-    if not tables:
-        return []
     return [
         (each["rule"], each["count"], each["samples"][0]["message"])
-        for each in _summary(pa.concat_tables(tables))
+        for each in rejects_to_come(uri, receipts)
     ]
+
+
+def rejects_to_come(uri: str, receipts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """`reject_summary` of rejects that are not committed."""
+    files = [f"{warehouse.quarantine_uri(uri)}/{receipt['path']}" for receipt in receipts]
+    tables = [pq.read_table(path, partitioning=None) for path in files]
+    return _summary(pa.concat_tables(tables)) if tables else []
 
 
 def _summary(table: pa.Table) -> list[dict[str, Any]]:

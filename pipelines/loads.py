@@ -87,7 +87,9 @@ def parts_of(settings: Mapping[str, str], content: Iterable[tuple[str, str]], re
 
 def settings_of(table: Table, sources: Mapping[str, Source]) -> dict[str, str]:
     """Digests of all that decides what the rows become, save the code."""
-    said = {"settings": fingerprint.digest({**fingerprint.plain(table), "reject_limit": None})}
+    plain = {**fingerprint.plain(table), "reject_limit": None}
+    del plain["on_duplicate"]  # a policy, as on_change
+    said = {"settings": fingerprint.digest(plain)}
     for name in table.inputs:
         plain = {**fingerprint.plain(sources[name]), **NO_PART}
         del plain["evolved"]

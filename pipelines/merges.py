@@ -29,8 +29,13 @@ def problems(table: "Table") -> Iterator[tuple[str, str]]:
     """Settings that do not go together, and what is wrong."""
     if table.load == "upsert" and not table.key:
         yield "load", 'load = "upsert" needs key = ["..."], the columns that tell one row from another'
-    if table.load != "upsert" and table.key:
-        yield "key", 'key is for load = "upsert"; add that, or write a check = "unique"'
+    if table.load == "replace" and table.key:
+        yield "key", 'key is for load = "upsert" or "append"; add that, or write a check = "unique"'
+    if table.on_duplicate and not (table.load == "append" and table.key):
+        yield (
+            "on_duplicate",
+            'on_duplicate is for load = "append" with a key: what a row is whose key is there already',
+        )
     if table.history and table.load != "upsert":
         yield "history", 'history is for load = "upsert" with a key'
     if table.history and not table.valid_from:
@@ -48,7 +53,7 @@ def table_schema(table: "Table", schema: pa.Schema) -> pa.Schema:
 
     Raises: SpecError if they cannot have this key or history.
     """
-    if table.load != "upsert" or not table.key:
+    if table.load == "replace" or not table.key:
         return schema
     try:
         keys.check("key", schema, table.key)

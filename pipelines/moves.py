@@ -106,9 +106,14 @@ class Pass:
 
 
 def passes_of(
-    moves: Iterable[Move], *, checks: bool, keyed: Sequence[Exchange] = (), partition_by: Sequence[str] = ()
+    moves: Iterable[Move],
+    *,
+    checks: bool,
+    keyed: Sequence[Exchange] = (),
+    new_by: Sequence[str] = (),
+    partition_by: Sequence[str] = (),
 ) -> list[Pass]:
-    """Steps as they fuse; `keyed` are the checks that bring the rows of a key together."""
+    """Steps as they fuse; `keyed` are the checks that bring the rows of a key together, `new_by` the key of a load."""
     passes: list[Pass] = []
     names: list[str] = ["read"]
     whys: list[str] = []
@@ -145,6 +150,11 @@ def passes_of(
         )
         end(f"exchange for check {check.name}")
         names.append(f"check {check.name}")
+    if new_by:
+        key = ", ".join(new_by)
+        whys.append(f"new by {key}: exchange, rows meet the keys that the table has")
+        end(f"exchange for new by {key}")
+        names.append(f"new by {key}")
     if gathers(partition_by):
         whys.append("write: exchange, the rows of a partition meet in one file")
         end(f"exchange by {', '.join(partition_by)}")

@@ -19,6 +19,7 @@ from pipelines.keyed import keyed_checks
 from pipelines.leaves import Again, Keys, count_torn, leaf, merge_leaves, receipt_of, sketch_again
 from pipelines.made import Made, batch_key
 from pipelines.moves import gathers, together
+from pipelines.newcomers import newcomers
 from pipelines.opening import opened
 from pipelines.parts import bucket_count, file_reads, slices
 from pipelines.plan import TablePlan
@@ -60,9 +61,7 @@ class Passes:
         self.fitted: dict[str, Any] = {}
         self.seen: Counter[int] = Counter()  # rows by number of the source file
         self.set_aside: Counter[int] = Counter()  # of a load, the same of its rejects
-        self.first: list[
-            Map
-        ] = []  # of each task of the first pass: what makes the columns of its input those of all
+        self.first: list[Map] = []  # of each task of the first pass: what gives its input the columns of all
         self.numbers: dict[str, int] = {}  # of the other tables of joins, among the inputs
         self.number = 0
         self.rows = 0
@@ -114,7 +113,7 @@ class Passes:
             reads, maps = self._fit(reads, maps, fits)
         if self.plan.spec.checks:
             maps.append(quality.row_checks(self.plan.spec.checks, self.reference))
-        for stage in keyed_checks(self.plan.spec.checks):
+        for stage in [*keyed_checks(self.plan.spec.checks), *newcomers(self.plan, schema)]:
             reads, maps = self._exchange(reads, maps, stage), [stage.mapped()]
         columns = self._settled(pa.schema([schema.field(name) for name in data_columns(schema)]))
         partition_by = () if self.plan.spec.load == "upsert" else self.plan.spec.partition_by
@@ -225,7 +224,7 @@ class Passes:
             return [Bucket(paths, bucket) for bucket in range(to.buckets)]
         other = self._move(beside, to.buckets)
         found = []
-        for bucket, groups in enumerate(_groups(receipts, to.buckets)):
+        for bucket, groups in enumerate(_groups(receipts, to.buckets, exchange.apart)):
             for number, (start, stop) in enumerate(groups):
                 mine = paths[start:stop]
                 rest = tuple(path for path in paths if path not in mine) if beside.whole else ()
@@ -256,7 +255,7 @@ class Passes:
     def _move(self, beside: Beside, buckets: int) -> tuple[str, ...]:
         """Files with the rows of the other table of an exchange of two; they are counted where they meet."""
         wanted = tuple(beside.ref.schema.field(name) for name in beside.columns)
-        first = self.numbers[beside.ref.name]
+        first = self.numbers.get(beside.ref.name, 0)  # of the table itself nobody asks for the origin
         reads = file_reads(beside.ref.files, wanted, first, together=True) or [TableFiles(wanted, ())]
         tasks = self._tasks(reads, (), ExchangeTo(beside.by, buckets, alone=True))
         name, self.number = f"{self._name}-{beside.ref.name}", self.number + 1
@@ -343,8 +342,8 @@ class Passes:
         return step.beside(self.reference(names[0])) if names else step
 
 
-def _groups(receipts: Sequence[Receipt], buckets: int) -> list[list[tuple[int, int]]]:
-    """For each bucket, which of the files go to one task."""
+def _groups(receipts: Sequence[Receipt], buckets: int, apart: bool = True) -> list[list[tuple[int, int]]]:
+    """For each bucket, which of the files go to one task; unless `apart`, all."""
     rows = [receipt["buckets"] for receipt in receipts]
-    usual = sum(map(sum, rows)) // buckets
+    usual = sum(map(sum, rows)) // (buckets if apart else 1)
     return [slices([counts[bucket] for counts in rows], usual) for bucket in range(buckets)]

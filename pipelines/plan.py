@@ -95,7 +95,10 @@ class TablePlan:
         """Its steps as they fuse."""
         by = self.spec.partition_by if self.load is None and self.spec.load != "upsert" else ()
         keyed = keyed_checks(self.spec.checks)
-        return passes_of(self.moves, checks=bool(self.spec.checks), keyed=keyed, partition_by=by)
+        new_by = () if self.load is None else self.spec.key
+        return passes_of(
+            self.moves, checks=bool(self.spec.checks), keyed=keyed, new_by=new_by, partition_by=by
+        )
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,10 @@ class Table:
     partition_by: tuple[str, ...] = ()
     union: Union | None = None  # how the columns of several inputs become one table's
     load: Literal["replace", "append", "upsert"] = "replace"  # append: files that are not in the table yet
-    key: tuple[str, ...] = ()  # of an upsert: what tells one row from another
+    key: tuple[str, ...] = ()  # of an upsert or append: what tells one row from another
+    on_duplicate: Literal["error", "ignore", "quarantine"] | None = (
+        None  # append with a key: a row whose key is there
+    )
     history: Literal["scd2"] | None = None  # of an upsert: keep what was true when
     valid_from: str | None = None  # of a history: the time from which a row holds
     deleted: str | None = None  # of a history: whether the key ends then

@@ -187,6 +187,7 @@ class Exchange:
     params: Mapping[str, Any] = field(default_factory=dict)
     alone: bool = False  # a row with a missing value in `by` meets no other: it may go anywhere
     beside: Beside | None = None
+    apart: bool = True  # False: all rows of a bucket stay in one task, also with `beside`
 
     def mapped(self) -> Map:
         """The Map that runs after the rows have moved."""

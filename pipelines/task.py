@@ -141,7 +141,7 @@ def run(task: Task) -> tuple[Receipt, Any]:
                 files = _write(task, rows_of, pa.schema(columns), partition_by)
                 made["files"] += files
                 made["origins"] += [origin] * len(files)
-            made["set_aside"] = _numbers([one[SOURCE] for _, one in rejected])
+    made["set_aside"] = _numbers([one[SOURCE] for _, one in rejected])
     made["rejects"] = _write_beside(task, write_rejects, rejected)
     made["evidence"] = _write_beside(task, write_evidence, disputed)
     failpoint("part.after_write", task.name)
