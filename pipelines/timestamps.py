@@ -11,6 +11,7 @@ case; %y below 69 is 20xx. Years are 0001 to 9999; seconds are 0 to 59; more tha
 unless they are zeros. C's strptime is not used: it takes 30 February for 1 March.
 """
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -30,6 +31,7 @@ _FIRST, _LAST = (
     int(np.datetime64(day, "us").astype(np.int64)) for day in ("0001-01-01", "9999-12-31T23:59:59.999999")
 )
 _UTC = pa.timestamp("us", "UTC")
+_FEW = 16  # texts that do not fit
 
 
 def check_zone(zone: str) -> None:
@@ -76,14 +78,14 @@ def timestamps(text: pa.StringArray, pattern: str | None, zone: str) -> tuple[pa
         return _by_value(text, lambda distinct: _timestamps(distinct, pattern, zone))
     local, read = local_times(text, shape)
     early, late = (local, local) if zone == "UTC" else _both(local, zone)
-    read &= (early == late) & (early >= _FIRST) & (early <= _LAST)
+    read &= (early >= _FIRST) & (early <= _LAST)
+    if late is not early:
+        read &= early == late
     values = pa.array(early, pa.int64(), mask=~read).cast(_UTC)
     rest = np.flatnonzero(~read & _numpy(pc.is_valid(text).cast(pa.uint8())).astype(bool))
     if not len(rest):
         return values, rest
-    found, misfits = _by_value(
-        text.take(pa.array(rest)), lambda distinct: _timestamps(distinct, pattern, zone)
-    )
+    found, misfits = _by_value(text.take(pa.array(rest)), lambda distinct: _often(distinct, pattern, zone))
     place = np.full(len(text), -1)
     place[rest] = np.arange(len(rest))
     return pc.if_else(pa.array(place < 0), values, found.take(pa.array(place, mask=place < 0))), rest[misfits]
@@ -161,6 +163,21 @@ def _dates(text: pa.StringArray, pattern: str | None) -> pa.Array:
     groups = pc.extract_regex(text, regex(pattern, date=True))
     local, _, valid = _local(groups)
     return pa.array((local // _DAY_US).astype(np.int32), pa.int32(), mask=~valid).cast(pa.date32())
+
+
+def _often(text: pa.StringArray, pattern: str | None, zone: str) -> pa.Array:
+    """The same as `_timestamps`; what does not fit is often the same few texts, and they are read once."""
+    if len(text) > _FEW:
+        return _timestamps(text, pattern, zone)
+    place = {one: at for at, one in enumerate(sorted(text.to_pylist()))}
+    return _few(tuple(place), pattern, zone).take(
+        pa.array([place[one] for one in text.to_pylist()], pa.int64())
+    )
+
+
+@functools.lru_cache(256)
+def _few(texts: tuple[str, ...], pattern: str | None, zone: str) -> pa.Array:
+    return _timestamps(pa.array(texts, pa.string()), pattern, zone)
 
 
 def _timestamps(text: pa.StringArray, pattern: str | None, zone: str) -> pa.Array:

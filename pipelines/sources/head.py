@@ -18,7 +18,8 @@ from pipelines.sources.source import Source
 __all__ = ["SMALL", "Head", "check_names", "cut_text", "fields", "framing", "read_head"]
 
 SMALL = 8 << 20  # bytes of a packed file that is read at once: text packs to 3-20:1
-_SIZE = 1 << 20  # bytes in which the header and the first rows must be
+_SIZE = 1 << 20  # bytes in which the header and the first row must be
+_PIECE = 1 << 16  # of them are read at once, until there are rows enough
 _ROWS = 100  # rows that must not all have another number of fields than the header
 _DELIMITERS = ",;\t|"
 _RECORD = 64 << 20  # bytes of a row at most, where a single field may not have more
@@ -51,15 +52,7 @@ def read_head(source: Source, path: str) -> Head | None:
     """
     how = framing(source, path, len(source.columns))
     encoding = stream.chunk_encoding(source.encoding, source.quote)
-    data, more = b"", False
-    for chunk in stream.chunks(path, 0, stream.END, source.encoding, source.quote, size=_SIZE):
-        data, more = data + chunk, True
-        if len(data) > _SIZE:
-            break
-        more = False
-    start = stream.mark(path, data, encoding)
-    data = data[start:]
-    records = list(_records(data, how, whole=not more))
+    start, records, more = _beginning(source, path, how, encoding)
     if not records:
         if more:
             raise InputError(
@@ -84,6 +77,19 @@ def read_head(source: Source, path: str) -> Head | None:
     )
     _check_widths(source, path, names, records[1:], how)
     return Head(start + header.stop, header.line_behind, names)
+
+
+def _beginning(source: Source, path: str, how: Framing, encoding: str) -> tuple[int, list["_Record"], bool]:
+    """Bytes of the byte order mark, the first records that are not blank, and whether there is more text than was read."""
+    data = b""
+    for chunk in stream.chunks(path, 0, stream.END, source.encoding, source.quote, size=_PIECE):
+        data += chunk
+        start = stream.mark(path, data, encoding)
+        records = list(_records(data[start:], how, whole=False))
+        if len(records) > _ROWS or len(data) > _SIZE:
+            return start, records, True
+    start = stream.mark(path, data, encoding)
+    return start, list(_records(data[start:], how, whole=True)), False
 
 
 def cut_text(source: Source, part: Part, how: Framing) -> list[Part]:
@@ -131,8 +137,7 @@ def _records(data: bytes, how: Framing, *, whole: bool) -> Iterator[_Record]:
     if whole and not odd and data and (not len(ends) or ends[-1] < len(data)):
         ends = np.append(ends, len(data))
     begin, line, given = 0, 1, 0
-    for end in ends.tolist():
-        behind = 1 + int(np.searchsorted(breaks, end, "right"))
+    for end, behind in zip(ends.tolist(), (np.searchsorted(breaks, ends, "right") + 1).tolist(), strict=True):
         if data[begin:end].strip(b"\r\n"):
             yield _Record(data[begin:end], end, line, behind)
             given += 1
@@ -210,8 +215,12 @@ def _check_widths(
     source: Source, path: str, names: tuple[str, ...], records: list[_Record], how: Framing
 ) -> None:
     """Rows that all have one field more are no bad rows: the declaration is wrong, or the file."""
-    widths = {len(fields(record.text, how)) for record in records}
-    if len(records) < 2 or len(widths) > 1 or widths == {len(names)}:
+    widths = set()
+    for record in records:
+        widths.add(len(fields(record.text, how)))
+        if len(widths) > 1 or len(names) in widths:
+            return
+    if len(records) < 2:
         return
     width, first = widths.pop(), records[0]
     if width == 1:
