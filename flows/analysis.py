@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from flows.tables import print_json, print_rows
@@ -12,6 +11,7 @@ from pipelines.engine import InProcess
 from pipelines.errors import SpecError
 from pipelines.fields import NUMBER, kind_of, require
 from pipelines.measures import summarise_files
+from pipelines.places import Place
 from pipelines.storage import reference
 
 __all__ = ["analysed", "print_analysis"]
@@ -20,7 +20,7 @@ _ANY = ("string", "bool", "integer", "float", "date", "timestamp")
 
 
 def analysed(
-    root: Path, table: str, *, columns: Sequence[str], clusters: int | None, pairs: Sequence[str]
+    root: Place, table: str, *, columns: Sequence[str], clusters: int | None, pairs: Sequence[str]
 ) -> dict[str, Any]:
     """{"correlations", "clusters", "pairs"}: what was asked for; without `columns` of all numbers without a privacy class.
 
@@ -56,7 +56,7 @@ def analysed(
     return made
 
 
-def print_analysis(root: Path, table: str, *, as_json: bool, **asked: Any) -> None:
+def print_analysis(root: Place, table: str, *, as_json: bool, **asked: Any) -> None:
     """The same, on the terminal."""
     made = analysed(root, table, **asked)
     if as_json:

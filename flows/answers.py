@@ -18,6 +18,7 @@ from flows.scoring import Scored, encoded_by, kept_columns
 from flows.tables import print_answer
 from pipelines import warehouse
 from pipelines.errors import InputError
+from pipelines.places import Place
 from pipelines.recipes import conform, from_records
 from pipelines.tensors import numbers_of
 
@@ -64,7 +65,7 @@ def answer_file(predictor: Predictor, path: Path) -> tuple[pa.Table, pa.Table]:
 
 
 def answer_table(
-    predictor: Predictor, root: Path, table: str, *, at: str | None, limit: int
+    predictor: Predictor, root: Place, table: str, *, at: str | None, limit: int
 ) -> tuple[pa.Table, pa.Table, int]:
     """The first rows of a table as the model reads them, the same with the answers, and how many rows there are.
 

@@ -25,6 +25,7 @@ from flows.server import ServerError, check_api, configured_api
 from flows.tables import print_json
 from pipelines import warehouse
 from pipelines.errors import PipelineError, SpecError
+from pipelines.places import Place
 
 __all__ = ["Finding", "examine", "print_findings"]
 
@@ -138,7 +139,10 @@ def _packages() -> Iterator[Finding]:
             )
 
 
-def _storage(folder: Path) -> Iterator[Finding]:
+def _storage(folder: Place) -> Iterator[Finding]:
+    if not isinstance(folder, Path):
+        yield _writable(folder, "and puts an object only where there is none, as a commit needs it")
+        return
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())
     free = shutil.disk_usage(there).free
     little = free < DISK_FREE
@@ -148,12 +152,9 @@ def _storage(folder: Path) -> Iterator[Finding]:
         f"{size(free)} free at {there}",
         "make room: tables are written aside before they replace the old ones" if little else "",
     )
-    try:
-        warehouse.preflight(str(folder))
-        yield Finding("warehouse", "ok", f"{folder} can be written, and links files as a commit needs it")
-    except (PipelineError, OSError) as error:
-        sentence, _, fix = str(error).rpartition("; ")
-        yield Finding("warehouse", "bad", sentence or str(error), fix if sentence else "")
+    found = _writable(folder, "and links files as a commit needs it")
+    yield found
+    if found.verdict != "ok":
         return
     began = time.time()
     with tempfile.NamedTemporaryFile(dir=there) as file:
@@ -162,6 +163,15 @@ def _storage(folder: Path) -> Iterator[Finding]:
         os.fsync(file.fileno())
         skew = os.fstat(file.fileno()).st_mtime - began
     yield _skew("clock of the storage", skew)
+
+
+def _writable(folder: Place, how: str) -> Finding:
+    try:
+        warehouse.preflight(str(folder))
+    except (PipelineError, OSError) as error:
+        sentence, _, fix = str(error).rpartition("; ")
+        return Finding("warehouse", "bad", sentence or str(error), fix if sentence else "")
+    return Finding("warehouse", "ok", f"{folder} can be written, {how}")
 
 
 def _skew(what: str, seconds: float) -> Finding:

@@ -14,6 +14,7 @@ from flows.predictor import ENCODED, Predictor
 from pipelines import warehouse
 from pipelines.errors import InputError
 from pipelines.features import SPLIT, TEST, TRAIN, VALIDATION, encode
+from pipelines.places import Place
 
 __all__ = ["importance", "parts_of_rows", "places"]
 
@@ -21,7 +22,7 @@ Y = "y"
 
 
 def importance(
-    predictor: Predictor, root: Path, *, most: int, repeats: int, seed: int
+    predictor: Predictor, root: Place, *, most: int, repeats: int, seed: int
 ) -> list[dict[str, Any]]:
     """By how much the loss rises without a column, on the test rows (else validation, else training) of the model's own table.
 

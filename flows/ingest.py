@@ -17,13 +17,14 @@ from pipelines import inspection, ledger, warehouse
 from pipelines.engine import InProcess
 from pipelines.errors import SpecError
 from pipelines.names import did_you_mean
+from pipelines.places import Place
 from pipelines.replay import replay
 from pipelines.warehouse.names import EVIDENCE
 
 __all__ = ["print_evidence", "print_quarantine", "replay_table"]
 
 
-def print_quarantine(root: Path, table: str, *, as_json: bool) -> None:
+def print_quarantine(root: Place, table: str, *, as_json: bool) -> None:
     """Rejects of a table by rule and column, with samples."""
     uri = warehouse.Snapshot.open(str(root / table)).uri  # says what is wrong if there is no such table
     found = inspection.reject_summary(uri)
@@ -42,7 +43,7 @@ def print_quarantine(root: Path, table: str, *, as_json: bool) -> None:
         click.echo(f"after a rule or a declared column is mended: dlflow replay {table}")
 
 
-def print_evidence(root: Path, table: str, *, as_json: bool) -> None:
+def print_evidence(root: Place, table: str, *, as_json: bool) -> None:
     """Contradictions of a table by column and policy, with samples."""
     uri = warehouse.Snapshot.open(str(root / table)).uri  # says what is wrong if there is no such table
     found = inspection.evidence_summary(uri)

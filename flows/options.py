@@ -3,10 +3,14 @@
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 
 from flows.failures import explain
+from pipelines.access import is_url
+from pipelines.errors import SpecError
+from pipelines.places import Place, root_of
 
 __all__ = [
     "ENV",
@@ -33,10 +37,28 @@ SET = click.option(
 ENV = click.option(
     "--env", metavar="NAME", help="Use [env.NAME] of the file: other params, warehouse, cluster."
 )
+
+
+class _Root(click.ParamType):
+    """A folder, or a prefix of an object store."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Place:
+        """The place."""
+        if not isinstance(value, str):
+            given: Place = value
+            return given
+        try:
+            return root_of(value) if is_url(value) else Path(value)
+        except SpecError as error:
+            self.fail(str(error), param, ctx)
+
+
 WAREHOUSE = click.option(
     "--warehouse",
-    type=click.Path(path_type=Path),
-    help="Folder of the tables (default: that of pipeline.toml here, or ./warehouse).",
+    type=_Root(),
+    help="Folder of the tables, or s3://bucket/prefix (default: that of pipeline.toml here, or ./warehouse).",
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
 
@@ -56,7 +78,7 @@ def settings_of(pairs: tuple[str, ...], option: str = "--set") -> dict[str, str]
     return settings
 
 
-def warehouse_of(given: Path | None) -> Path:
+def warehouse_of(given: Place | None) -> Place:
     """The folder of --warehouse, else that of the pipeline file here, else ./warehouse."""
     if given is not None:
         return given

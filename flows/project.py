@@ -14,6 +14,7 @@ from flows.environment import Environment, environment
 from pipelines import document as documents
 from pipelines import plan, spec
 from pipelines.names import did_you_mean
+from pipelines.places import state_folder
 
 __all__ = ["EstimatorSpec", "Gate", "ModelSpec", "Project", "open_project"]
 
@@ -126,7 +127,7 @@ class Project:
     @property
     def state(self) -> Path:
         """Folder of what is not a table: logs, digests, models, records."""
-        return self.pipeline.warehouse / "_dlflow"
+        return state_folder(self.pipeline.warehouse, "_dlflow", self.pipeline.file.parent)
 
 
 def open_project(

@@ -23,6 +23,7 @@ from pipelines.errors import SpecError
 from pipelines.fingerprint import digest
 from pipelines.inspection import fitted_of
 from pipelines.names import did_you_mean
+from pipelines.places import Place, place, state_folder
 from pipelines.recipes import conform
 
 __all__ = ["Scored", "encoded_by", "kept_columns", "score_table"]
@@ -65,7 +66,7 @@ class _Part:
 
 
 def score_table(
-    root: Path,
+    root: Place,
     model: str,
     table: str,
     into: str,
@@ -88,13 +89,14 @@ def score_table(
         raise SpecError(f"answers of {table!r} cannot go into the same table; name another")
     snapshot = warehouse.open_at(str(root), table, at)
     uri = warehouse.table_uri(str(root), into)
+    models = state_folder(root, "_dlflow") / "models"
     held = warehouse.held(
         str(root), table, snapshot.version, holder=f"score:{run}", why=f"scored into {into}"
     )
     with warehouse.lock(str(root), into, wait_s=LOCK_S, run=run), held:
-        predictor = open_predictor(root / "_dlflow" / "models", model, version)
+        predictor = open_predictor(models, model, version)
         scoring = _Scoring.of(predictor, snapshot, table, uri, keep)
-        done = scoring.carry_out(root / "_dlflow" / "models", runner, run)
+        done = scoring.carry_out(models, runner, run)
         ledger.record(str(root), into, run=run)
         return done
 
@@ -131,9 +133,9 @@ class _Scoring:
             "form": FORM,
         }
         base, before = warehouse.loaded(uri)
-        if Path(uri, "_delta_log").exists() and (before is None or "weights" not in before.settings):
+        if warehouse.log.exists(uri) and (before is None or "weights" not in before.settings):
             raise SpecError(
-                f"table {Path(uri).name!r} is there and holds no answers of a model; choose another name"
+                f"table {place(uri).name!r} is there and holds no answers of a model; choose another name"
             )
         said = None if before is None else {name: before.settings.get(name) for name in settings}
         whole = said != settings or not _untouched(uri, before)
@@ -200,7 +202,7 @@ class _Scoring:
     def _lineage(
         self, run: str, content: str, rows: int, gone: Sequence[warehouse.LoadedFile]
     ) -> warehouse.Lineage:
-        name = Path(self.uri).name
+        name = place(self.uri).name
         entry = ledger.Entry(table=name, step="score", rows_in=rows, rows_out=rows)
         ledger.balance([entry])
         read = {"kind": "table", "name": self.table, "path": self.snapshot.uri, "rows": rows}
@@ -226,7 +228,7 @@ class _Scoring:
             model_version=self.predictor.version,
             table=self.table,
             table_version=self.snapshot.version,
-            into=Path(self.uri).name,
+            into=place(self.uri).name,
             into_version=now.version,
             rows=now.rows,
             scored=scored,

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from flows.figures import size
 from pipelines import warehouse
+from pipelines.places import Place
 
 __all__ = [
     "print_answer",
@@ -32,7 +33,7 @@ __all__ = [
 _CHECK = ("passed", "severity", "name", "found", "expected")
 
 
-def print_tables(root: Path, *, as_json: bool) -> None:
+def print_tables(root: Place, *, as_json: bool) -> None:
     """One line per table."""
     found = [asdict(table) for table in warehouse.tables(str(root))]
     if as_json:
@@ -44,7 +45,7 @@ def print_tables(root: Path, *, as_json: bool) -> None:
         print_rows(list(shown[0]), [list(table.values()) for table in shown])
 
 
-def print_history(root: Path, table: str, *, as_json: bool) -> None:
+def print_history(root: Place, table: str, *, as_json: bool) -> None:
     """One line per version, newest first."""
     events = warehouse.history(str(warehouse.Snapshot.open(str(root / table)).uri))
     found = [
@@ -56,7 +57,7 @@ def print_history(root: Path, table: str, *, as_json: bool) -> None:
         print_rows(list(found[0]), [list(version.values()) for version in found])
 
 
-def print_checks(root: Path, table: str | None, *, every: bool, as_json: bool) -> None:
+def print_checks(root: Place, table: str | None, *, every: bool, as_json: bool) -> None:
     """What was found of the checks of one table or of all: of the newest version, or of every one."""
     names = [one.name for one in warehouse.tables(str(root))] if table is None else [table]
     found = []
@@ -76,7 +77,7 @@ def print_checks(root: Path, table: str | None, *, every: bool, as_json: bool) -
 
 
 def print_query(
-    root: Path,
+    root: Place,
     query: str,
     *,
     at: str | None = None,

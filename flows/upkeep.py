@@ -15,6 +15,8 @@ from flows.session import Options, runner_of
 from flows.tables import print_answer, print_json, print_result, print_rows
 from pipelines import warehouse
 from pipelines.engine import InProcess, Runner
+from pipelines.places import Place, state_folder
+from pipelines.warehouse.lineage import who
 from pipelines.warehouse.names import SYSTEM
 
 __all__ = [
@@ -33,7 +35,7 @@ _MODEL = "model:"
 
 
 def print_changes(
-    root: Path,
+    root: Place,
     table: str,
     *,
     by: Sequence[str],
@@ -55,7 +57,7 @@ def print_changes(
     click.echo(f"{table}, version {feed.since} to {feed.until}: {counted}", err=True)
 
 
-def restore_table(root: Path, table: str, when: str, *, as_json: bool = False) -> None:
+def restore_table(root: Place, table: str, when: str, *, as_json: bool = False) -> None:
     """An old version as the newest; one line says which."""
     uri = warehouse.open_at(str(root), table).uri
     version = warehouse.version_at(uri, when)
@@ -71,21 +73,21 @@ def restore_table(root: Path, table: str, when: str, *, as_json: bool = False) -
 
 
 def make_release(
-    root: Path, name: str, tables: Sequence[str], *, note: str, stale: bool, as_json: bool = False
+    root: Place, name: str, tables: Sequence[str], *, note: str, stale: bool, as_json: bool = False
 ) -> None:
     """One line with the versions."""
     made = warehouse.make_release(str(root), name, tables, note=note, run=_run("release"), stale=stale)
     print_result(asdict(made), f"release {name}: {_versions(made.tables)}", as_json=as_json)
 
 
-def drop_release(root: Path, name: str, *, as_json: bool = False) -> None:
+def drop_release(root: Place, name: str, *, as_json: bool = False) -> None:
     """One line."""
     warehouse.drop_release(str(root), name, run=_run("release"))
     said = f"release {name} is dropped; its versions are kept no longer"
     print_result({"release": name, "dropped": True}, said, as_json=as_json)
 
 
-def print_releases(root: Path, *, as_json: bool) -> None:
+def print_releases(root: Place, *, as_json: bool) -> None:
     """One line per release."""
     found = [asdict(one) for one in warehouse.releases(str(root))]
     if as_json:
@@ -97,7 +99,7 @@ def print_releases(root: Path, *, as_json: bool) -> None:
         print_rows(list(shown[0]), [list(one.values()) for one in shown])
 
 
-def print_pins(root: Path, *, as_json: bool) -> None:
+def print_pins(root: Place, *, as_json: bool) -> None:
     """One line per pinned version and holder."""
     pin_models(root)
     pins = [asdict(one) for one in warehouse.pins(str(root))]
@@ -116,7 +118,7 @@ def print_pins(root: Path, *, as_json: bool) -> None:
 
 
 def maintain_tables(
-    root: Path,
+    root: Place,
     tables: Sequence[str],
     *,
     sort: Mapping[str, Sequence[str]],
@@ -149,7 +151,7 @@ def maintain_tables(
 
 
 def keep_up(
-    root: Path,
+    root: Place,
     tables: Sequence[str],
     runner: Runner,
     *,
@@ -170,19 +172,24 @@ def keep_up(
     )
 
 
-def pin_models(root: Path) -> None:
+def pin_models(root: Place) -> None:
     """Pin the version that each registered model was trained on, and unpin those of models that are gone.
 
     The models are those that runs have registered beside the tables.
     """
     trained: dict[str, tuple[str, int]] = {}
-    models = root / SYSTEM / "models"
+    models = state_folder(root, SYSTEM) / "models"
     for home in sorted(models.iterdir()) if models.is_dir() else ():
         for number in registry.versions(models, home.name):
             lineage = _lineage(home / str(number) / "model.json")
             if lineage:
                 trained[f"{_MODEL}{home.name}/{number}"] = (lineage["table"], lineage["version"])
-    held = {one.holder for one in warehouse.pins(str(root)) if one.holder.startswith(_MODEL)}
+    here = isinstance(root, Path)  # else other machines have models of their own
+    held = {
+        one.holder
+        for one in warehouse.pins(str(root))
+        if one.holder.startswith(_MODEL) and (here or one.who == who())
+    }
     for holder in held - trained.keys():
         warehouse.unpin(str(root), holder)
     for holder in trained.keys() - held:

@@ -6,7 +6,7 @@ Only receipts come back. A crash at any moment leaves either the old version or 
 every receipt of the same fingerprint whose files are whole.
 """
 
-import shutil
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,12 +16,15 @@ from pipelines.engine import Runner
 from pipelines.errors import CommitConflict, InputError
 from pipelines.newcomers import refuse_known
 from pipelines.passes import Passes, Told
+from pipelines.places import Place, modified_s, place, remove_tree
 from pipelines.plan import TablePlan, listed, with_load
 from pipelines.publish import Built
 from pipelines.sources import Source, columns
 from pipelines.storage import TableRef
 
 __all__ = ["build"]
+
+_ABANDONED_S = 24 * 3600.0
 
 
 def build(
@@ -40,24 +43,27 @@ def build(
 
     Raises: InputError, TooManyRejects, CheckFailed, LedgerImbalance: nothing is committed then.
     """
-    root = Path(plan.uri).parent
+    root = place(plan.uri).parent
     with warehouse.lock(str(root), plan.name, wait_s=lock_s, run=run):
         plan = _as_it_is_now(plan)
         if plan.current:  # another run was quicker
             return publish.already(plan)
         work = root / "_dlflow" / "work" / f"{plan.name}-{plan.work}"
-        for other in work.parent.glob(
-            f"{plan.name}-*"
-        ):  # what an interrupted build of something else has left
-            if other != work:
-                shutil.rmtree(other, ignore_errors=True)
+        for other in work.parent.glob(f"{plan.name}-*"):
+            if other != work and _is_left(other):
+                remove_tree(other)
         work.mkdir(parents=True, exist_ok=True)
         made = Passes(plan, runner, work, reference, progress, run)
         finished = made.finish()
         refuse_known(plan, finished)
         built = publish.publish(plan, finished, run=run, runner=runner)
-        shutil.rmtree(work, ignore_errors=True)
+        remove_tree(work)
         return built
+
+
+def _is_left(work: Place) -> bool:
+    """Whether an interrupted build of something else has left it: in a store another machine may be at it."""
+    return isinstance(work, Path) or time.time() - modified_s(work) > _ABANDONED_S
 
 
 def _as_it_is_now(plan: TablePlan) -> TablePlan:

@@ -16,6 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
+from pipelines.access import carried
 from pipelines.errors import PartFailed
 
 if TYPE_CHECKING:
@@ -132,6 +133,7 @@ class OnDask:
         self, fn: Callable[[Any], Any], items: Sequence[Any], *, name: str, progress: Progress
     ) -> list[Any]:
         """All at once, as workers are free."""
+        fn = carried(fn)
         futures = self.client.map(fn, items, key=name, pure=False)
         place = {future.key: number for number, future in enumerate(futures)}
         answers: list[Any] = [None] * len(items)
@@ -151,6 +153,7 @@ class OnDask:
         progress: Progress,
     ) -> Any:
         """Merged on the workers as a tree, so that no state passes through the client but the last."""
+        fn = carried(fn)
         level = self.client.map(fn, items, key=name, pure=False)
         leaves = list(level)
         with self._released(leaves):

@@ -32,6 +32,7 @@ NAMES = (
     "commit.before_sync",
     "commit.after_log",
     "rewrite.before_write",
+    "vacuum.after_notice",
     "export.before_commit",
     "export.after_commit",
     "ledger.before_commit",

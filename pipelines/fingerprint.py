@@ -15,6 +15,9 @@ from pipelines.spec import Table
 __all__ = ["NOT_ROWS", "code", "digest", "files_below", "plain", "why"]
 
 NOT_ROWS = {
+    "access",
+    "conditional",
+    "places",
     "analysis",
     "additions",
     "contract",

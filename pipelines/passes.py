@@ -7,7 +7,6 @@ import functools
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -22,6 +21,7 @@ from pipelines.moves import gathers, together
 from pipelines.newcomers import newcomers
 from pipelines.opening import opened
 from pipelines.parts import bucket_count, file_reads, slices
+from pipelines.places import Place, place, put
 from pipelines.plan import TablePlan
 from pipelines.reads import Bucket, Kept, Read, SourceParts, TableFiles
 from pipelines.sketch import Several
@@ -46,7 +46,7 @@ class Passes:
         self,
         plan: TablePlan,
         runner: Runner,
-        work: Path,
+        work: Place,
         reference: Callable[[str], TableRef],
         progress: Told,
         run: str,
@@ -78,12 +78,12 @@ class Passes:
             read.append(
                 {
                     "name": name,
-                    "path": str(Path(self.plan.uri).parent / name),
+                    "path": str(place(self.plan.uri).parent / name),
                     "rows": other.rows,
                     "version": other.version,
                 }
             )
-        self.inputs.write_text(json.dumps([one["path"] for one in read]), "utf-8")
+        put(self.inputs, json.dumps([one["path"] for one in read]).encode())
         maps: list[Map] = []
         fits: list[Fit] = []  # that are sketched together
         for step in self.plan.spec.steps:
@@ -328,10 +328,10 @@ class Passes:
             self.evidence.extend(receipt["evidence"])
             self.seen.update({int(number): rows for number, rows in receipt["read"].items()})
             self.set_aside.update({int(number): rows for number, rows in receipt["set_aside"].items()})
-            for place, step in enumerate(receipt["steps"][first:], base):
-                if place == len(self.steps):
+            for at, step in enumerate(receipt["steps"][first:], base):
+                if at == len(self.steps):
                     self.steps.append({"name": step["name"], **dict.fromkeys(COUNTS, 0), "notes": {}})
-                total = self.steps[place]
+                total = self.steps[at]
                 for name in COUNTS:
                     total[name] += step[name]
                 for note, value in step["notes"].items():

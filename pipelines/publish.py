@@ -7,7 +7,6 @@ their lineage, ledger and check results in one log entry, then the tables that a
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -17,6 +16,7 @@ from pipelines.additions import UNLOAD, commit_load, unloaded
 from pipelines.engine import Runner
 from pipelines.errors import TooManyRejects
 from pipelines.made import Made, Steps, batch_key
+from pipelines.places import place
 from pipelines.plan import TablePlan
 from pipelines.storage import FileRef
 from pipelines.task import COUNTS
@@ -88,7 +88,7 @@ def publish(plan: TablePlan, made: Made, *, run: str, runner: Runner) -> Built:
         committed = commit_load(plan, made, lineage) if plan.load else _commit_whole(plan, made, lineage)
     warehouse.tidy(plan.uri, lineage=lineage)
     warehouse.tidy_evidence(plan.uri, lineage=lineage)
-    ledger.record(str(Path(plan.uri).parent), plan.name, run=run)
+    ledger.record(str(place(plan.uri).parent), plan.name, run=run)
     return Built(
         committed.version,
         committed.already,

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from pipelines import sources
 from pipelines.cursor import After, new_rows
 from pipelines.errors import InputError
+from pipelines.places import opened
 from pipelines.stage import LINE, ORIGIN, SOURCE, Rows, Side, Sketch
 from pipelines.storage import FileRef
 from pipelines.warehouse.file import read_file
@@ -95,7 +96,7 @@ def read_rows(read: Read) -> Rows:
                 pa.concat_tables([empty, *(_read_table_file(pa.schema(columns), *file) for file in files)])
             )
         case Kept(path):
-            with pa.OSFile(path) as file, pa.ipc.open_file(file) as reader:
+            with opened(path) as file, pa.ipc.open_file(file) as reader:
                 return Rows(reader.read_all())
         case Bucket(paths, number):
             return Rows(_bucket(paths, number))
@@ -111,7 +112,7 @@ def _bucket(paths: tuple[str, ...], number: int, columns: tuple[str, ...] | None
     """One batch of every file, in the order of origin; rows of one origin stay in the order in which they come."""
     batches = []
     for path in paths:
-        with pa.OSFile(path) as file, pa.ipc.open_file(file) as reader:
+        with opened(path) as file, pa.ipc.open_file(file) as reader:
             batch = reader.get_batch(number)
             batches.append(batch if columns is None else batch.select(list(columns)))
     table = pa.Table.from_batches(batches)
@@ -129,10 +130,10 @@ def _in_order(table: pa.Table) -> bool:
 def sketch_kept(path: str, sketch: Sketch, columns: tuple[str, ...], request: Any) -> Any:
     """The state of a later round, from the file that was kept."""
     options = pa.ipc.IpcReadOptions(use_threads=False)
-    with pa.OSFile(path) as file, pa.ipc.open_file(file, options=options) as reader:
+    with opened(path) as file, pa.ipc.open_file(file, options=options) as reader:
         wanted = [reader.schema.get_field_index(name) for name in columns]
     options = pa.ipc.IpcReadOptions(use_threads=False, included_fields=wanted)
-    with pa.OSFile(path) as file, pa.ipc.open_file(file, options=options) as reader:
+    with opened(path) as file, pa.ipc.open_file(file, options=options) as reader:
         return sketch.sketch(reader.read_all().select(list(columns)), request)
 
 

@@ -9,11 +9,9 @@ is one commit of the table, with its rejects before it as in every build; a cras
 readers see, and replaying once more moves nothing twice.
 """
 
-import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from pipelines import fingerprint, ledger, loads, publish, warehouse
@@ -22,6 +20,7 @@ from pipelines.errors import CommitConflict, PipelineError, SpecError
 from pipelines.keyed import keyed_checks
 from pipelines.made import Made, batch_key
 from pipelines.passes import Passes
+from pipelines.places import place, remove_tree
 from pipelines.plan import Input, TablePlan
 from pipelines.reads import SourceRows
 from pipelines.sources import InputFile, Source
@@ -63,7 +62,7 @@ def replay(plan: TablePlan, runner: Runner, *, run: str, lock_s: float = 600.0) 
     Raises: SpecError for a table whose rejects cannot be read one by one, or whose columns changed; as a build.
     """
     _check(plan)
-    root = Path(plan.uri).parent
+    root = place(plan.uri).parent
     with warehouse.lock(str(root), plan.name, wait_s=lock_s, run=run):
         snapshot = warehouse.Snapshot.open(plan.uri)
         if found := difference(settled(plan.schema, snapshot.schema), snapshot.schema):
@@ -96,7 +95,7 @@ def replay(plan: TablePlan, runner: Runner, *, run: str, lock_s: float = 600.0) 
         )
         if done.moved or done.filtered:
             done = replace(done, version=_commit(again, made, groups, run))
-        shutil.rmtree(work, ignore_errors=True)
+        remove_tree(work)
         return done
 
 
@@ -245,7 +244,7 @@ def _commit(plan: TablePlan, made: Made, groups: Sequence[_Rejects], run: str) -
     else:
         committed = _add(plan.uri, made.files, **settings)
     warehouse.tidy(plan.uri, lineage=lineage)
-    ledger.record(str(Path(plan.uri).parent), plan.name, run=run)
+    ledger.record(str(place(plan.uri).parent), plan.name, run=run)
     return committed.version
 
 

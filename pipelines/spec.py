@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pipelines import merges, quality, references
+from pipelines.access import mount
 from pipelines.document import Document, dotted, read
 from pipelines.errors import SpecError
 from pipelines.names import did_you_mean
+from pipelines.places import Place, root_of
 from pipelines.schema import field as declared
 from pipelines.sources import Source
 from pipelines.stage import tables_of
@@ -85,7 +87,8 @@ class Pipeline:
 
     name: str
     file: Path
-    warehouse: Path
+    warehouse: Place
+    storage: Storage  # how it is reached, if it is in an object store
     params: Mapping[str, str]
     sources: Mapping[str, Source]
     tables: Mapping[str, Table]  # in an order in which they can be built
@@ -126,12 +129,26 @@ def build(document: Document, settings: Mapping[str, str]) -> Pipeline:
     return Pipeline(
         name=str(name),
         file=document.file.resolve(),
-        warehouse=(folder / warehouse).resolve(),
+        warehouse=_warehouse(document, folder, warehouse, storage),
+        storage=storage,
         params=params,
         sources=sources,
         tables=_ordered(document, tables),
         models=values["models"],
     )
+
+
+def _warehouse(document: Document, folder: Path, given: str, storage: Storage) -> Place:
+    """Where the tables are; from here on they are reached by the same settings as the objects of sources."""
+    try:
+        root = root_of(given, folder)
+    except SpecError as error:
+        for problem in error.problems:
+            document.problem(("warehouse",), f"warehouse: {problem}")
+        return folder
+    if not isinstance(root, Path):
+        mount(str(root), storage)
+    return root
 
 
 def _sources(

@@ -1,119 +1,25 @@
-"""Object stores by URL, s3://bucket/key: one place for endpoint and credentials, deadlines, and failures in one sentence.
+"""Objects of stores by URL, s3://bucket/key: found, read at any place, and failures in one sentence.
 
-The same settings serve pyarrow, which reads the objects of sources, and deltalake, which keeps a log (`options`). They
-travel with the source to the workers; whoever reads says `with using(source.storage)`, and what is read by path inside
-finds them. An object is what it was as long as its etag is.
+How a store is reached says `access`: settings travel with the source to the workers; whoever reads says
+`with using(source.storage)`, and what is read by path inside finds them. An object is what it was as long as its etag is.
 """
 
 import contextlib
-import contextvars
-import dataclasses
 import functools
-import os
 import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import pyarrow as pa
+from pipelines.access import SCHEME, Storage, filesystem, is_url, storage_of, using
+from pipelines.errors import InputError, NoInput, PartFailed
 
-from pipelines.errors import InputError, NoInput, PartFailed, SpecError
-from pipelines.names import did_you_mean
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 __all__ = ["Object", "Storage", "found", "is_answer", "is_url", "opened", "state", "told", "using"]
 
-SCHEME = "s3://"
-_OTHERS = (
-    "gs",
-    "gcs",
-    "az",
-    "azure",
-    "abfs",
-    "abfss",
-    "adl",
-    "http",
-    "https",
-    "ftp",
-    "hdfs",
-    "file",
-    "s3a",
-    "s3n",
-)
-_VARIABLES = {
-    "endpoint": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
-    "region": ("AWS_REGION", "AWS_DEFAULT_REGION"),
-    "key": ("AWS_ACCESS_KEY_ID",),
-    "secret": ("AWS_SECRET_ACCESS_KEY",),
-    "token": ("AWS_SESSION_TOKEN",),
-}
 _AT_ONCE = 16  # requests for the state of objects: each is a round trip
-
-
-@dataclass(frozen=True, kw_only=True)
-class Storage:
-    """How object stores are reached: [storage] of a pipeline file; what is not said there is asked of the environment.
-
-    Raises: SpecError for half a pair of credentials, or an endpoint that is no URL.
-    """
-
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
-
-    endpoint: str | None = None  # "https://host:port"; None: Amazon's, by region
-    region: str | None = None
-    key: str | None = dataclasses.field(default=None, repr=False)
-    secret: str | None = dataclasses.field(default=None, repr=False)
-    token: str | None = dataclasses.field(default=None, repr=False)
-    anonymous: bool = False  # a public bucket: no credentials are looked for
-    connect_s: float = 5.0
-    request_s: float = 30.0  # without a byte
-    attempts: int = 3
-
-    def __post_init__(self) -> None:
-        problems = []
-        if (self.key is None) != (self.secret is None):
-            problems.append("key and secret belong together; give both or none")
-        if self.anonymous and self.key is not None:
-            problems.append("anonymous contradicts key and secret; leave out one of them")
-        if self.endpoint is not None and not re.fullmatch(r"https?://[^/@?#]+/?", self.endpoint):
-            problems.append(
-                'endpoint is no address; expected "https://host:port" without user, password or path'
-            )
-        problems += [
-            f"{name} = {getattr(self, name)!r}: expected {least} to {most}"
-            for name, least, most in (("connect_s", 0.1, 600), ("request_s", 1, 3600), ("attempts", 1, 20))
-            if not least <= getattr(self, name) <= most
-        ]
-        if problems:
-            raise SpecError(*problems)
-
-    def complete(self) -> "Storage":
-        """With what the environment of this process says of the rest; credentials are taken as a whole."""
-        given = {
-            name: next((os.environ[one] for one in variables if os.environ.get(one)), None)
-            for name, variables in _VARIABLES.items()
-        }
-        if self.key is not None or self.anonymous:
-            given |= {"key": self.key, "secret": self.secret, "token": self.token}
-        said: dict[str, Any] = {name: getattr(self, name) or value for name, value in given.items()}
-        if said["region"] is None and said["endpoint"] is not None:
-            said["region"] = "us-east-1"  # what stores that have none expect
-        return dataclasses.replace(self, **said)
-
-    def options(self) -> dict[str, str]:
-        """The same for deltalake."""
-        said = {
-            "AWS_ENDPOINT_URL": self.endpoint,
-            "AWS_REGION": self.region,
-            "AWS_ACCESS_KEY_ID": self.key,
-            "AWS_SECRET_ACCESS_KEY": self.secret,
-            "AWS_SESSION_TOKEN": self.token,
-            "AWS_ALLOW_HTTP": "true" if (self.endpoint or "").startswith("http://") else None,
-            "AWS_SKIP_SIGNATURE": "true" if self.anonymous else None,
-            "connect_timeout": f"{self.connect_s:g}s",
-            "timeout": f"{self.request_s:g}s",
-        }
-        return {name: value for name, value in said.items() if value is not None}
 
 
 class Object(NamedTuple):
@@ -123,38 +29,6 @@ class Object(NamedTuple):
     size: int
     mtime_ns: int
     etag: str
-
-
-_current: contextvars.ContextVar[Storage | None] = contextvars.ContextVar("storage", default=None)
-
-
-def is_url(path: str) -> bool:
-    """Whether a path is one of an object store.
-
-    Raises: SpecError for a URL of another kind.
-
-    >>> is_url("s3://bucket/a.csv"), is_url("data/a.csv")
-    (True, False)
-    """
-    scheme, mark, _ = path.partition("://")
-    if not mark or not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme):
-        return False
-    if scheme != "s3":
-        hint = did_you_mean(scheme, ["s3"]) if scheme not in _OTHERS else ""
-        raise SpecError(
-            f"path begins with {scheme}://, which is not read; expected a local path or s3://bucket/key{hint}"
-        )
-    return True
-
-
-@contextlib.contextmanager
-def using(storage: Storage | None) -> Iterator[None]:
-    """Objects that are read inside are reached by these settings; those of the environment where there are none."""
-    token = _current.set(storage)
-    try:
-        yield
-    finally:
-        _current.reset(token)
 
 
 def found(url: str, ends: tuple[str, ...]) -> list[Object]:
@@ -169,7 +43,7 @@ def found(url: str, ends: tuple[str, ...]) -> list[Object]:
         bucket = key.partition("/")[0]
         if not bucket or re.search(r"[*?\[]", bucket):
             raise InputError(f"{url}: there is no bucket in it; expected s3://bucket/key")
-        store = _filesystem(_storage())
+        store = filesystem(storage_of(url))
         folder = False
         if re.search(r"[*?\[]", key):
             base = re.split(r"[*?\[]", key, maxsplit=1)[0].rpartition("/")[0]
@@ -205,13 +79,13 @@ def state(url: str) -> Object:
     Raises: FileNotFoundError if it is gone; else as `found`.
     """
     with told(url):
-        return _state(_filesystem(_storage()), url.removeprefix(SCHEME))
+        return _state(filesystem(storage_of(url)), url.removeprefix(SCHEME))
 
 
-def opened(url: str) -> pa.NativeFile:
+def opened(url: str) -> "pa.NativeFile":
     """An object, to be read at any place."""
     with told(url):
-        return _filesystem(_storage()).open_input_file(url.removeprefix(SCHEME))
+        return filesystem(storage_of(url)).open_input_file(url.removeprefix(SCHEME))
 
 
 @contextlib.contextmanager
@@ -229,7 +103,7 @@ def told(url: str) -> Iterator[None]:
         if not is_answer(error):
             raise
         bucket = url.removeprefix(SCHEME).partition("/")[0]
-        endpoint = _storage().endpoint or "Amazon S3"
+        endpoint = storage_of(url).endpoint or "Amazon S3"
         if "NO_SUCH_BUCKET" in said:
             raise InputError(f"{url}: {_no_bucket(bucket)}") from error
         if re.search(
@@ -253,7 +127,7 @@ def _check_bucket(store: Any, url: str, bucket: str) -> None:
 
 
 def _no_bucket(bucket: str) -> str:
-    return f"there is no bucket {bucket!r} at {_storage().endpoint or 'Amazon S3'}; correct path, or endpoint in [storage]"
+    return f"there is no bucket {bucket!r} at {storage_of(SCHEME + bucket).endpoint or 'Amazon S3'}; correct path, or endpoint in [storage]"
 
 
 def _there(store: Any, key: str, bucket: str) -> str:
@@ -279,30 +153,6 @@ def is_answer(error: OSError) -> bool:
     (True, False)
     """
     return "AWS Error" in str(error)
-
-
-def _storage() -> Storage:
-    return _current.get() or Storage().complete()
-
-
-@functools.cache
-def _filesystem(storage: Storage) -> Any:
-    """One per process: it holds connections, which all threads may use."""
-    from pyarrow import fs  # noqa: PLC0415
-
-    scheme, _, host = (storage.endpoint or "https://").rstrip("/").partition("://")
-    return fs.S3FileSystem(
-        access_key=storage.key,
-        secret_key=storage.secret,
-        session_token=storage.token,
-        anonymous=storage.anonymous,
-        region=storage.region,
-        scheme=scheme,
-        endpoint_override=host or None,
-        connect_timeout=storage.connect_s,
-        request_timeout=storage.request_s,
-        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=storage.attempts),
-    )
 
 
 def _state(store: Any, key: str) -> Object:

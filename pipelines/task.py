@@ -12,7 +12,6 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from pipelines.cursor import state_of
 from pipelines.errors import LedgerImbalance
 from pipelines.failpoints import failpoint
 from pipelines.hashing import row_hash
+from pipelines.places import Place, created, place, put
 from pipelines.reads import Bucket, Read, SourceParts, SourceRows, read_rows, read_side, sketch_kept
 from pipelines.stage import LINE, SOURCE, Map, Rows, Sketch
 from pipelines.warehouse.evidence import write_evidence
@@ -237,9 +237,9 @@ def _buckets(table: pa.Table, to: ExchangeTo) -> list[pa.Table]:
 
 def _keep(task: Task, tables: list[pa.Table]) -> str:
     """Uncompressed Arrow IPC, one record batch per table: read plainly, because mapped pages count as worker memory."""
-    path = Path(task.work, f"{task.name.replace('/', '-')}-{uuid.uuid4().hex}.arrow")
+    path = place(task.work, f"{task.name.replace('/', '-')}-{uuid.uuid4().hex}.arrow")
     schema = tables[0].schema
-    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, schema) as writer:
+    with created(str(path)) as file, pa.ipc.new_file(file, schema) as writer:
         for table in tables:
             batches = table.combine_chunks().to_batches()
             writer.write_batch(batches[0] if batches else pa.RecordBatch.from_pylist([], schema))
@@ -262,7 +262,7 @@ def _write_beside(
     """One file of what the steps have found for the quarantine, or for the evidence."""
     if not found:
         return []
-    names = json.loads(Path(task.inputs).read_text("utf-8"))
+    names = json.loads(place(task.inputs).read_text("utf-8"))
     rows = pa.concat_tables([table.select(found[0][1].schema.names) for _, table in found])
     steps = pa.array([step for step, table in found for _ in range(table.num_rows)], pa.string())
     return [
@@ -270,8 +270,8 @@ def _write_beside(
     ]
 
 
-def _receipt_path(task: Task) -> Path:
-    return Path(task.work, f"{task.name.replace('/', '-')}.json")
+def _receipt_path(task: Task) -> Place:
+    return place(task.work, f"{task.name.replace('/', '-')}.json")
 
 
 def _finished(task: Task) -> Receipt | None:
@@ -280,21 +280,18 @@ def _finished(task: Task) -> Receipt | None:
         receipt = json.loads(_receipt_path(task).read_text("utf-8"))
     except FileNotFoundError:
         return None
-    kept = receipt["kept"] is None or Path(receipt["kept"]).exists()
-    files = [Path(task.uri, file["path"]) for file in receipt["files"]]
-    files += [Path(quarantine_uri(task.uri), file["path"]) for file in receipt["rejects"]]
-    files += [Path(evidence_uri(task.uri), file["path"]) for file in receipt["evidence"]]
+    kept = receipt["kept"] is None or place(receipt["kept"]).exists()
+    files = [place(task.uri, file["path"]) for file in receipt["files"]]
+    files += [place(quarantine_uri(task.uri), file["path"]) for file in receipt["rejects"]]
+    files += [place(evidence_uri(task.uri), file["path"]) for file in receipt["evidence"]]
     sizes = [file["bytes"] for file in (*receipt["files"], *receipt["rejects"], *receipt["evidence"])]
     return receipt if kept and all(map(_is_whole, files, sizes)) else None
 
 
-def _is_whole(path: Path, size: int) -> bool:
+def _is_whole(path: Place, size: int) -> bool:
     return path.exists() and path.stat().st_size == size
 
 
 def _finish(task: Task, receipt: Receipt) -> None:
     failpoint("part.before_receipt", task.name)
-    path = _receipt_path(task)
-    aside = path.with_suffix(f".{uuid.uuid4().hex}.tmp")
-    aside.write_text(json.dumps(receipt), "utf-8")
-    aside.replace(path)
+    put(_receipt_path(task), json.dumps(receipt).encode())

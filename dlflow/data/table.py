@@ -12,11 +12,11 @@ Fixed-size binary is 3 to 20 times faster to read than an Arrow list of numbers.
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dlflow.errors import ModelError
+
+if TYPE_CHECKING:
+    from pyarrow import fs
 
 __all__ = ["Dataset", "Samples", "TableFile", "sample_field"]
 
@@ -43,10 +46,13 @@ def sample_field(shape: Sequence[int], *, name: str = "x", names: Sequence[str] 
 
 @dataclass(frozen=True)
 class TableFile:
-    """A Parquet file and the rows of each of its row groups, as its commit recorded them."""
+    """A Parquet file and the rows of each of its row groups, as its commit recorded them; `store` for a URL like s3://bucket/key."""
 
     path: str
     row_groups: tuple[int, ...]
+    store: "fs.FileSystem | None" = field(
+        default=None, compare=False, repr=False
+    )  # None: a path of this machine
 
     @staticmethod
     def of(path: str | Path) -> "TableFile":
@@ -54,11 +60,30 @@ class TableFile:
 
         Raises: ModelError if it is no Parquet file.
         """
-        with _opened(str(path)) as file:
+        with TableFile(str(path), ()).opened() as file:
             groups = file.metadata
             return TableFile(
                 str(path), tuple(groups.row_group(i).num_rows for i in range(groups.num_row_groups))
             )
+
+    def opened(self) -> pq.ParquetFile:
+        """Ready to be read.
+
+        Raises: ModelError if it is gone, or no Parquet file.
+        """
+        try:
+            if self.store is None:
+                return pq.ParquetFile(self.path, memory_map=True, pre_buffer=False)
+            place = self.path.partition("://")[2]
+            return pq.ParquetFile(self.store.open_input_file(place), pre_buffer=True)
+        except FileNotFoundError as error:
+            raise ModelError(
+                f"{self.path}: there is no such file; was the table vacuumed? build it again"
+            ) from error
+        except (pa.ArrowInvalid, OSError) as error:
+            raise ModelError(
+                f"{self.path}: cannot be read as Parquet ({error}); build the table again"
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -133,7 +158,7 @@ class Dataset:
         Raises: ModelError for a missing value (with its row), for a file that is not what was recorded, or not there.
         """
         path, expected = self.files[file].path, self.files[file].row_groups[group]
-        with _opened(path) as opened:
+        with self.files[file].opened() as opened:
             found = opened.metadata.num_row_groups
             if found != len(self.files[file].row_groups):
                 raise ModelError(
@@ -180,22 +205,13 @@ class Dataset:
 
     @cached_property
     def _label(self) -> pa.Field:
-        with _opened(self.files[0].path) as file:
+        with self.files[0].opened() as file:
             return _column(file.schema_arrow, self.y, self.files[0].path)
 
     @cached_property
     def _field(self) -> pa.Field:
-        with _opened(self.files[0].path) as file:
+        with self.files[0].opened() as file:
             return _column(file.schema_arrow, self.x, self.files[0].path)
-
-
-def _opened(path: str) -> pq.ParquetFile:
-    try:
-        return pq.ParquetFile(path, memory_map=True, pre_buffer=False)
-    except FileNotFoundError as error:
-        raise ModelError(f"{path}: there is no such file; was the table vacuumed? build it again") from error
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ModelError(f"{path}: cannot be read as Parquet ({error}); build the table again") from error
 
 
 def _column(schema: pa.Schema, name: str, path: str) -> pa.Field:

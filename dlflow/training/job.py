@@ -155,7 +155,8 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(each) for key, each in value.items()}
     if is_dataclass(value) and not isinstance(value, type):
         kind = f"{type(value).__module__}.{type(value).__qualname__}"
-        return {"": kind, **{each.name: _plain(getattr(value, each.name)) for each in fields(value)}}
+        settings = {each.name: _plain(getattr(value, each.name)) for each in fields(value) if each.compare}
+        return {"": kind, **settings}
     raise ModelError(
         f"job: {value!r} is a {type(value).__name__}, expected a frozen dataclass of numbers, texts and tuples; write it as one"
     )

@@ -1,10 +1,9 @@
 """The command that looks for what columns have to do with each other: `dlflow analyse`."""
 
-from pathlib import Path
-
 import click
 
 from flows.options import JSON, WAREHOUSE, failures, warehouse_of
+from pipelines.places import Place
 
 __all__ = ["analyse"]
 
@@ -20,7 +19,7 @@ __all__ = ["analyse"]
 @JSON
 def analyse(
     table: str,
-    warehouse: Path | None,
+    warehouse: Place | None,
     columns: tuple[str, ...],
     clusters: int | None,
     pairs: tuple[str, ...],

@@ -3,11 +3,11 @@
 import json
 import uuid
 from dataclasses import asdict
-from pathlib import Path
 
 import click
 
 from flows.options import JSON, WAREHOUSE, failures, warehouse_of
+from pipelines.places import Place
 
 __all__ = ["export"]
 
@@ -43,7 +43,7 @@ def export(
     key: str | None,
     columns: str | None,
     when: str | None,
-    warehouse: Path | None,
+    warehouse: Place | None,
     as_json: bool,
 ) -> None:
     """Write a table to a database or a file; all of it or nothing.

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from flows.options import FILE, JSON, SET, WAREHOUSE, failures, settings_of, warehouse_of
+from pipelines.places import Place
 
 __all__ = ["evidence", "infer", "quarantine", "replay"]
 
@@ -13,7 +14,7 @@ __all__ = ["evidence", "infer", "quarantine", "replay"]
 @click.argument("table")
 @WAREHOUSE
 @JSON
-def quarantine(table: str, warehouse: Path | None, as_json: bool) -> None:
+def quarantine(table: str, warehouse: Place | None, as_json: bool) -> None:
     """The rows of a table that were set aside.
 
     Counts by rule and column, the most frequent first, with samples: source, line, reason, text.
@@ -33,7 +34,7 @@ def quarantine(table: str, warehouse: Path | None, as_json: bool) -> None:
 @click.argument("table")
 @WAREHOUSE
 @JSON
-def evidence(table: str, warehouse: Path | None, as_json: bool) -> None:
+def evidence(table: str, warehouse: Place | None, as_json: bool) -> None:
     """The contradictions that were found in a table.
 
     Counts by column and policy, the most frequent first, with samples: every value with who says so, the one that was

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from flows.options import JSON, WAREHOUSE, failures, warehouse_of
+from pipelines.places import Place, state_folder
 
 __all__ = ["explain", "export_model", "predict", "score", "score_server"]
 
@@ -52,7 +53,7 @@ def predict(
     output: Path | None,
     inputs: Path | None,
     limit: int,
-    warehouse: Path | None,
+    warehouse: Place | None,
     as_json: bool,
 ) -> None:
     """What a model says of rows.
@@ -78,7 +79,7 @@ def predict(
         raise click.UsageError("--format parquet needs --output FILE")
     with failures():
         root = warehouse_of(warehouse)
-        predictor = open_predictor(root / "_dlflow" / "models", model, version)
+        predictor = open_predictor(state_folder(root, "_dlflow") / "models", model, version)
         if rows is not None:
             read, answer = answer_file(predictor, rows)
             limit = max(limit, 1)
@@ -120,7 +121,7 @@ def score(
     version: int | None,
     keep: str | None,
     workers: int,
-    warehouse: Path | None,
+    warehouse: Place | None,
     as_json: bool,
 ) -> None:
     """Answer every row of a table by a model, into a table.
@@ -177,7 +178,7 @@ def score_server(
     max_rows: int,
     max_bytes: int,
     deadline: float,
-    warehouse: Path | None,
+    warehouse: Place | None,
 ) -> None:
     """Answer requests over HTTP by a model, until Ctrl-C.
 
@@ -191,7 +192,9 @@ def score_server(
     from flows.scoring_server import Limits, serve  # noqa: PLC0415
 
     with failures():
-        predictor = open_predictor(warehouse_of(warehouse) / "_dlflow" / "models", model, version)
+        predictor = open_predictor(
+            state_folder(warehouse_of(warehouse), "_dlflow") / "models", model, version
+        )
         limits = Limits(rows=max_rows, bytes=max_bytes, deadline_s=deadline)
         serve(predictor, host=host, port=port, limits=limits, tell=click.echo)
 
@@ -210,7 +213,7 @@ def export_model(
     onnx: Path | None,
     scorer: Path | None,
     version: int | None,
-    warehouse: Path | None,
+    warehouse: Place | None,
     as_json: bool,
 ) -> None:
     """Write a model as a file for other programs.
@@ -231,7 +234,9 @@ def export_model(
     if onnx is None and scorer is None:
         raise click.UsageError("say where to: --onnx FILE or --scorer FILE")
     with failures():
-        predictor = open_predictor(warehouse_of(warehouse) / "_dlflow" / "models", model, version)
+        predictor = open_predictor(
+            state_folder(warehouse_of(warehouse), "_dlflow") / "models", model, version
+        )
         export(predictor, onnx=onnx, scorer=scorer)
         files = {"onnx": onnx, "scorer": scorer}
         told = {
@@ -266,7 +271,7 @@ def explain(
     repeats: int,
     seed: int,
     version: int | None,
-    warehouse: Path | None,
+    warehouse: Place | None,
     as_json: bool,
 ) -> None:
     """Why a model says what it says.
@@ -285,7 +290,7 @@ def explain(
 
     with failures():
         root = warehouse_of(warehouse)
-        predictor = open_predictor(root / "_dlflow" / "models", model, version)
+        predictor = open_predictor(state_folder(root, "_dlflow") / "models", model, version)
         found = (
             importance(predictor, root, most=most, repeats=repeats, seed=seed)
             if rows is None

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from flows.options import JSON, WAREHOUSE, failures, settings_of, warehouse_of
+from pipelines.places import Place
 
 __all__ = ["checks", "history", "sql", "tables"]
 
@@ -12,7 +13,7 @@ __all__ = ["checks", "history", "sql", "tables"]
 @click.command()
 @WAREHOUSE
 @JSON
-def tables(warehouse: Path | None, as_json: bool) -> None:
+def tables(warehouse: Place | None, as_json: bool) -> None:
     """The tables of the warehouse.
 
     \b
@@ -30,7 +31,7 @@ def tables(warehouse: Path | None, as_json: bool) -> None:
 @click.argument("table")
 @WAREHOUSE
 @JSON
-def history(table: str, warehouse: Path | None, as_json: bool) -> None:
+def history(table: str, warehouse: Place | None, as_json: bool) -> None:
     """The versions of a table: when, who, why.
 
     The versions of a table: when, who, why, rows written and changed.
@@ -51,7 +52,7 @@ def history(table: str, warehouse: Path | None, as_json: bool) -> None:
 @WAREHOUSE
 @click.option("--all", "every", is_flag=True, help="Of every version, not only of the newest.")
 @JSON
-def checks(table: str | None, warehouse: Path | None, every: bool, as_json: bool) -> None:
+def checks(table: str | None, warehouse: Place | None, every: bool, as_json: bool) -> None:
     """What the quality checks of tables found.
 
     What the quality checks of a table have found; of all tables without TABLE.
@@ -96,7 +97,7 @@ def checks(table: str | None, warehouse: Path | None, every: bool, as_json: bool
 @JSON
 def sql(
     query: str,
-    warehouse: Path | None,
+    warehouse: Place | None,
     at: str | None,
     versions: tuple[str, ...],
     form: str,

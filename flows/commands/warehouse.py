@@ -1,10 +1,9 @@
 """The commands that keep a warehouse: `dlflow changes`, `restore`, `release`, `releases`, `pins`, `maintain`."""
 
-from pathlib import Path
-
 import click
 
 from flows.options import JSON, WAREHOUSE, failures, settings_of, warehouse_of
+from pipelines.places import Place
 
 __all__ = ["changes", "maintain", "pins", "release", "releases", "restore"]
 
@@ -40,7 +39,7 @@ def changes(
     form: str,
     limit: int,
     workers: int,
-    warehouse: Path | None,
+    warehouse: Place | None,
     as_json: bool,
 ) -> None:
     """Rows that differ between two versions.
@@ -72,7 +71,7 @@ def changes(
 @click.argument("when")
 @WAREHOUSE
 @JSON
-def restore(table: str, when: str, warehouse: Path | None, as_json: bool) -> None:
+def restore(table: str, when: str, warehouse: Place | None, as_json: bool) -> None:
     """Make an old version of a table the newest one.
 
     WHEN is a version (17), a time (2026-01-05, 2026-01-05T12:00Z) or a release. The versions in between stay, and what
@@ -105,7 +104,7 @@ def release(
     note: str,
     stale: bool,
     drop: bool,
-    warehouse: Path | None,
+    warehouse: Place | None,
     as_json: bool,
 ) -> None:
     """Name versions of tables that belong together.
@@ -135,7 +134,7 @@ def release(
 @click.command()
 @WAREHOUSE
 @JSON
-def releases(warehouse: Path | None, as_json: bool) -> None:
+def releases(warehouse: Place | None, as_json: bool) -> None:
     """The releases: when, who, which versions.
 
     \b
@@ -152,7 +151,7 @@ def releases(warehouse: Path | None, as_json: bool) -> None:
 @click.command()
 @WAREHOUSE
 @JSON
-def pins(warehouse: Path | None, as_json: bool) -> None:
+def pins(warehouse: Place | None, as_json: bool) -> None:
     """Versions that models, releases and jobs keep.
 
     The versions that models, releases and running jobs keep from being removed.
@@ -194,7 +193,7 @@ def maintain(
     older_than: float,
     dry_run: bool,
     workers: int,
-    warehouse: Path | None,
+    warehouse: Place | None,
     as_json: bool,
 ) -> None:
     """Keep tables fast and small.

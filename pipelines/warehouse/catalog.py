@@ -3,10 +3,10 @@
 import datetime as dt
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pipelines.errors import SpecError
+from pipelines.places import Place, place
 from pipelines.warehouse import log
 from pipelines.warehouse.names import check_table
 from pipelines.warehouse.quarantine import live_rejects
@@ -45,13 +45,13 @@ class Event:
 
 def names(root: str) -> list[str]:
     """Names of the tables of the user."""
-    folder = Path(root)
+    folder = place(root)
     return sorted(p.name for p in folder.iterdir() if is_table(p)) if folder.is_dir() else []
 
 
 def tables(root: str) -> list[Listing]:
     """All tables of the user, by name."""
-    return [_listing(name, str(Path(root, name))) for name in names(root)]
+    return [_listing(name, str(place(root, name))) for name in names(root)]
 
 
 def history(uri: str, *, since: int = 0) -> list[Event]:
@@ -68,7 +68,7 @@ def history(uri: str, *, since: int = 0) -> list[Event]:
     return events[::-1]
 
 
-def is_table(path: Path) -> bool:
+def is_table(path: Place) -> bool:
     """Whether this folder is a table of the user."""
     try:
         check_table(path.name)
@@ -92,7 +92,7 @@ def _listing(name: str, uri: str) -> Listing:
 
 
 def _versions(uri: str, since: int) -> Iterator[int]:
-    found = (int(path.stem) for path in Path(uri, log.LOG).glob("*.json") if path.stem.isdigit())
+    found = (int(path.stem) for path in place(uri, log.LOG).glob("*.json") if path.stem.isdigit())
     yield from sorted(version for version in found if version >= since)
 
 

@@ -2,13 +2,20 @@
 
 import os
 import shutil
+import time
 import uuid
 from pathlib import Path
 
+from pipelines import conditional
+from pipelines.access import is_url
 from pipelines.errors import PartFailed
 from pipelines.failpoints import failpoint
+from pipelines.places import place, put
 
-__all__ = ["put_if_absent", "refused", "sync_folder", "write_new"]
+__all__ = ["make_young", "put_if_absent", "refused", "sync_folder", "write_new"]
+
+
+_YOUNG_S = 12 * 3600.0
 
 
 def write_new(path: str, content: memoryview) -> None:
@@ -16,6 +23,9 @@ def write_new(path: str, content: memoryview) -> None:
 
     Raises: PartFailed with what is free.
     """
+    if is_url(path):
+        _put_new(path, content)
+        return
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     except OSError as error:
@@ -35,10 +45,14 @@ def write_new(path: str, content: memoryview) -> None:
 
 
 def put_if_absent(path: str, content: bytes) -> None:
-    """Make a file with all its bytes at once, if there is none of this name: a hard link fails where one is.
+    """Make a file with all its bytes at once, if there is none of this name: a hard link, or a conditional put, fails where one is.
 
     Raises: FileExistsError if it is there.
     """
+    if is_url(path):
+        failpoint("commit.before_link")
+        conditional.put_if_absent(path, content)
+        return
     aside = f"{path}.{uuid.uuid4().hex}.tmp"
     try:
         write_new(aside, memoryview(content))
@@ -46,6 +60,21 @@ def put_if_absent(path: str, content: bytes) -> None:
         os.link(aside, path)
     finally:
         Path(aside).unlink(missing_ok=True)
+
+
+def make_young(path: str) -> bool:
+    """Set the age of a file back, so that no vacuum takes it now; whether anything had to be done.
+
+    An object gets a new time only by being put again, so one is left alone until it is half as old as what a vacuum may take.
+    """
+    if not is_url(path):
+        os.utime(path, follow_symlinks=False)
+        return True
+    target = place(path)
+    if time.time() - target.stat().st_mtime < _YOUNG_S:
+        return False
+    put(target, target.read_bytes())
+    return True
 
 
 def sync_folder(path: str) -> None:
@@ -60,9 +89,19 @@ def sync_folder(path: str) -> None:
 def refused(path: str, size: int, error: Exception) -> PartFailed:
     """The error for a file that could not be written."""
     return PartFailed(
-        f"{path}: cannot write {size:,} bytes ({_free(path)} free): {_reason(error)}; "
+        f"{path}: cannot write {size:,} bytes{_free(path)}: {_reason(error)}; "
         "nothing was committed, free space or correct the permissions, then run again"
     )
+
+
+def _put_new(url: str, content: memoryview) -> None:
+    """An object: nobody sees it before it is whole. Its name is its own, so there is none before it."""
+    try:
+        failpoint("file.half_written")
+        put(place(url), bytes(content))
+        failpoint("file.before_sync")
+    except OSError as error:
+        raise refused(url, len(content), error) from error
 
 
 def _write(descriptor: int, content: memoryview) -> None:
@@ -71,10 +110,12 @@ def _write(descriptor: int, content: memoryview) -> None:
 
 
 def _free(path: str) -> str:
-    place = Path(path)
-    while not place.exists() and place != place.parent:
-        place = place.parent
-    return f"{shutil.disk_usage(place).free:,} bytes"
+    if is_url(path):
+        return ""
+    folder = Path(path)
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return f" ({shutil.disk_usage(folder).free:,} bytes free)"
 
 
 def _reason(error: Exception) -> str:

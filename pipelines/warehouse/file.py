@@ -12,14 +12,15 @@ import re
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipelines.access import is_url
 from pipelines.errors import InputError, PartFailed, SchemaMismatch
+from pipelines.places import absolute, opened, place
 from pipelines.warehouse import columns, footer, statistics
 from pipelines.warehouse import partition as partitions
 from pipelines.warehouse.disk import refused, write_new
@@ -94,13 +95,13 @@ def write_file(
     content = _parquet(rows)
     digest = hashlib.sha256(content).hexdigest()
     path = f"{FOLDER}/{part:06d}-{digest}-{uuid.uuid4().hex}.parquet"
-    place = os.path.join(root, path)  # noqa: PTH118 - uris are text here
+    target = os.path.join(root, path)  # noqa: PTH118 - uris are text here
     try:
-        Path(root, FOLDER).mkdir(parents=True, exist_ok=True)
+        place(root, FOLDER).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise refused(place, len(content), error) from error
-    write_new(place, memoryview(content))
-    tail, found = _read_back(place, content, rows)
+        raise refused(target, len(content), error) from error
+    write_new(target, memoryview(content))
+    tail, found = _read_back(target, content, rows)
     receipt = Receipt(
         path=path,
         rows=rows.num_rows,
@@ -131,7 +132,13 @@ def read_file(
     names = schema.names if names is None else names
     if verify:
         _check_digest(file)
-    with _told(file), pq.ParquetFile(file.absolute, page_checksum_verification=True) as source:
+    with (
+        _told(file),
+        opened(file.absolute) as stored_file,
+        pq.ParquetFile(
+            stored_file, page_checksum_verification=True, pre_buffer=is_url(file.absolute)
+        ) as source,
+    ):
         stored = source.schema_arrow.names
         wanted_groups = list(range(source.num_row_groups) if groups is None else groups)
         rows = sum(source.metadata.row_group(group).num_rows for group in wanted_groups)
@@ -147,8 +154,8 @@ def row_groups(file: LiveFile) -> tuple[int, ...]:
 
     Raises: as `read_file`.
     """
-    with _told(file):
-        return tuple(footer.groups(pq.read_metadata(file.absolute)))
+    with _told(file), opened(file.absolute) as stored:
+        return tuple(footer.groups(pq.read_metadata(stored)))
 
 
 def digest_of(path: str) -> str | None:
@@ -167,7 +174,7 @@ def live(root: str, receipt: Receipt, schema: pa.Schema) -> LiveFile:
     """A file that is written and not committed yet, as workers read it."""
     return LiveFile(
         path=receipt["path"],
-        absolute=os.path.join(os.path.abspath(root), receipt["path"]),  # noqa: PTH100, PTH118 - uris are text here
+        absolute=os.path.join(absolute(root), receipt["path"]),  # noqa: PTH118 - uris are text here
         rows=receipt["rows"],
         bytes=receipt["bytes"],
         partition={
@@ -239,16 +246,18 @@ def _check_partition(where: str, name: str, column: pa.ChunkedArray, value: Any)
         )
 
 
-def _read_back(place: str, content: pa.Buffer, rows: pa.Table) -> tuple[bytes, pq.FileMetaData]:
+def _read_back(target: str, content: pa.Buffer, rows: pa.Table) -> tuple[bytes, pq.FileMetaData]:
     """The footer in the storage, as bytes and taken apart; that of these rows."""
-    tail = footer.read(place, len(content))
+    tail = footer.read(target, len(content))
     if tail != content[len(content) - len(tail) :]:
-        raise PartFailed(f"{place}: the storage gives back other bytes than were written; run the part again")
-    found = footer.parse(place, tail)
-    footer.check_columns(place, found, rows.schema)
+        raise PartFailed(
+            f"{target}: the storage gives back other bytes than were written; run the part again"
+        )
+    found = footer.parse(target, tail)
+    footer.check_columns(target, found, rows.schema)
     if found.num_rows != rows.num_rows:
         raise PartFailed(
-            f"{place}: the file has {found.num_rows:,} rows, expected {rows.num_rows:,}; run the part again"
+            f"{target}: the file has {found.num_rows:,} rows, expected {rows.num_rows:,}; run the part again"
         )
     return tail, found
 
@@ -291,12 +300,19 @@ def _column(table: pa.Table, rows: int, file: LiveFile, wanted: pa.Field) -> pa.
     return column if column.type == wanted.type else column.cast(wanted.type)
 
 
+def _sha256(source: pa.NativeFile) -> str:
+    digest = hashlib.sha256()
+    while piece := source.read(1 << 20):
+        digest.update(piece)
+    return digest.hexdigest()
+
+
 def _check_digest(file: LiveFile) -> None:
     if file.sha256 is None:
         return
     try:
-        with Path(file.absolute).open("rb") as source:
-            found = hashlib.file_digest(source, "sha256").hexdigest()
+        with opened(file.absolute) as source:
+            found = _sha256(source)
     except FileNotFoundError as error:
         raise PartFailed(
             f"{file.absolute}: the file is gone, expected it to be kept by vacuum; read a newer version"

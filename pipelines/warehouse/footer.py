@@ -11,7 +11,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines.access import is_url
 from pipelines.errors import PartFailed, SchemaMismatch
+from pipelines.places import opened
 from pipelines.warehouse import columns, statistics
 
 __all__ = ["check", "check_columns", "groups", "parse", "read"]
@@ -27,22 +29,41 @@ def read(path: str, size: int) -> bytes:
     not looked at.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-        try:
-            found = os.fstat(descriptor).st_size
-            tail = os.pread(descriptor, _TAIL, max(0, found - _TAIL))
-            length = int.from_bytes(tail[-_END:-4], "little") + _END
-            if len(tail) < length <= found:
-                tail = os.pread(descriptor, length, found - length)
-        finally:
-            os.close(descriptor)
+        found, tail = _object(path) if is_url(path) else _file(path)
     except FileNotFoundError as error:
         raise PartFailed(f"{path}: the file is gone, expected {size:,} bytes; run the part again") from error
     except OSError as error:
         raise PartFailed(f"{path}: no readable Parquet file ({error}); run the part again") from error
     if found != size:
         raise PartFailed(f"{path}: the file has {found:,} bytes, expected {size:,}; run the part again")
-    return tail[-length:]
+    return tail[-_length(tail) :]
+
+
+def _file(path: str) -> tuple[int, bytes]:
+    """The size of a file, and its end with at least the footer."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        found = os.fstat(descriptor).st_size
+        tail = os.pread(descriptor, _TAIL, max(0, found - _TAIL))
+        if len(tail) < (length := _length(tail)) <= found:
+            tail = os.pread(descriptor, length, found - length)
+    finally:
+        os.close(descriptor)
+    return found, tail
+
+
+def _object(url: str) -> tuple[int, bytes]:
+    """The same of an object."""
+    with opened(url) as file:
+        found = file.size()
+        tail = file.read_at(min(_TAIL, found), max(0, found - _TAIL))
+        if len(tail) < (length := _length(tail)) <= found:
+            tail = file.read_at(length, found - length)
+    return found, tail
+
+
+def _length(tail: bytes) -> int:
+    return int.from_bytes(tail[-_END:-4], "little") + _END
 
 
 def parse(path: str, tail: bytes) -> pq.FileMetaData:

@@ -15,13 +15,13 @@ import json
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from pipelines.errors import CommitConflict, PartFailed
 from pipelines.failpoints import failpoint
+from pipelines.places import Place, place
 from pipelines.warehouse import log
 from pipelines.warehouse.commit import Change, Committed, commit
 from pipelines.warehouse.disk import write_new
@@ -126,7 +126,7 @@ def load(
 def owners(snapshot: Snapshot) -> dict[str, int]:
     """For each file of a version, the number of the source file whose rows it holds; empty if nothing is known of that."""
     _, manifest = _of(snapshot)
-    return {path: place for place, one in enumerate(manifest.files if manifest else ()) for path in one.files}
+    return {path: at for at, one in enumerate(manifest.files if manifest else ()) for path in one.files}
 
 
 def moved(
@@ -139,10 +139,10 @@ def moved(
     _, manifest = _of(snapshot)
     if manifest is None:
         return {}
-    place = owners(snapshot)
+    owner = owners(snapshot)
     files = list(manifest.files)
     for old, new in moves:
-        number = place.get(old[0].path)
+        number = owner.get(old[0].path)
         if number is None:
             continue
         gone = {file.path for file in old}
@@ -160,7 +160,7 @@ def prune_manifests(uri: str) -> int:
     """Remove manifests that are older than 90 days and not that of the newest version; how many."""
     current = _number(Snapshot.open(uri))
     oldest = time.time() - _KEPT_S
-    name = Path(uri).name
+    name = place(uri).name
     gone = [
         path
         for path in _folder(uri).glob(f"{name}-*.json")
@@ -212,9 +212,9 @@ def _named(content: bytes) -> int:
     return int.from_bytes(hashlib.sha256(content).digest()[:8]) >> 2  # 62 bits: a positive number of the log
 
 
-def _path(uri: str, number: int) -> Path:
-    return _folder(uri) / f"{Path(uri).name}-{number:016x}.json"
+def _path(uri: str, number: int) -> Place:
+    return _folder(uri) / f"{place(uri).name}-{number:016x}.json"
 
 
-def _folder(uri: str) -> Path:
-    return Path(uri).parent / SYSTEM / "loads"
+def _folder(uri: str) -> Place:
+    return place(uri).parent / SYSTEM / "loads"

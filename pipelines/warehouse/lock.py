@@ -1,18 +1,21 @@
 """One builder per table at a time, so that two runs do not do the same work twice.
 
 Nothing that is right depends on it: the commit is a compare-and-swap. The lock is the kernel's (flock), so it goes
-with its process, however that ends; the file says who holds it, for the one who waits.
+with its process, however that ends; the file says who holds it, for the one who waits. Of a warehouse in an object
+store it is a file of this machine: runs on two machines may do the same work, and one of their commits is taken.
 """
 
 import fcntl
 import json
 import os
 import socket
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pipelines.access import SCHEME, is_url
 from pipelines.errors import CommitConflict
 from pipelines.warehouse.names import SYSTEM, check_table
 
@@ -28,7 +31,10 @@ def lock(root: str, name: str, wait_s: float = 0.0, *, run: str = "", work: str 
     Units: wait_s, seconds to wait for another holder.
     Raises: CommitConflict naming the holder.
     """
-    path = Path(root, SYSTEM, "locks", f"{check_table(name)}{'' if work == 'builds' else f'.{work}'}.lock")
+    home = Path(root, SYSTEM)
+    if is_url(root):
+        home = Path(tempfile.gettempdir(), f"dlflow-{os.getuid()}", *root.removeprefix(SCHEME).split("/"))
+    path = home / "locks" / f"{check_table(name)}{'' if work == 'builds' else f'.{work}'}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)  # no child keeps it
     try:

@@ -12,13 +12,15 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from pipelines.access import is_url, storage_of
+from pipelines.conditional import check_conditional
 from pipelines.errors import SchemaMismatch
 from pipelines.failpoints import failpoint
+from pipelines.places import Place, place
 from pipelines.warehouse import columns, partition, restated
 from pipelines.warehouse.disk import put_if_absent, sync_folder
 from pipelines.warehouse.file import LiveFile, Receipt
@@ -65,19 +67,25 @@ class Entry:
 
 def exists(uri: str) -> bool:
     """Whether there is a table with at least one version."""
-    return any(Path(uri, LOG).glob("*.json")) or Path(uri, LOG, "_last_checkpoint").exists()
+    return any(
+        path.suffix == ".json" or path.name == "_last_checkpoint" for path in place(uri, LOG).glob("*")
+    )
 
 
 def handle(uri: str, version: int | None = None) -> "DeltaTable":
     """The table as deltalake sees it."""
     from deltalake import DeltaTable  # noqa: PLC0415 - 0.1 s and 36 MB, not for workers
 
-    return DeltaTable(uri, version=version)
+    return DeltaTable(uri, version=version, storage_options=_options(uri))
 
 
-def entry_path(uri: str, version: int) -> Path:
+def entry_path(uri: str, version: int) -> Place:
     """The file of one version's entry."""
-    return Path(uri, LOG, f"{version:020d}.json")
+    return place(uri, LOG, f"{version:020d}.json")
+
+
+def _options(uri: str) -> dict[str, str] | None:
+    return storage_of(uri).options() if is_url(uri) else None
 
 
 def actions(uri: str, version: int) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -85,8 +93,8 @@ def actions(uri: str, version: int) -> Iterator[tuple[str, dict[str, Any]]]:
 
     Raises: FileNotFoundError if the log has been cleaned up to here.
     """
-    with entry_path(uri, version).open(encoding="utf-8") as lines:
-        for line in lines:
+    for line in entry_path(uri, version).read_text("utf-8").split("\n"):
+        if line:
             yield from json.loads(line).items()
 
 
@@ -113,7 +121,7 @@ def check_protocol(table: "DeltaTable", *, write: bool) -> None:
 
 def newest(uri: str) -> int:
     """The number of the newest version, without reading the log."""
-    found = [int(path.stem) for path in Path(uri, LOG).glob("*.json") if path.stem.isdigit()]
+    found = [int(path.stem) for path in place(uri, LOG).glob("*.json") if path.stem.isdigit()]
     return max(found) if found else handle(uri).version()
 
 
@@ -122,9 +130,9 @@ def clean(uri: str) -> int:
 
     What they say of loaded batches stays, versions before the checkpoint cannot be opened any more.
     """
-    before = sum(1 for _ in Path(uri, LOG).iterdir())
+    before = sum(1 for _ in place(uri, LOG).iterdir())
     handle(uri).cleanup_metadata()
-    return before - sum(1 for _ in Path(uri, LOG).iterdir())
+    return before - sum(1 for _ in place(uri, LOG).iterdir())
 
 
 def checkpoint(uri: str) -> int:
@@ -144,6 +152,8 @@ def write(uri: str, table: "DeltaTable | None", entry: Entry) -> None:
     version = -1 if table is None else table.version()
     try:
         if table is None:
+            if is_url(uri):
+                check_conditional(str(place(uri).parent))
             _create(uri, entry)
         elif _restates(table, entry):
             put_if_absent(str(entry_path(uri, version + 1)), restated.content(table, entry))
@@ -189,6 +199,7 @@ def _create(uri: str, entry: Entry) -> None:
         mode="error",
         partition_by=list(entry.partition_by),
         configuration=CONFIGURATION,
+        storage_options=_options(uri),
         commit_properties=_properties(entry),
         post_commithook_properties=_hooks(),
     )
@@ -242,11 +253,13 @@ def _hooks() -> "PostCommitHookProperties":
 
 
 def _sync(uri: str, version: int) -> None:
-    """Force the entry to the disk: deltalake only links it."""
+    """Force the entry to the disk: deltalake only links it. What a store has taken is safe."""
     failpoint("commit.before_sync")
-    descriptor = os.open(entry_path(uri, version), os.O_RDONLY)
+    if is_url(uri):
+        return
+    descriptor = os.open(str(entry_path(uri, version)), os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    sync_folder(str(Path(uri, LOG)))
+    sync_folder(str(place(uri, LOG)))

@@ -9,18 +9,17 @@ dimension with history). A task holds one file and one range. After a lost race 
 were rewritten and are still live are not rewritten again. What was written in vain is for `vacuum`.
 """
 
-import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
 from pipelines.errors import SchemaMismatch
+from pipelines.places import place, remove_tree
 from pipelines.warehouse import keys, loads, ranges
 from pipelines.warehouse.commit import Change, Committed, commit
 from pipelines.warehouse.disk import refused
@@ -181,8 +180,8 @@ def changed(committed: Committed, last: Mapping[str, Any]) -> Changed:
 @contextmanager
 def workspace(uri: str) -> Iterator[str]:
     """A folder beside the table for what passes between tasks; gone afterwards."""
-    place = Path(uri)
-    folder = place.parent / SYSTEM / REWRITES / f"{place.name}-{uuid.uuid4().hex}"
+    table = place(uri)
+    folder = table.parent / SYSTEM / REWRITES / f"{table.name}-{uuid.uuid4().hex}"
     try:
         folder.mkdir(parents=True)
     except OSError as error:
@@ -190,7 +189,7 @@ def workspace(uri: str) -> Iterator[str]:
     try:
         yield str(folder)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_tree(folder)
 
 
 class _Memory:

@@ -7,9 +7,9 @@
 """
 
 import datetime as dt
-from pathlib import Path
 
 from pipelines.errors import PipelineError, SpecError
+from pipelines.places import place
 from pipelines.warehouse import catalog
 from pipelines.warehouse.names import table_uri
 from pipelines.warehouse.releases import release_versions
@@ -33,11 +33,11 @@ def version_at(uri: str, when: str | int | dt.datetime | None) -> int | None:
     time = _time(when)
     if time is not None:
         return _at_time(uri, time)
-    place = Path(uri)
-    named = release_versions(str(place.parent), when)
-    if place.name not in named:
-        raise SpecError(f"release {when!r} does not name table {place.name!r}, it has {sorted(named)}")
-    return named[place.name]
+    table = place(uri)
+    named = release_versions(str(table.parent), when)
+    if table.name not in named:
+        raise SpecError(f"release {when!r} does not name table {table.name!r}, it has {sorted(named)}")
+    return named[table.name]
 
 
 def open_at(root: str, table: str, when: str | int | dt.datetime | None = None) -> Snapshot:

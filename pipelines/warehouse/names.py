@@ -16,6 +16,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from pipelines.access import is_url
 from pipelines.errors import SpecError
 
 __all__ = [
@@ -100,6 +101,8 @@ def system_uri(root: str, name: str) -> str:
 
 
 def _inside(root: str, relative: str) -> str:
+    if is_url(root):  # no links there
+        return f"{root.rstrip('/')}/{relative}"
     home = Path(root).resolve()
     place = Path(root, relative)
     if not place.resolve().is_relative_to(home):

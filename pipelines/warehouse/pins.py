@@ -10,13 +10,13 @@ vacuum holds while it removes, and looks whether all files are there: who has a 
 import datetime as dt
 import hashlib
 import json
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from pipelines.errors import PipelineError
+from pipelines.places import Place, StorePath, place, put
+from pipelines.warehouse import sweep
 from pipelines.warehouse.lineage import who
 from pipelines.warehouse.lock import lock
 from pipelines.warehouse.names import SYSTEM, check_table, table_uri
@@ -66,15 +66,26 @@ def pin(
         since=now,
         until=None if lease_s is None else now + dt.timedelta(seconds=lease_s),
     )
+    path = _path(root, made)
+    content = json.dumps(asdict(made), default=str, ensure_ascii=False).encode()
     with lock(root, table, _WAIT_S, work=LOCK):
-        if check:
+        if check and not isinstance(path, StorePath):
             _check_whole(table_uri(root, table), version)
-        path = _path(root, made)
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_suffix(f".{uuid.uuid4().hex}.tmp")
-        aside.write_text(json.dumps(asdict(made), default=str, ensure_ascii=False), "utf-8")
-        aside.replace(path)
+        put(path, content)
+        if check and isinstance(path, StorePath):
+            _check_kept(path, table_uri(root, table), version)
     return made
+
+
+def _check_kept(path: StorePath, uri: str, version: int) -> None:
+    """A vacuum that runs on another machine has said so before it looked for this pin, or it sees it."""
+    try:
+        sweep.wait(uri, [file.path for file in Snapshot.open(uri, version).files()], _WAIT_S)
+        _check_whole(uri, version)
+    except PipelineError:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def unpin(root: str, holder: str) -> int:
@@ -98,17 +109,17 @@ def held(root: str, table: str, version: int, *, holder: str, why: str = "") -> 
 def pins(root: str, table: str | None = None, *, expired: bool = False) -> list[Pin]:
     """The pins of a table, or of all, by table, version and holder; those whose lease has ended only with `expired`."""
     now = dt.datetime.now(dt.UTC)
-    found = [_read(path) for path in Path(root, SYSTEM, "pins").glob(f"{table or '*'}/*.json")]
+    found = [_read(path) for path in place(root, SYSTEM, "pins").glob(f"{table or '*'}/*.json")]
     kept = [one for one in found if one and (expired or one.until is None or one.until > now)]
     return sorted(kept, key=lambda one: (one.table, one.version, one.holder))
 
 
-def _path(root: str, one: Pin) -> Path:
+def _path(root: str, one: Pin) -> Place:
     digest = hashlib.sha256(one.holder.encode()).hexdigest()[:32]
-    return Path(root, SYSTEM, "pins", one.table, f"{digest}-{one.version}.json")
+    return place(root, SYSTEM, "pins", one.table, f"{digest}-{one.version}.json")
 
 
-def _read(path: Path) -> Pin | None:
+def _read(path: Place) -> Pin | None:
     try:
         said = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:  # taken back just now
@@ -118,7 +129,7 @@ def _read(path: Path) -> Pin | None:
 
 
 def _check_whole(uri: str, version: int) -> None:
-    gone = [file.path for file in Snapshot.open(uri, version).files() if not Path(file.absolute).exists()]
+    gone = [file.path for file in Snapshot.open(uri, version).files() if not place(file.absolute).exists()]
     if gone:
         raise PipelineError(
             f"{uri}: version {version} cannot be pinned, {len(gone)} of its files are gone ({gone[0]}), expected all; "

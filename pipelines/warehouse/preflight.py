@@ -5,8 +5,13 @@ import shutil
 import uuid
 from pathlib import Path
 
+from pipelines.access import is_url
+from pipelines.conditional import check_conditional
 from pipelines.errors import PipelineError
+from pipelines.places import place as place_of
+from pipelines.places import put
 from pipelines.warehouse.disk import sync_folder
+from pipelines.warehouse.names import SYSTEM
 
 __all__ = ["preflight"]
 
@@ -16,8 +21,16 @@ _PROBE = b"\0" * 65_536
 def preflight(root: str) -> None:
     """Nothing, if files can be made, put on the disk, linked, renamed and removed in `root`; makes the folder.
 
+    In an object store: if objects can be put, put only where there is none, and removed.
+
     Raises: PipelineError with what the system said and what to do.
     """
+    if is_url(root):
+        probe = place_of(root, SYSTEM, f"probe-{uuid.uuid4().hex}")
+        put(probe, _PROBE[:1])
+        probe.unlink()
+        check_conditional(root)
+        return
     place = Path(root)
     name = f".probe-{uuid.uuid4().hex}"
     try:

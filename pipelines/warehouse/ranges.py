@@ -11,7 +11,6 @@ does not depend on the workers. Files between the passes are plain Arrow IPC, as
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +19,7 @@ import pyarrow.compute as pc
 
 from pipelines.errors import SchemaMismatch
 from pipelines.failpoints import failpoint
+from pipelines.places import created, opened, place
 from pipelines.warehouse import keys
 from pipelines.warehouse.disk import refused
 from pipelines.warehouse.file import LiveFile, read_file
@@ -174,8 +174,8 @@ def batches(table: pa.Table, bounds: pa.Table, by: Sequence[str]) -> list[pa.Tab
 def write_batches(work: str, schema: pa.Schema, tables: Sequence[pa.Table]) -> str:
     """A new file with one record batch per table."""
     failpoint("rewrite.before_write")
-    path = str(Path(work, f"{uuid.uuid4().hex}.arrow"))
-    with pa.OSFile(path, "wb") as file, pa.ipc.new_file(file, schema) as writer:
+    path = str(place(work, f"{uuid.uuid4().hex}.arrow"))
+    with created(path) as file, pa.ipc.new_file(file, schema) as writer:
         for table in tables:
             found = table.combine_chunks().to_batches()
             writer.write_batch(found[0] if found else pa.RecordBatch.from_pylist([], schema))
@@ -186,10 +186,10 @@ def read_batch(path: str, number: int, columns: Sequence[str] | None = None) -> 
     """One record batch of such a file."""
     options = None
     if columns is not None:
-        with pa.OSFile(path) as file, pa.ipc.open_file(file) as reader:
+        with opened(path) as file, pa.ipc.open_file(file) as reader:
             wanted = [reader.schema.get_field_index(name) for name in columns]
         options = pa.ipc.IpcReadOptions(use_threads=False, included_fields=wanted)
-    with pa.OSFile(path) as file, pa.ipc.open_file(file, options=options) as reader:
+    with opened(path) as file, pa.ipc.open_file(file, options=options) as reader:
         table = pa.Table.from_batches([reader.get_batch(number)])
     return table if columns is None else table.select(list(columns))
 

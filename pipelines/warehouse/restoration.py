@@ -6,13 +6,13 @@ next run of its pipeline builds it anew.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.errors import PipelineError
+from pipelines.places import opened, place
 from pipelines.warehouse import columns, footer, log, partition, statistics
 from pipelines.warehouse.commit import Change, commit
 from pipelines.warehouse.file import LiveFile, Receipt, part_of, read_file, write_file
@@ -32,7 +32,7 @@ def restore(uri: str, version: int, *, key: str, lineage: Lineage, runner: "Runn
     Raises: PipelineError if the version, or a file of it, is gone.
     """
     old = Snapshot.open(uri, version)
-    if gone := [file.path for file in old.files() if not Path(file.absolute).exists()]:
+    if gone := [file.path for file in old.files() if not place(file.absolute).exists()]:
         raise PipelineError(
             f"{uri}: version {version} cannot be restored, {len(gone)} of its {len(old.files())} files are gone "
             f"({gone[0]}), expected vacuum to have kept them; restore a newer version, or pin versions to keep"
@@ -97,7 +97,8 @@ def _set_back(old: Snapshot, now: Snapshot, key: str) -> dict[str, int | None]:
 
 
 def _receipt(file: LiveFile, schema: pa.Schema) -> Receipt:
-    found = pq.read_metadata(file.absolute)
+    with opened(file.absolute) as stored:
+        found = pq.read_metadata(stored)
     return Receipt(
         path=file.path,
         rows=found.num_rows,

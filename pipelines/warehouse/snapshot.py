@@ -19,7 +19,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -28,6 +27,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.errors import PipelineError
+from pipelines.places import absolute, opened, place
 from pipelines.warehouse import columns, log
 from pipelines.warehouse.file import LiveFile, read_file
 
@@ -108,7 +108,7 @@ class Snapshot:
     @cached_property
     def _files(self) -> tuple[LiveFile, ...]:
         listed = self.listing
-        home = os.path.abspath(self.uri)  # noqa: PTH100 - uris are text here
+        home = absolute(self.uri)
         given = {
             name: listed[name].to_pylist()
             for name in ("path", "num_records", "size_bytes", "modification_time")
@@ -197,8 +197,10 @@ class Snapshot:
 
     def committed_s(self) -> float:
         """Time of this version, seconds since 1970."""
-        path = log.entry_path(self.uri, self.version)
-        return path.stat().st_mtime if path.exists() else time.time()
+        try:
+            return log.entry_path(self.uri, self.version).stat().st_mtime
+        except FileNotFoundError:
+            return time.time()
 
 
 def _rows_of(listed: pa.Table, prefix: str, names: Sequence[str]) -> list[dict[str, Any]]:
@@ -219,7 +221,8 @@ def _bounds(listed: pa.Table) -> list[dict[str, Any]]:
 
 def _rows(path: str) -> int:
     """Rows of a file of another program that has written no statistics."""
-    return pq.read_metadata(path).num_rows
+    with opened(path) as file:
+        return pq.read_metadata(file).num_rows
 
 
 def rows_changed_since(snapshot: Snapshot, version: int) -> bool:
@@ -238,7 +241,7 @@ def _changes_rows(uri: str, version: int) -> bool:
 
 
 def _near(uri: str) -> str:
-    folder = Path(uri).parent
+    folder = place(uri).parent
     names = [path.name for path in folder.iterdir() if log.exists(str(path))] if folder.is_dir() else []
-    near = get_close_matches(Path(uri).name, names)
+    near = get_close_matches(place(uri).name, names)
     return f" (did you mean {near[0]!r}?)" if near else ""

@@ -9,12 +9,12 @@ import datetime as dt
 import re
 from collections.abc import Mapping
 from difflib import get_close_matches
-from pathlib import Path
 
 import pyarrow as pa
 
 from pipelines.errors import SpecError
 from pipelines.names import did_you_mean
+from pipelines.places import place
 from pipelines.warehouse import catalog, log
 from pipelines.warehouse.moment import version_at
 from pipelines.warehouse.names import EVIDENCE, QUARANTINE, SYSTEM
@@ -67,14 +67,14 @@ def sql(
 
 def visible(root: str) -> dict[str, str]:
     """All names that a query can use, with the folders of their tables."""
-    found = {name: str(Path(root, name)) for name in catalog.names(root)}
+    found = {name: str(place(root, name)) for name in catalog.names(root)}
     found |= {
         name + suffix: uri + suffix
         for name, uri in found.items()
         for suffix in (EVIDENCE, QUARANTINE)
         if log.exists(uri + suffix)
     }
-    system = Path(root, SYSTEM)
+    system = place(root, SYSTEM)
     own = sorted(path.name for path in system.iterdir() if log.exists(str(path))) if system.is_dir() else []
     return found | {f"dlflow__{name}": str(system / name) for name in own}
 

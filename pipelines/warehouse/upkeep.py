@@ -4,17 +4,16 @@ Safe beside readers and writers: a compaction is a compare-and-swap that changes
 that was live lately and all that is pinned. A table that another run builds just now is left for the next time.
 """
 
-import shutil
 import statistics
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.errors import CommitConflict, SpecError
 from pipelines.names import did_you_mean
+from pipelines.places import Place, modified_s, place, remove_tree
 from pipelines.warehouse import catalog, log
 from pipelines.warehouse.compaction import compact
 from pipelines.warehouse.file import LiveFile
@@ -82,7 +81,7 @@ def maintain(
     for name in [*tables, *(sort or {})]:
         if name not in known:
             raise SpecError(f"{root}: there is no table {name!r}{did_you_mean(name, known)}")
-    places = {name: str(Path(root, name)) for name in tables or known}
+    places = {name: str(place(root, name)) for name in tables or known}
     done = []
     for name, uri in places.items():
         with ExitStack() as stack:
@@ -102,12 +101,12 @@ def maintain(
                 for suffix in (EVIDENCE, QUARANTINE)
                 if log.exists(uri + suffix)
             ]
-    system = Path(root, SYSTEM)
-    own = sorted(system.iterdir()) if system.is_dir() and not tables else []
+    system = place(root, SYSTEM)
+    own: list[Place] = sorted(system.iterdir(), key=str) if system.is_dir() and not tables else []
     done += [
-        _one(f"dlflow__{place.name}", str(place), (), runner, older_than_h, dry_run=dry_run, run=run)
-        for place in own
-        if log.exists(str(place))
+        _one(f"dlflow__{table.name}", str(table), (), runner, older_than_h, dry_run=dry_run, run=run)
+        for table in own
+        if log.exists(str(table))
     ]
     if not dry_run:
         _remove_workspaces(system / REWRITES, older_than_h)
@@ -157,7 +156,7 @@ def _sizes(files: Sequence[LiveFile]) -> FileSizes:
 
 
 def _needs_checkpoint(uri: str) -> bool:
-    folder = Path(uri, log.LOG)
+    folder = place(uri, log.LOG)
     last = max((int(path.name[:20]) for path in folder.glob("*.checkpoint.parquet")), default=-1)
     return log.newest(uri) - last >= _CHECKPOINT_AFTER
 
@@ -169,9 +168,9 @@ def _needs_old_entries(uri: str, kept_for: Mapping[int, Sequence[str]]) -> bool:
     return any(not path.exists() or path.stat().st_mtime < oldest_s for path in entries)
 
 
-def _remove_workspaces(folder: Path, older_than_h: float) -> None:
+def _remove_workspaces(folder: Place, older_than_h: float) -> None:
     """What rewrites that were killed have left."""
     oldest_s = time.time() - older_than_h * 3600
     for path in folder.iterdir() if folder.is_dir() else ():
-        if path.stat().st_mtime < oldest_s:
-            shutil.rmtree(path, ignore_errors=True)
+        if modified_s(path) < oldest_s:
+            remove_tree(path)

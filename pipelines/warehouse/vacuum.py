@@ -8,15 +8,15 @@ however old. Nothing is written to the log.
 Hold the table's lock (`lock.lock`) around it, as the builds do.
 """
 
-import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from urllib.parse import unquote
 
 from pipelines.errors import PipelineError
-from pipelines.warehouse import log
+from pipelines.failpoints import failpoint
+from pipelines.places import Place, StorePath, place
+from pipelines.warehouse import log, sweep
 from pipelines.warehouse.catalog import is_table
 from pipelines.warehouse.file import FOLDER
 from pipelines.warehouse.lock import lock
@@ -44,38 +44,52 @@ def vacuum(
             "may need younger ones, and the log does not know older ones; give another age"
         )
     horizon_s = (time.time() if now_s is None else now_s) - older_than_h * 3600
-    old = [path for path in _candidates(uri) if path.lstat().st_mtime < horizon_s]
+    old = {str(path.relative_to(uri)): path for path in _candidates(uri) if _modified_s(path) < horizon_s}
     with _no_new_pins(uri):
-        needed = (
-            _needed(uri, horizon_s) if old else set()
-        )  # after the list: what was committed meanwhile is live here
-        gone = [path for path in old if str(path.relative_to(uri)) not in needed]
-        for path in [] if dry_run else gone:
-            _remove(path, horizon_s)
-    return sorted(str(path.relative_to(uri)) for path in gone)
+        # after the list: what was committed meanwhile is live here
+        gone = sorted(old.keys() - _needed(uri, horizon_s)) if old else []
+        if dry_run or not gone:
+            return gone
+        if isinstance(place(uri), StorePath):
+            return _sweep(uri, {name: old[name] for name in gone}, horizon_s)
+        for name in gone:
+            _remove(old[name], horizon_s)
+    return gone
+
+
+def _sweep(uri: str, gone: Mapping[str, Place], horizon_s: float) -> list[str]:
+    """The same in a store, where who pins or commits on another machine knows of it by a notice alone."""
+    removed = []
+    with sweep.noticed(uri, gone.keys()) as ends:
+        failpoint("vacuum.after_notice")
+        needed = _needed(uri, horizon_s)
+        for name, path in gone.items():
+            if name not in needed and time.monotonic() < ends and _remove(path, horizon_s):
+                removed.append(name)
+    return removed
 
 
 def retained(uri: str) -> dict[int, list[str]]:
     """The versions of a table that somebody has pinned, and who: jobs, models, releases."""
-    place = Path(uri)
-    root = str(place.parent)
+    table = place(uri)
+    root = str(table.parent)
     found: dict[int, list[str]] = {}
-    for one in pins(root, place.name):
+    for one in pins(root, table.name):
         found.setdefault(one.version, []).append(one.holder)
-    for release in releases(root) if is_table(place) else ():
-        if place.name in release.tables:
-            found.setdefault(release.tables[place.name], []).append(f"release:{release.name}")
+    for release in releases(root) if is_table(table) else ():
+        if table.name in release.tables:
+            found.setdefault(release.tables[table.name], []).append(f"release:{release.name}")
     return dict(sorted(found.items()))
 
 
 def _no_new_pins(uri: str) -> AbstractContextManager[None]:
-    place = Path(uri)
-    return lock(str(place.parent), place.name, _WAIT_S, work=LOCK) if is_table(place) else nullcontext()
+    table = place(uri)
+    return lock(str(table.parent), table.name, _WAIT_S, work=LOCK) if is_table(table) else nullcontext()
 
 
-def _candidates(uri: str) -> Iterator[Path]:
+def _candidates(uri: str) -> Iterator[Place]:
     for folder, pattern in ((FOLDER, "*"), (log.LOG, "*.json#*"), (log.LOG, "*.tmp")):
-        yield from Path(uri, folder).glob(pattern)
+        yield from place(uri, folder).glob(pattern)
 
 
 def _needed(uri: str, horizon_s: float) -> set[str]:
@@ -83,16 +97,22 @@ def _needed(uri: str, horizon_s: float) -> set[str]:
     needed = {file.path for file in snapshot.files()}
     for version in retained(uri):
         needed |= {file.path for file in Snapshot.open(uri, version).files()}
-    for path in Path(uri, log.LOG).glob("*.json"):
+    for path in place(uri, log.LOG).glob("*.json"):
         if path.stem.isdigit() and path.stat().st_mtime >= horizon_s:
             needed |= {unquote(a["path"]) for kind, a in log.actions(uri, int(path.stem)) if kind == "remove"}
     return needed
 
 
-def _remove(path: Path, horizon_s: float) -> None:
-    if path.lstat().st_mtime >= horizon_s:  # a commit has just taken it
-        return
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+def _remove(path: Place, horizon_s: float) -> bool:
+    now = place(str(path))  # not as it was when it was listed
+    try:
+        if _modified_s(now) >= horizon_s:  # a commit has just taken it
+            return False
+    except FileNotFoundError:
+        return True
+    now.unlink(missing_ok=True)
+    return True
+
+
+def _modified_s(path: Place) -> float:
+    return path.stat().st_mtime if isinstance(path, StorePath) else path.lstat().st_mtime
