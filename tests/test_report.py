@@ -2,6 +2,7 @@
 
 import copy
 import html
+import itertools
 import re
 from html.parser import HTMLParser
 
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flows.passes import passes
 from flows.record import complete
 from flows.report import render, write
 from tests.browser import needs_browser, visit
@@ -283,6 +285,26 @@ def test_the_passes_of_a_table_are_drawn_with_what_moves_between_them_and_why():
         in said
     )
     assert "pass 1: resolve region, tier: exchange, rows of equal customer_id must meet" in said
+
+
+def test_many_passes_stand_in_rows_that_a_page_can_show():
+    """Every box is inside the drawing, none upon another, and the drawing is no wider than the page."""
+    steps = [{"steps": ["read"] * (1 + number % 3), "ends": "sketch for x", "why": ()} for number in range(9)]
+
+    drawn = str(passes("sales", steps))
+
+    width, height = map(int, re.search(r'viewBox="0 0 (\d+) (\d+)"', drawn).groups())
+    boxes = [
+        tuple(map(int, one))
+        for one in re.findall(r'<rect x="(\d+)" y="(\d+)" width="(\d+)" height="(\d+)"', drawn)
+    ]
+    assert width <= 1000
+    assert len(boxes) == 9
+    assert len({y for _, y, _, _ in boxes}) == 3
+    assert all(x + wide <= width and y + high <= height for x, y, wide, high in boxes)
+    for (x, y, wide, high), (x2, y2, _, _) in itertools.combinations(boxes, 2):
+        assert x2 >= x + wide or y2 >= y + high or x2 < x
+    assert drawn.count('class="arrow"') == 8
 
 
 def test_every_contradiction_is_counted_and_some_are_told():
