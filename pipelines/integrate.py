@@ -14,7 +14,15 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.errors import InputError, SpecError
-from pipelines.matching import Index, first_twice, index_of, partners_taken, shown_keys, spread
+from pipelines.matching import (
+    Index,
+    first_twice,
+    index_of,
+    partners_taken,
+    refuse_fan_out,
+    shown_keys,
+    spread,
+)
 from pipelines.names import did_you_mean
 from pipelines.stage import (
     LINE,
@@ -267,6 +275,8 @@ def attached(
         table, filtered = table.filter(pa.array(matched)), unmatched
         count, first = count[matched], first[matched]
     rows_before = table.num_rows
+    if count.size and count.max() > 1:
+        refuse_fan_out(join.with_, table, list(join.keys), (first, count), joined.build(table.schema))
     pick, partner = spread(first, count)
     if pick is not None:
         table = table.take(pa.array(pick))

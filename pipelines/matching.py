@@ -13,11 +13,26 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.errors import InputError
 from pipelines.fields import combined, kind_of, numpy_of
+from pipelines.stage import Beside
+from pipelines.storage import row_bytes
 
-__all__ = ["Index", "first_twice", "index_of", "partners_taken", "shown_keys", "spread"]
+__all__ = [
+    "Index",
+    "first_twice",
+    "index_of",
+    "partners_taken",
+    "refuse_bucket",
+    "refuse_fan_out",
+    "shown_keys",
+    "spread",
+]
 
 MOST_CODES = 2**62
+TASK_BYTES = (
+    1 << 30
+)  # that a task may hold of the other side, or make: a worker of 2 GiB still has room for it
 
 
 @dataclass(frozen=True)
@@ -116,5 +131,45 @@ def partners_taken(index: Index, looks: Sequence[tuple[np.ndarray, np.ndarray]])
 
 
 def shown_keys(table: pa.Table, keys: Sequence[str], row: int) -> dict[str, Any]:
-    """The key of one row, for a message."""
-    return {key: table[key][row].as_py() for key in keys}
+    """The key of one row, for a message; values of private columns are not told."""
+    private = {key for key in keys if b"privacy" in (table.schema.field(key).metadata or {})}
+    return {key: "a private value" if key in private else table[key][row].as_py() for key in keys}
+
+
+def refuse_bucket(beside: Beside, buckets: Sequence[Sequence[int]]) -> None:
+    """`buckets`: of each file how many rows of the other table are in each; one with a hot key may be too large for a task.
+
+    Raises: InputError.
+    """
+    name, rows = beside.ref.name, [sum(counts) for counts in zip(*buckets, strict=True)]
+    most = max(rows, default=0)
+    size = most * row_bytes(pa.schema([beside.ref.schema.field(one) for one in beside.columns]))
+    if size > TASK_BYTES:
+        raise InputError(
+            f"join with {name!r}: {most:,} of its {sum(rows):,} rows would meet in one task, about {size / 2**20:,.0f} MiB, a task may "
+            f"hold {TASK_BYTES >> 20:,}; so many of them have one key {list(beside.by)}, or few: deduplicate or summarise {name!r} by "
+            "it, join by further columns, or take fewer columns"
+        )
+
+
+def refuse_fan_out(
+    name: str, table: pa.Table, keys: Sequence[str], found: tuple[np.ndarray, np.ndarray], schema: pa.Schema
+) -> None:
+    """`found`, first partner and number of partners of each row, become rows of `schema`: they must fit into a task.
+
+    Raises: InputError with the key that most of them have.
+    """
+    first, count = found
+    made = int(count.sum())
+    size = made * row_bytes(schema)
+    if size <= TASK_BYTES or made <= 2 * table.num_rows:
+        return
+    rows = np.flatnonzero(count)
+    _, place, key = np.unique(first[rows], return_index=True, return_inverse=True)
+    hot = int(np.bincount(key, weights=count[rows]).argmax())
+    row = int(rows[place[hot]])
+    raise InputError(
+        f"join with {name!r}: {table.num_rows:,} rows of one task have {made:,} partners, about {size / 2**20:,.0f} MiB, a task may "
+        f"make {TASK_BYTES >> 20:,}; the key {shown_keys(table, keys, row)} is there {int((key == hot).sum()):,} times here and "
+        f"{int(count[row]):,} times in {name!r}: deduplicate or summarise one of them, or join by further columns"
+    )

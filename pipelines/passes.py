@@ -17,6 +17,7 @@ from pipelines.errors import InputError
 from pipelines.keyed import keyed_checks
 from pipelines.leaves import Again, Keys, count_torn, leaf, merge_leaves, receipt_of, sketch_again
 from pipelines.made import Made, batch_key
+from pipelines.matching import refuse_bucket
 from pipelines.moves import gathers, together
 from pipelines.newcomers import newcomers
 from pipelines.opening import opened
@@ -63,8 +64,7 @@ class Passes:
         self.set_aside: Counter[int] = Counter()  # of a load, the same of its rejects
         self.first: list[Map] = []  # of each task of the first pass: what gives its input the columns of all
         self.numbers: dict[str, int] = {}  # of the other tables of joins, among the inputs
-        self.number = 0
-        self.rows = 0
+        self.number = self.rows = 0
 
     def finish(self) -> Made:
         """All passes; what there is to publish."""
@@ -260,6 +260,7 @@ class Passes:
         tasks = self._tasks(reads, (), ExchangeTo(beside.by, buckets, alone=True))
         name, self.number = f"{self._name}-{beside.ref.name}", self.number + 1
         receipts = self.runner.run(receipt_of, tasks, name=name, progress=self._told)
+        refuse_bucket(beside, [receipt["buckets"] for receipt in receipts])
         return tuple(receipt["kept"] for receipt in receipts)
 
     def _measured(self, columns: pa.Schema, files: Sequence[warehouse.Receipt]) -> dict[str, Any]:

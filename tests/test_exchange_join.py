@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines import parts
+from pipelines import matching, parts
 from pipelines.engine import OnDask
 from pipelines.errors import InputError, SpecError
 from pipelines.hashing import row_hash
 from pipelines.integrate import Join
-from pipelines.matching import index_of
+from pipelines.matching import index_of, shown_keys
 from pipelines.stage import Side
 from pipelines.storage import TableRef
 from tests import builds
@@ -196,6 +196,40 @@ def test_a_promise_is_broken_even_where_a_bucket_is_cut(tmp_path, monkeypatch):
 
     with pytest.raises(InputError, match="declared 1:1, but this table has 1 keys more than once"):
         run(tmp_path, [(1, "a", 0), (1, "a", 5)], [(1, "a", 1)], cardinality="1:1")
+
+
+@pytest.mark.parametrize("move", ["exchange", "broadcast"])
+def test_a_key_with_more_partners_than_a_task_can_make_is_told_with_its_counts(tmp_path, monkeypatch, move):
+    monkeypatch.setattr(matching, "TASK_BYTES", 1 << 20)
+    hot = [(7, "a", number) for number in range(300)]
+
+    with pytest.raises(InputError) as caught:
+        run(tmp_path, [*LEFT, *hot], [*RIGHT, *hot[:200]], move=move)
+
+    text = str(caught.value)
+    here, there = (sum(row[:2] == (7, "a") for row in rows) for rows in ([*LEFT, *hot], [*RIGHT, *hot[:200]]))
+    assert f"{{'k': 7, 's': 'a'}} is there {here} times here and {there} times in 'right'" in text
+    assert "deduplicate or summarise one of them" in text
+    assert run(tmp_path / "less", LEFT, [*RIGHT, *hot[:200]], move=move)
+
+
+def test_a_hot_key_of_the_other_table_is_told_before_its_rows_meet(tmp_path, monkeypatch):
+    monkeypatch.setattr(matching, "TASK_BYTES", 1 << 13)
+    hot = [(7, "a", number) for number in range(500)]
+
+    with pytest.raises(InputError, match=r"join with 'right': 5\d\d of its 590 rows would meet in one task"):
+        run(tmp_path, LEFT[:5], [*RIGHT, *hot], how="semi")
+
+
+def test_private_keys_are_not_told():
+    schema = pa.schema(
+        [pa.field("k", pa.string(), metadata={"privacy": "direct"}), pa.field("n", pa.int64())]
+    )
+
+    assert shown_keys(pa.table({"k": ["ann"], "n": [1]}, schema=schema), ["k", "n"], 0) == {
+        "k": "a private value",
+        "n": 1,
+    }
 
 
 def test_the_way_follows_from_the_size_and_the_plan_says_so(tmp_path, monkeypatch):
