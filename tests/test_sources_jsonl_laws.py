@@ -4,6 +4,7 @@ import json
 import math
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -177,18 +178,23 @@ COLUMNS = {
     "ok": "bool",
     "s": "string",
 }
-ONCE = declared(COLUMNS, kind="jsonl", path="in.jsonl", flatten={"x": "o.c", "y": "o.e"})
+PATHS = {"x": "o.c", "y": "o.e"}
+ONCE = declared(COLUMNS, kind="jsonl", path="in.jsonl", flatten=PATHS)
+LOOSE = [
+    declared(COLUMNS, kind="jsonl", path="in.jsonl", flatten=PATHS, **settings)
+    for settings in ({"extra": "ignore"}, {"ignore": ("z", "a ", "o.d"), "extra": "error"})
+]
 
 
-def once_and_one_by_one(written):
+def once_and_one_by_one(written, source=ONCE):
     data = [f"{line}\n".encode() for line in written]
     block = Block(b"".join(data), np.cumsum([len(line) for line in data]), np.arange(1, len(data) + 2), 0)
-    piece = Piece(ONCE, Part(0, "in.jsonl", 0, 1, 1, 1, 1), block, "utf-8")
+    piece = Piece(source, Part(0, "in.jsonl", 0, 1, 1, 1, 1), block, "utf-8")
     return jsonl._at_once(piece, 0, len(data)), jsonl._one_by_one(piece, 0, len(data))
 
 
-def check_at_once(written):
-    once, one_by_one = once_and_one_by_one(written)
+def check_at_once(written, source=ONCE):
+    once, one_by_one = once_and_one_by_one(written, source)
     if once is not None:
         assert once.kept.equals(one_by_one.kept)
         assert one_by_one.rejected is None
@@ -206,6 +212,32 @@ def test_any_value_of_any_key_is_read_at_once_as_it_is_alone():
 @given(st.lists(json_lines, min_size=1, max_size=4))
 def test_lines_read_at_once_are_those_read_one_by_one(written):
     check_at_once(written)
+
+
+@pytest.mark.parametrize("source", LOOSE)
+def test_keys_that_are_ignored_are_read_at_once_as_they_are_alone(source):
+    taken = sum(
+        check_at_once(['{"a":1,"o":{"d":"x"}}', f"{{{key}:{value},{again}}}"], source)
+        for key in ('"z"', '"o"')
+        for value in SCALARS
+        for again in ('"a":2', '"z":3', r'"\u007a":{}', '"o":{"d":1,"c":"x"}', '"o":{"d":1,"d":2}')
+    )
+
+    assert 20 < taken < 300  # of 550: pyarrow is asked only where all is well
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(json_lines, min_size=1, max_size=4), st.sampled_from(LOOSE))
+def test_lines_with_ignored_keys_read_at_once_are_those_read_one_by_one(written, source):
+    check_at_once(written, source)
+
+
+@pytest.mark.parametrize("source", LOOSE)
+def test_an_ignored_value_of_a_million_levels_ends_no_process(source):
+    once, one_by_one = once_and_one_by_one(['{"a":1}', '{"z":' + "[" * 500_000 + "]" * 500_000 + "}"], source)
+
+    assert once is None
+    assert one_by_one.rejected["message"].to_pylist() == ["more than 64 levels of objects and lists"]
 
 
 def test_good_lines_beside_bad_ones_are_read_at_once(tmp_path, monkeypatch):

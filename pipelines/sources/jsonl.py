@@ -18,12 +18,13 @@ import pyarrow.json as arrow_json
 
 from pipelines import epochs
 from pipelines.errors import InputError
+from pipelines.fields import combined
 from pipelines.intake import Rejection
 from pipelines.schema import Field
 from pipelines.sources import stream
 from pipelines.sources.head import cut_text, framing, read_head
 from pipelines.sources.inputs import InputFile, Offered, Part, whole
-from pipelines.sources.objects import BadLineError, NoObject, Number, Tree, check_keys, parse, what
+from pipelines.sources.objects import LEVELS, BadLineError, NoObject, Number, Tree, check_keys, parse, what
 from pipelines.sources.records import Long, blocks
 from pipelines.sources.rows import Piece, is_text, long_row, together
 from pipelines.sources.source import Source
@@ -130,12 +131,13 @@ def _at_once(piece: Piece, first: int, stop: int) -> Rows | None:
 
     Every line begins with { and ends with }, and there are as many objects as lines: so each line is one object. What
     pyarrow refuses (keys twice or not declared, other types, bad escapes, numbers that do not fit) is read again. What it
-    takes and we do not, bytes that are not UTF-8, infinities and long values, is looked for here.
+    takes and we do not, bytes that are not UTF-8, infinities and long values, is looked for here. Keys that are ignored are
+    read with the others, so that what is wrong with them (there twice, no JSON) is found too.
     """
     source, block = piece.source, piece.block
     plain = [field for field in source.columns.values() if field.type not in _TEXTS]
     tokens = [field.trim or (source.tokens if field.null is None else field.null) for field in plain]
-    if source.extra == "ignore" or source.ignore or any(tokens):
+    if any(tokens):
         return None
     start, end = int(piece.starts[first]), int(block.ends[stop - 1])
     data, sizes = block.data[start:end], block.ends[first:stop] - piece.starts[first:stop]
@@ -148,21 +150,24 @@ def _at_once(piece: Piece, first: int, stop: int) -> Rows | None:
     if (codes[piece.starts[first:stop]] != ord("{")).any() or (codes[last] != ord("}")).any():
         return None
     tree = _tree(source)
+    ignoring = source.extra == "ignore" or bool(source.ignore)
+    if ignoring and _may_be_deep(data, np.cumsum(sizes)):
+        return None
     try:
         table = arrow_json.read_json(
             pa.BufferReader(data),
             arrow_json.ReadOptions(use_threads=False, block_size=len(data) + 1),
             arrow_json.ParseOptions(
-                explicit_schema=pa.schema(_arrow(tree, source)), unexpected_field_behavior="error"
+                explicit_schema=pa.schema(_arrow(tree, source)),
+                unexpected_field_behavior="infer" if ignoring else "error",
             ),
         )
-    except pa.ArrowInvalid:
+        if source.extra == "error" and ignoring:
+            check_keys(_shape(table.schema), tree, source.ignore, "")
+    except (pa.ArrowInvalid, BadLineError):
         return None
     columns = {column: _column(table, path) for column, path in _paths(tree, ()).items()}
-    floats = [column for column in columns.values() if pa.types.is_floating(column.type)]
-    if table.num_rows != stop - first or any(
-        pc.all(pc.is_finite(column)).as_py() is False for column in floats
-    ):
+    if table.num_rows != stop - first or not all(_finite(combined(column)) for column in table.columns):
         return None
     for column, field in source.columns.items():
         if field.format in epochs.FORMATS:
@@ -173,6 +178,22 @@ def _at_once(piece: Piece, first: int, stop: int) -> Rows | None:
     except InputError:  # told again with the text as it stands
         return None
     return made if made.rejected is None and not made.notes else None
+
+
+def _finite(values: pa.Array) -> bool:
+    """Whether there is no nan or infinity, which are no JSON, in a column or what is nested in it."""
+    if pa.types.is_struct(values.type):
+        return all(_finite(values.field(place)) for place in range(values.type.num_fields))
+    if pa.types.is_list(values.type):
+        return _finite(values.values)
+    return not pa.types.is_floating(values.type) or pc.all(pc.is_finite(values)).as_py() is not False
+
+
+def _may_be_deep(data: bytes, ends: np.ndarray) -> bool:
+    """Whether a line has so many objects and lists that they could be too many levels; pyarrow would end the process for a million."""
+    codes = np.frombuffer(data, np.uint8)
+    lines = np.searchsorted(ends, np.flatnonzero((codes == ord("{")) | (codes == ord("["))), "right")
+    return bool((lines[LEVELS:] == lines[:-LEVELS]).any())
 
 
 def _arrow(tree: Tree, source: Source) -> list[pa.Field]:

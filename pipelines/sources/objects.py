@@ -6,7 +6,7 @@ from typing import Any
 
 from pipelines.names import did_you_mean
 
-__all__ = ["BadLineError", "NoObject", "Number", "Tree", "check_keys", "parse", "what"]
+__all__ = ["LEVELS", "BadLineError", "NoObject", "Number", "Tree", "check_keys", "parse", "what"]
 
 LEVELS = 64  # of objects and lists; Python itself ends in a RecursionError at some hundred
 Tree = dict[str, "Tree | str"]

@@ -1,5 +1,7 @@
 """Ingest of dirty CSV into Parquet by one program: `python tests/bench/ingest.py PROGRAM IN OUT`, one JSON line.
 
+PROGRAM: duckdb, polars, dask, dlflow (in this process) or workers (dlflow on a cluster of its own, two processes of 2 GiB).
+
 Every program reads the events of ../shared/peers/data/gen.py with declared types on two threads and writes the good rows as
 Parquet (zstd 1). dlflow also keeps every bad row with file, line, rule and text, balances its ledger, syncs and digests its
 files and commits. DuckDB keeps rejects (store_rejects); Polars turns bad values into nulls and pads short rows
@@ -33,22 +35,56 @@ source = "events"
 
 
 def with_dlflow(data, out):
+    from pipelines.engine import InProcess
+
+    ingest = _ingest(data, out)
+    return lambda: ingest(InProcess())
+
+
+def with_workers(data, out):
+    """The start of the cluster is in the times; of its processes those of scheduler and workers are counted, not their loader."""
+    from flows.cluster import cluster
+    from pipelines.engine import OnDask
+
+    ingest = _ingest(data, out)
+
+    def work():
+        with cluster(workers=2, memory_limit=2 << 30, log=out / "cluster.log") as client:
+            rows = ingest(OnDask(client))
+            usage = client.run(_usage)
+            WORKERS.extend(usage.values())
+            WORKERS.append(client.run_on_scheduler(_usage) | {"is": "scheduler"})
+        return rows
+
+    return work
+
+
+WORKERS = []
+
+
+def _usage():
+    return {
+        "cpu_s": round(time.process_time(), 2),
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+    }
+
+
+def _ingest(data, out):
     from flows.project import open_project
     from flows.session import plan_of
     from pipelines import warehouse
     from pipelines.build import build
-    from pipelines.engine import InProcess
 
     out.mkdir()
     values = "\n".join(f'{name} = "float64"' for name in VALUES)
     (out / "pipeline.toml").write_text(PIPELINE.format(data=data, values=values), "utf-8")
 
-    def work():
+    def ingest(runner):
         plan = plan_of(open_project(out / "pipeline.toml")).tables["events"]
-        build(plan, InProcess(), reference=lambda name: None, run="bench")
+        build(plan, runner, reference=lambda name: None, run="bench")
         return sum(file.rows for file in warehouse.Snapshot.open(plan.uri).files())
 
-    return work
+    return ingest
 
 
 def with_duckdb(data, out):
@@ -125,12 +161,13 @@ def main():
     work = globals()[f"with_{program}"](data, out)  # imports come before the clock
     cpu, wall = time.process_time(), time.perf_counter()
     rows = work()
-    usage = resource.getrusage(resource.RUSAGE_SELF)
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     told = {
         "rows": rows,
-        "wall_s": round(time.perf_counter() - wall, 2),
-        "cpu_s": round(time.process_time() - cpu, 2),
-        "peak_mb": usage.ru_maxrss // 1024,
+        "wall_s": round(wall, 2),
+        "cpu_s": round(cpu + sum(one["cpu_s"] for one in WORKERS), 2),
+        "peak_mb": max(one["peak_mb"] for one in [_usage(), *WORKERS]),
+        "workers": [one for one in WORKERS if "is" not in one],
     }
     print(json.dumps(told))
 
