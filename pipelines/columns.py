@@ -48,7 +48,12 @@ class Derive:
                     f'derive of {name!r}: {text!r} is always missing; give it a type: cast(None, "float64")'
                 )
             rows = derive(rows, columns={name: text})
-        return Map(titled(self.do, self.columns), derive, {"columns": dict(self.columns)})
+        read: dict[str, None] = {}
+        for place, text in enumerate(self.columns.values()):
+            before = list(self.columns)[:place]
+            read.update(dict.fromkeys(sorted(expression(text).columns - set(before))))
+        params = {"columns": dict(self.columns)}
+        return Map(titled(self.do, self.columns), derive, params, tuple(read), tuple(self.columns))
 
 
 def derive(table: pa.Table, *, columns: dict[str, str]) -> pa.Table:
@@ -80,7 +85,7 @@ class Select:
         if not self.columns:
             raise SpecError("select: columns is empty; a table needs at least one column")
         require(schema, self.columns, step=self.do)
-        return Map(titled(self.do, self.columns), select, {"columns": self.columns})
+        return Map(titled(self.do, self.columns), select, {"columns": self.columns}, (), ())
 
 
 def select(table: pa.Table, *, columns: tuple[str, ...]) -> pa.Table:
@@ -106,7 +111,7 @@ class Drop:
         require(schema, self.columns, step=self.do)
         if set(self.columns) >= set(data_columns(schema)):
             raise SpecError("drop: no column would be left")
-        return Map(titled(self.do, self.columns), drop, {"columns": self.columns})
+        return Map(titled(self.do, self.columns), drop, {"columns": self.columns}, (), ())
 
 
 def drop(table: pa.Table, *, columns: tuple[str, ...]) -> pa.Table:

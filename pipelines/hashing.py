@@ -13,6 +13,7 @@ __all__ = ["row_hash", "unit_interval"]
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _NULL = np.uint64(0x6E756C6C)
+_SAMPLE = 2048  # texts; a million of 6 values: 23 ms, each by itself 74
 _BASE = 0x100000001B3  # odd, so that every byte counts at every position
 
 
@@ -33,19 +34,29 @@ def _column_hash(column: pa.ChunkedArray) -> np.ndarray:
     array = column.combine_chunks()
     if isinstance(array, pa.ChunkedArray):  # no chunk at all
         array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], array.type)
+    if _is_text(array.type) and _repeats(array):
+        array = array.dictionary_encode()
     if pa.types.is_dictionary(array.type):
-        array = array.dictionary_decode()
-    if (
-        pa.types.is_string(array.type)
-        or pa.types.is_binary(array.type)
-        or pa.types.is_large_string(array.type)
-    ):
+        hashes = _column_hash(pa.chunked_array([array.dictionary]))
+        places = pc.fill_null(array.indices, 0).to_numpy(zero_copy_only=False)
+        hashes = hashes[places] if len(hashes) else np.full(len(array), _NULL)
+    elif _is_text(array.type):
         hashes = _text_hash(array.cast(pa.large_binary()))
     else:
         hashes = _mix(_bits(array))
     if array.null_count:
         hashes = np.where(array.is_null().to_numpy(zero_copy_only=False), _NULL, hashes)
     return hashes
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_binary(kind) or pa.types.is_large_string(kind)
+
+
+def _repeats(array: pa.Array) -> bool:
+    """Whether it is quicker to hash each text once: a sample shows the same one eight times on average."""
+    sample = array[:_SAMPLE]
+    return len(array) > _SAMPLE and 8 * pc.count_distinct(sample).as_py() <= _SAMPLE
 
 
 def _bits(array: pa.Array) -> np.ndarray:

@@ -1,23 +1,27 @@
-"""What the passes of a build send to workers beside whole tasks: leaves of a fold, later rounds of a sketch, keys."""
+"""What the passes of a build send to workers beside whole tasks: leaves of a fold, rounds of a sketch, keys."""
 
 from dataclasses import dataclass
 from typing import Any
 
 from pipelines import measures, task
-from pipelines.reads import Bucket, read_rows, sketch_kept
+from pipelines.failpoints import failpoint
+from pipelines.reads import Bucket, Kept, read_rows
+from pipelines.stage import Map
 from pipelines.task import Receipt, Task
 
-__all__ = ["Again", "Keys", "count_torn", "leaf", "merge_leaves", "receipt_of", "sketch_again"]
+__all__ = ["Keys", "Look", "count_torn", "leaf", "look", "merge_leaves", "receipt_of"]
 
 
 @dataclass(frozen=True)
-class Again:
-    """A later round of a sketch over rows that a task has kept."""
+class Look:
+    """A round of a sketch over rows that were kept: it reads what it needs, and leaves nothing."""
 
-    kept: str
+    name: str
+    read: Kept  # of the columns that the maps need
+    maps: tuple[Map, ...]
     sketch: Any
     columns: tuple[str, ...]
-    request: Any
+    request: Any = None
 
 
 @dataclass(frozen=True)
@@ -46,9 +50,13 @@ def merge_leaves(
     return left[0] + right[0], sketch.merge(left[1], right[1])
 
 
-def sketch_again(one: Again) -> Any:
-    """The state of the later round."""
-    return sketch_kept(one.kept, one.sketch, one.columns, one.request)
+def look(one: Look) -> Any:
+    """The state of the round."""
+    table = read_rows(one.read).kept
+    failpoint("part.after_read", one.name)
+    for step in one.maps:
+        table = step(table).kept
+    return one.sketch.sketch(table.select(list(one.columns)), one.request)
 
 
 def count_torn(one: Keys) -> int:

@@ -18,7 +18,7 @@ class Move:
     """How a step moves rows, and why so."""
 
     step: str
-    kind: str  # map, fit or exchange
+    kind: str  # map, fit, exchange, or keys: an exchange of these alone
     why: str = ""
     fit: Fit | None = field(default=None, compare=False)
 
@@ -38,11 +38,15 @@ def move_of(step: Any, schema: pa.Schema, fitted_from: str | None = None) -> Mov
     if tables_of(step):
         return Move(stage.name, type(stage).__name__.lower(), step.way()[1])
     why = ""
+    kind = type(stage).__name__.lower()
     if isinstance(stage, Exchange):
-        why = f"rows of equal {', '.join(stage.by[:3])}{' ...' if len(stage.by) > 3 else ''} must meet"
+        by = f"{', '.join(stage.by[:3])}{' ...' if len(stage.by) > 3 else ''}"
+        why = f"rows of equal {by} must meet"
+        if stage.looks is not None:
+            kind, why = "keys", f"those of equal {by} must meet; the rows stay where they are"
     elif isinstance(stage, Fit):
         why = "needs all rows first"
-    return Move(stage.name, type(stage).__name__.lower(), why, stage if isinstance(stage, Fit) else None)
+    return Move(stage.name, kind, why, stage if isinstance(stage, Fit) else None)
 
 
 def check_fitted(step: Any, stage: Stage, name: str, others: Sequence[Any]) -> None:
@@ -138,9 +142,12 @@ def passes_of(
         if move.fit is not None:
             sketched.append(move.fit)
             continue
-        if move.kind == "exchange":
-            end(f"exchange for {move.step}")
+        if move.kind in {"exchange", "keys"}:
+            end(f"{move.kind} for {move.step}")
         names.append(move.step)
+        if move.kind == "keys":
+            end("rows that stay")
+            names.append("read again")
     look()
     if checks:
         names.append("checks")

@@ -4,40 +4,39 @@ read -> Map -> Map -> [sketch] -> Map ... -> [exchange] -> Map ... -> write file
 """
 
 import functools
-import json
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
 
 from pipelines import inspection, measures, publish, quality, warehouse
+from pipelines.chain import needed
 from pipelines.engine import Runner
 from pipelines.errors import InputError
 from pipelines.keyed import keyed_checks
-from pipelines.leaves import Again, Keys, count_torn, leaf, merge_leaves, receipt_of, sketch_again
-from pipelines.made import Made, batch_key
+from pipelines.leaves import Keys, Look, count_torn, leaf, look, merge_leaves
+from pipelines.made import Made
 from pipelines.matching import refuse_bucket
 from pipelines.moves import gathers, together
 from pipelines.newcomers import newcomers
 from pipelines.opening import opened
 from pipelines.parts import bucket_count, file_reads, slices
-from pipelines.places import Place, place, put
+from pipelines.places import Place, place
 from pipelines.plan import TablePlan
 from pipelines.reads import Bucket, Kept, Read, SourceParts, TableFiles
+from pipelines.sent import Sent, Told
 from pipelines.sketch import Several
 from pipelines.stage import Beside, Exchange, Fit, Map, Step, data_columns, tables_of
 from pipelines.storage import FileRef, TableRef, row_bytes
 from pipelines.storage import reference as reference_of
-from pipelines.task import COUNTS, ExchangeTo, Keep, Receipt, Task, WriteTo
+from pipelines.task import ExchangeTo, Keep, KeysTo, LeaveOut, Receipt, WriteTo
 from pipelines.warehouse.columns import settled
 
 __all__ = ["Passes", "Told"]
 
 ROW_BYTES = 100  # a guess, to choose the number of buckets from rows
-
-Told = Callable[[str, int, int, int], None]
-"""Progress: table, parts done, parts in all, rows so far."""
+KEYS_SHARE = 3  # a guess: of the bytes of a row, those of its key, its origin and its place
 
 
 class Passes:
@@ -53,25 +52,16 @@ class Passes:
         run: str,
         reads: Sequence[Read] | None = None,
     ) -> None:
-        self.plan, self.runner, self.work = plan, runner, work
-        self.reference, self.progress, self.run, self.reads = reference, progress, run, reads
-        self.inputs = work / "inputs.json"
-        self.steps: list[dict[str, Any]] = []
-        self.rejects: list[warehouse.Receipt] = []
-        self.evidence: list[warehouse.Receipt] = []
+        self.plan, self.runner, self.reference, self.reads = plan, runner, reference, reads
+        self.sent = Sent(plan, runner, work, progress, run)
         self.fitted: dict[str, Any] = {}
-        self.seen: Counter[int] = Counter()  # rows by number of the source file
-        self.set_aside: Counter[int] = Counter()  # of a load, the same of its rejects
-        self.first: list[Map] = []  # of each task of the first pass: what gives its input the columns of all
         self.numbers: dict[str, int] = {}  # of the other tables of joins, among the inputs
-        self.number = self.rows = 0
 
     def finish(self) -> Made:
         """All passes; what there is to publish."""
         first = opened(self.plan, self.reference, self.reads)
         reads: Sequence[Read] = first.reads
-        schema, read = first.schema, first.files
-        self.first = first.maps
+        schema, read, self.sent.first = first.schema, first.files, first.maps
         for name in self.plan.spec.beside:
             other = self.reference(name)
             self.numbers[name] = len(read)
@@ -83,7 +73,7 @@ class Passes:
                     "version": other.version,
                 }
             )
-        put(self.inputs, json.dumps([one["path"] for one in read]).encode())
+        self.sent.reading([one["path"] for one in read])
         maps: list[Map] = []
         fits: list[Fit] = []  # that are sketched together
         for step in self.plan.spec.steps:
@@ -105,9 +95,11 @@ class Passes:
                 case Fit():
                     fits.append(stage)
                     schema = bound.build(schema)
+                case Exchange(looks=None):
+                    reads, maps = self._exchange(reads, maps, stage), [stage.mapped()]
+                    schema = bound.build(schema)
                 case Exchange():
-                    reads = self._exchange(reads, maps, stage)
-                    maps = [stage.mapped()]
+                    reads, maps = self._choose(reads, maps, stage), []
                     schema = bound.build(schema)
         if fits:
             reads, maps = self._fit(reads, maps, fits)
@@ -120,11 +112,11 @@ class Passes:
         if self.plan.load is None and gathers(partition_by):
             reads, maps = self._gather(reads, maps, partition_by), []
         to = WriteTo(tuple(columns), partition_by, self.plan.load is not None)
-        receipts = self._pass(reads, maps, to)
+        receipts = self.sent.one_pass(reads, maps, to)
         files = [file for receipt in receipts for file in receipt["files"]]
-        origins = [origin for receipt in receipts for origin in receipt["origins"]]
         read = [
-            {**one, "rows": self.seen[number]} if "sha256" in one else one for number, one in enumerate(read)
+            {**one, "rows": self.sent.seen[number]} if "sha256" in one else one
+            for number, one in enumerate(read)
         ]
         cursors: dict[str, list[Any]] = {}
         for one, receipt in zip(reads, receipts, strict=True):
@@ -133,15 +125,15 @@ class Passes:
         return Made(
             columns,
             files,
-            self.rejects,
-            self.steps,
+            self.sent.rejects,
+            self.sent.steps,
             self.fitted,
             read,
             self._measured(columns, files),
-            origins,
-            self.set_aside,
+            [origin for receipt in receipts for origin in receipt["origins"]],
+            self.sent.set_aside,
             cursors,
-            self.evidence,
+            self.sent.evidence,
         )
 
     def _settled(self, columns: pa.Schema) -> pa.Schema:
@@ -151,13 +143,6 @@ class Passes:
         return columns if before is None else settled(columns, before.schema)
 
     # ---- passes
-
-    def _pass(self, reads: Sequence[Any], maps: Iterable[Map], then: ExchangeTo | WriteTo) -> list[Receipt]:
-        receipts = self.runner.run(
-            receipt_of, self._tasks(reads, maps, then), name=self._name, progress=self._told
-        )
-        self._count(receipts)
-        return receipts
 
     def _fit_name(self, fit: Fit) -> str:
         """Under which its values are stored: a second one of the same name has a number."""
@@ -190,27 +175,45 @@ class Passes:
             fits[0].sketch if len(fits) == 1 else Several({str(i): fit.sketch for i, fit in enumerate(fits)})
         )
         columns = tuple(dict.fromkeys(name for fit in fits for name in fit.columns))
-        whole = not all(isinstance(read, Kept) for read in reads)
-        tasks, name = self._tasks(reads, maps, Keep(sketch, columns, whole)), self._name
-        merge = functools.partial(merge_leaves, sketch)
-        receipts, state = self.runner.fold(leaf, tasks, merge, name=name, progress=self._told)
-        if whole:
-            self._count(receipts)
-        else:
-            self.number += 1
-        done, answer = sketch.finish(state, None)
-        while not done:
-            items = [Again(receipt["kept"], sketch, columns, answer) for receipt in receipts]
-            state = self.runner.fold(
-                sketch_again, items, sketch.merge, name=f"{name}-more", progress=self._told
+        known = needed(maps, columns) if all(isinstance(read, Kept) for read in reads) else None
+        done = False
+        answer: Any = None
+        if known is None:
+            tasks, merge = (
+                self.sent.tasks(reads, maps, Keep(sketch, columns)),
+                functools.partial(merge_leaves, sketch),
             )
+            receipts, state = self.runner.fold(
+                leaf, tasks, merge, name=self.sent.name, progress=self.sent.told
+            )
+            self.sent.count(receipts)
+            reads, maps, known = _kept(receipts), [], ((), columns)
+            done, answer = sketch.finish(state, None)
+        (used, read), name = known, f"{self.plan.name}/{self.sent.number}-look"
+        while not done:
+            looks = [
+                Look(f"{name}/{part:06d}", replace(one, columns=read), used, sketch, columns, answer)
+                for part, one in enumerate(reads)
+                if isinstance(one, Kept)
+            ]
+            state = self.runner.fold(look, looks, sketch.merge, name=name, progress=self.sent.told)
             done, answer = sketch.finish(state, answer)
-        chain = [] if whole else list(maps)
+        chain = list(maps)
         for number, fit in enumerate(fits):
             fitted = answer if len(fits) == 1 else answer[str(number)]
             self.fitted[self._fit_name(fit)] = fitted
             chain.append(fit.mapped(fitted))
-        return [Kept(receipt["kept"]) for receipt in receipts] if whole else reads, chain
+        return reads, chain
+
+    def _choose(self, reads: Sequence[Read], maps: Iterable[Map], exchange: Exchange) -> list[Kept]:
+        """The rows stay on the disk, their keys meet, and what is decided there says which of them go on."""
+        columns = exchange.looks or ()
+        to = KeysTo(exchange.by, columns, bucket_count(self._size() // KEYS_SHARE), exchange.alone)
+        receipts = self.sent.one_pass(reads, maps, to)
+        keys = tuple(receipt["keys"] for receipt in receipts)
+        buckets = [Bucket(keys, bucket) for bucket in range(to.buckets)]
+        said = self.sent.one_pass(buckets, [exchange.mapped()], LeaveOut(len(receipts)))
+        return _kept(receipts, tuple(one["kept"] for one in said))
 
     def _exchange(self, reads: Sequence[Read], maps: Iterable[Map], exchange: Exchange) -> list[Bucket]:
         size, beside = self._size(), exchange.beside
@@ -218,7 +221,7 @@ class Passes:
             wanted = pa.schema([beside.ref.schema.field(one) for one in beside.columns])
             size += beside.ref.rows * row_bytes(wanted)
         to = ExchangeTo(exchange.by, bucket_count(size), exchange.alone)
-        receipts = self._pass(reads, maps, to)
+        receipts = self.sent.one_pass(reads, maps, to)
         paths = tuple(receipt["kept"] for receipt in receipts)
         if beside is None:
             return [Bucket(paths, bucket) for bucket in range(to.buckets)]
@@ -235,7 +238,7 @@ class Passes:
     def _gather(self, reads: Sequence[Read], maps: Iterable[Map], by: tuple[str, ...]) -> list[Bucket]:
         """The rows of a partition in one place: few files, whatever the number of tasks."""
         to = ExchangeTo(by, bucket_count(self._size()))
-        receipts = self._pass(reads, maps, to)
+        receipts = self.sent.one_pass(reads, maps, to)
         paths = tuple(receipt["kept"] for receipt in receipts)
         return [
             Bucket(paths[start:stop], bucket)
@@ -257,9 +260,9 @@ class Passes:
         wanted = tuple(beside.ref.schema.field(name) for name in beside.columns)
         first = self.numbers.get(beside.ref.name, 0)  # of the table itself nobody asks for the origin
         reads = file_reads(beside.ref.files, wanted, first, together=True) or [TableFiles(wanted, ())]
-        tasks = self._tasks(reads, (), ExchangeTo(beside.by, buckets, alone=True))
-        name, self.number = f"{self._name}-{beside.ref.name}", self.number + 1
-        receipts = self.runner.run(receipt_of, tasks, name=name, progress=self._told)
+        receipts = self.sent.uncounted(
+            reads, ExchangeTo(beside.by, buckets, alone=True), f"-{beside.ref.name}"
+        )
         refuse_bucket(beside, [receipt["buckets"] for receipt in receipts])
         return tuple(receipt["kept"] for receipt in receipts)
 
@@ -279,13 +282,11 @@ class Passes:
     def _torn(self, check: Any, refs: Sequence[FileRef], columns: tuple[pa.Field, ...]) -> int:
         """What breaks a check of keys: all keys of the new version meet by hash."""
         buckets = bucket_count(sum(file.rows for file in refs) * ROW_BYTES)
-        tasks = self._tasks(file_reads(refs, columns), (), ExchangeTo(check.targets, buckets))
-        name, self.number = self._name, self.number + 1
-        kept = [
-            receipt["kept"] for receipt in self.runner.run(receipt_of, tasks, name=name, progress=self._told)
-        ]
+        name = f"{self.sent.name}-keys"
+        receipts = self.sent.uncounted(file_reads(refs, columns), ExchangeTo(check.targets, buckets))
+        kept = [receipt["kept"] for receipt in receipts]
         items = [Keys(Bucket(tuple(kept), bucket), check) for bucket in range(buckets)] if kept else []
-        return sum(self.runner.run(count_torn, items, name=f"{name}-keys", progress=self._told))
+        return sum(self.runner.run(count_torn, items, name=name, progress=self.sent.told))
 
     def _before(self) -> TableRef | None:
         """The version that readers see now."""
@@ -293,54 +294,13 @@ class Passes:
             return None
         return reference_of(self.plan.name, warehouse.Snapshot.open(self.plan.uri))
 
-    @property
-    def _name(self) -> str:
-        return f"{self.plan.name}-{self.number}"
-
-    def _tasks(self, reads: Sequence[Any], maps: Iterable[Map], then: Any) -> list[Task]:
-        chain = tuple(maps)
-        first = self.first if self.number == 0 else []
-        return [
-            Task(
-                name=f"{self.plan.name}/{self.number}/{part:06d}",
-                read=read,
-                maps=(first[part], *chain) if first else chain,
-                then=then,
-                uri=self.plan.uri,
-                work=str(self.work),
-                inputs=str(self.inputs),
-                key=batch_key(self.plan),
-                run=self.run,
-            )
-            for part, read in enumerate(reads)
-        ]
-
-    def _told(self, done: int, total: int, answer: Any) -> None:
-        if isinstance(answer, dict) and "task" in answer:  # a receipt, not a state
-            self.rows += answer["rows"]
-        self.progress(self.plan.name, done, total, self.rows)
-
-    def _count(self, receipts: Sequence[Receipt]) -> None:
-        """Add up the steps of a pass; reading what the pass before has kept is not a step."""
-        self.number += 1
-        base, first = len(self.steps), 1 if self.steps else 0
-        for receipt in receipts:
-            self.rejects.extend(receipt["rejects"])
-            self.evidence.extend(receipt["evidence"])
-            self.seen.update({int(number): rows for number, rows in receipt["read"].items()})
-            self.set_aside.update({int(number): rows for number, rows in receipt["set_aside"].items()})
-            for at, step in enumerate(receipt["steps"][first:], base):
-                if at == len(self.steps):
-                    self.steps.append({"name": step["name"], **dict.fromkeys(COUNTS, 0), "notes": {}})
-                total = self.steps[at]
-                for name in COUNTS:
-                    total[name] += step[name]
-                for note, value in step["notes"].items():
-                    total["notes"][note] = total["notes"].get(note, 0) + value
-
     def _bound(self, step: Any) -> Step:
         names = tables_of(step)
         return step.beside(self.reference(names[0])) if names else step
+
+
+def _kept(receipts: Sequence[Receipt], gone: tuple[str, ...] = ()) -> list[Kept]:
+    return [Kept(receipt["kept"], part, gone) for part, receipt in enumerate(receipts)]
 
 
 def _groups(receipts: Sequence[Receipt], buckets: int, apart: bool = True) -> list[list[tuple[int, int]]]:

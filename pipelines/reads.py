@@ -1,22 +1,19 @@
 """What a task reads: parts of source files, row groups of table files, what a task has kept, or a bucket of an exchange.
 
-Rows always come with their origin. Files between passes are plain Arrow IPC, read and not mapped: mapped pages count
-as the worker's memory, and Dask would pause it for them.
+Rows always come with their origin.
 """
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines import sources
+from pipelines import between, sources
 from pipelines.cursor import After, new_rows
 from pipelines.errors import InputError
-from pipelines.places import opened
-from pipelines.stage import LINE, ORIGIN, SOURCE, Rows, Side, Sketch
+from pipelines.stage import LINE, ORIGIN, Rows, Side
 from pipelines.storage import FileRef
 from pipelines.warehouse.file import read_file
 
@@ -29,7 +26,6 @@ __all__ = [
     "TableFiles",
     "read_rows",
     "read_side",
-    "sketch_kept",
 ]
 
 
@@ -61,9 +57,12 @@ class TableFiles:
 
 @dataclass(frozen=True)
 class Kept:
-    """The file that a task of the pass before has kept."""
+    """The rows that a task of a pass before has kept in a file, but for those that have been left out since."""
 
     path: str
+    part: int = 0  # which task that was
+    gone: tuple[str, ...] = ()  # files with the numbers of rows that were left out, a batch for each part
+    columns: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -95,46 +94,16 @@ def read_rows(read: Read) -> Rows:
             return Rows(
                 pa.concat_tables([empty, *(_read_table_file(pa.schema(columns), *file) for file in files)])
             )
-        case Kept(path):
-            with opened(path) as file, pa.ipc.open_file(file) as reader:
-                return Rows(reader.read_all())
+        case Kept(path, part, gone, columns):
+            return Rows(between.read_rows(path, columns, gone=gone, part=part))
         case Bucket(paths, number):
-            return Rows(_bucket(paths, number))
+            return Rows(between.read_bucket(paths, number))
 
 
 def read_side(read: Bucket) -> Side:
     """What a bucket of an exchange of two tables has of the other one."""
-    elsewhere = _bucket(read.rest, read.number, read.by) if read.rest else None
-    return Side(_bucket(read.other or (), read.number), read.rest is not None, elsewhere)
-
-
-def _bucket(paths: tuple[str, ...], number: int, columns: tuple[str, ...] | None = None) -> pa.Table:
-    """One batch of every file, in the order of origin; rows of one origin stay in the order in which they come."""
-    batches = []
-    for path in paths:
-        with opened(path) as file, pa.ipc.open_file(file) as reader:
-            batch = reader.get_batch(number)
-            batches.append(batch if columns is None else batch.select(list(columns)))
-    table = pa.Table.from_batches(batches)
-    if columns is not None or _in_order(table):
-        return table
-    return table.take(pc.sort_indices(table, [(SOURCE, "ascending"), (LINE, "ascending")]))
-
-
-def _in_order(table: pa.Table) -> bool:
-    source, line = (table[name].combine_chunks().to_numpy() for name in (SOURCE, LINE))
-    before, after = source[:-1], source[1:]
-    return bool(((before < after) | ((before == after) & (line[:-1] <= line[1:]))).all())
-
-
-def sketch_kept(path: str, sketch: Sketch, columns: tuple[str, ...], request: Any) -> Any:
-    """The state of a later round, from the file that was kept."""
-    options = pa.ipc.IpcReadOptions(use_threads=False)
-    with opened(path) as file, pa.ipc.open_file(file, options=options) as reader:
-        wanted = [reader.schema.get_field_index(name) for name in columns]
-    options = pa.ipc.IpcReadOptions(use_threads=False, included_fields=wanted)
-    with opened(path) as file, pa.ipc.open_file(file, options=options) as reader:
-        return sketch.sketch(reader.read_all().select(list(columns)), request)
+    elsewhere = between.read_bucket(read.rest, read.number, read.by) if read.rest else None
+    return Side(between.read_bucket(read.other or (), read.number), read.rest is not None, elsewhere)
 
 
 def _together(rows: list[Rows]) -> Rows:

@@ -103,12 +103,16 @@ MapFunction = Callable[..., Rows | pa.Table]
 class Map:
     """Rows stay: `fn(table, **params)`, one part in, one part out. Neighbours run in one pass.
 
-    `fn` is a module-level function (workers import it by name) and never changes its argument.
+    `fn` is a module-level function (workers import it by name) and never changes its argument. If it keeps every row,
+    `writes` are the only columns that it makes or changes (it may leave others out), and `reads` all that these follow
+    from: then a sketch behind it that needs none of them does without it. None: it may do anything.
     """
 
     name: str
     fn: MapFunction
     params: Mapping[str, Any] = field(default_factory=dict)
+    reads: tuple[str, ...] | None = None
+    writes: tuple[str, ...] | None = None
 
     def __call__(self, table: pa.Table) -> Rows:
         """What becomes of the rows of one part."""
@@ -138,8 +142,8 @@ class Fit:
     """Only summaries move: sketch every part, merge, then map with the result.
 
     `apply(table, fitted=..., **params)` runs in the next pass. `columns` are the only ones the sketch reads.
-    `writes` are the only ones that `apply` changes, if it keeps every row: then a fit behind it that reads others is
-    sketched in the same pass.
+    `writes` are the only ones that `apply` changes, by these alone, if it keeps every row: then a fit behind it that
+    reads others is sketched in the same pass.
     """
 
     name: str
@@ -151,7 +155,8 @@ class Fit:
 
     def mapped(self, fitted: Any) -> Map:
         """The Map that uses what was fitted."""
-        return Map(self.name, self.apply, {**self.params, "fitted": fitted})
+        params = {**self.params, "fitted": fitted}
+        return Map(self.name, self.apply, params, None if self.writes is None else self.columns, self.writes)
 
 
 @dataclass(frozen=True)
@@ -179,6 +184,9 @@ class Exchange:
 
     With `beside` the rows of another table come to the same part, and `fn` has them as `side`. Then a bucket with far
     more rows than others (a hot key) is given to several tasks, each with the whole other side of the bucket.
+
+    If `fn` does nothing but leave rows out, `looks` are all the columns that it looks at beside the origin: then they
+    alone move, and the rows wait where they are for its answer.
     """
 
     name: str
@@ -188,6 +196,7 @@ class Exchange:
     alone: bool = False  # a row with a missing value in `by` meets no other: it may go anywhere
     beside: Beside | None = None
     apart: bool = True  # False: all rows of a bucket stay in one task, also with `beside`
+    looks: tuple[str, ...] | None = None
 
     def mapped(self) -> Map:
         """The Map that runs after the rows have moved."""

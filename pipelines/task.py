@@ -4,12 +4,11 @@ A task is a value; running it twice does no harm: every file has a name of its o
 files appears by one rename at the end. Who finds the receipt (after a crash, a retry) does not work again. Only the
 receipt travels back, never rows.
 
-    read (source parts | table files | a bucket of an exchange) -> Map -> Map -> then (keep | exchange | write)
+    read (source parts | table files | kept rows | a bucket of an exchange) -> Map -> Map -> then (keep | exchange | write)
 """
 
 import json
 import time
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,35 +17,45 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines import between
 from pipelines.cursor import state_of
 from pipelines.errors import LedgerImbalance
 from pipelines.failpoints import failpoint
-from pipelines.hashing import row_hash
-from pipelines.places import Place, created, place, put
-from pipelines.reads import Bucket, Read, SourceParts, SourceRows, read_rows, read_side, sketch_kept
-from pipelines.stage import LINE, SOURCE, Map, Rows, Sketch
+from pipelines.fields import combined, numpy_of
+from pipelines.places import Place, place, put
+from pipelines.reads import Bucket, Read, SourceParts, SourceRows, read_rows, read_side
+from pipelines.stage import SOURCE, Map, Rows, Sketch
 from pipelines.warehouse.evidence import write_evidence
 from pipelines.warehouse.names import evidence_uri, quarantine_uri
 from pipelines.warehouse.quarantine import write_rejects
 from pipelines.warehouse.split import write_rows
 
-__all__ = ["COUNTS", "ExchangeTo", "Keep", "Receipt", "Task", "WriteTo", "run", "run_maps"]
+__all__ = [
+    "COUNTS",
+    "ExchangeTo",
+    "Keep",
+    "KeysTo",
+    "LeaveOut",
+    "Receipt",
+    "Task",
+    "WriteTo",
+    "run",
+    "run_maps",
+]
 
 COUNTS = ("rows_in", "added", "rows_out", "quarantined", "deduplicated", "filtered")
+
+ROW = "_row"  # of a key in its bucket
 
 Receipt = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Keep:
-    """Sketch the rows, and leave them in one file; or only what the sketch reads, where the next pass reads as this one.
-
-    Then the maps of this pass run again in the next, which accounts for their rows.
-    """
+    """Leave the rows in one file, and sketch them."""
 
     sketch: Sketch
     columns: tuple[str, ...]
-    whole: bool = True
 
 
 @dataclass(frozen=True)
@@ -59,12 +68,32 @@ class ExchangeTo:
 
 
 @dataclass(frozen=True)
+class KeysTo:
+    """Leave the rows in one file, and in another one `columns` of them with a record batch per bucket."""
+
+    by: tuple[str, ...]
+    columns: tuple[str, ...]
+    buckets: int
+    alone: bool = False
+
+
+@dataclass(frozen=True)
+class LeaveOut:
+    """Of rows that were read by their keys, leave those that did not go on in one file with a batch per part that has them."""
+
+    parts: int
+
+
+@dataclass(frozen=True)
 class WriteTo:
     """Write files of the table: not visible until the driver commits them."""
 
     columns: tuple[pa.Field, ...]
     partition_by: tuple[str, ...]
     by_source: bool = False  # a file holds rows of one source file, so that they can be taken out again
+
+
+Then = Keep | ExchangeTo | KeysTo | LeaveOut | WriteTo
 
 
 @dataclass(frozen=True)
@@ -74,7 +103,7 @@ class Task:
     name: str  # "orders/1/00003": table, pass, part
     read: Read
     maps: tuple[Map, ...]
-    then: Keep | ExchangeTo | WriteTo
+    then: Then
     uri: str  # of the table
     work: str  # folder of receipts and files between passes
     inputs: str  # JSON file: the names of the input files, by number
@@ -91,12 +120,9 @@ def run(task: Task) -> tuple[Receipt, Any]:
     """The receipt, and the state of the sketch where there is one."""
     receipt = _finished(task)
     if receipt is not None:
-        state = (
-            sketch_kept(receipt["kept"], task.then.sketch, task.then.columns, None)
-            if isinstance(task.then, Keep)
-            else None
-        )
-        return receipt, state
+        if not isinstance(task.then, Keep):
+            return receipt, None
+        return receipt, task.then.sketch.sketch(between.read_rows(receipt["kept"], task.then.columns), None)
     started = time.perf_counter()
     failpoint("part.before_read", task.name)
     rows = read_rows(task.read)
@@ -109,7 +135,10 @@ def run(task: Task) -> tuple[Receipt, Any]:
     maps = task.maps
     if isinstance(task.read, Bucket) and task.read.other is not None:
         maps = (maps[0].beside(read_side(task.read)), *maps[1:])
-    table = run_maps(rows.kept, maps, steps, rejected, disputed)
+    found = rows.kept
+    if isinstance(task.then, LeaveOut):
+        found = found.append_column(ROW, pa.array(np.arange(found.num_rows)))
+    table = run_maps(found, maps, steps, rejected, disputed)
     failpoint("part.before_write", task.name)
     made: Receipt = {
         "task": task.name,
@@ -120,6 +149,7 @@ def run(task: Task) -> tuple[Receipt, Any]:
         "origins": [],  # of the files, the source file of each
         "set_aside": {},  # rows, by source file
         "kept": None,
+        "keys": None,
         "buckets": [],  # rows of each, in an exchange
         "rejects": [],
         "evidence": [],
@@ -127,15 +157,22 @@ def run(task: Task) -> tuple[Receipt, Any]:
     }
     state = None
     match task.then:
-        case Keep(sketch, columns, whole):
-            looked = table.select(list(columns))
-            made["kept"] = _keep(task, [table if whole else looked])
-            state = sketch.sketch(looked, None)
-            rejected, disputed = (rejected, disputed) if whole else ([], [])
-        case ExchangeTo() as to:
-            tables = _buckets(table, to)
+        case Keep(sketch, columns):
+            made["kept"] = _keep(task, [table])
+            state = sketch.sketch(table.select(list(columns)), None)
+        case ExchangeTo(by, buckets, alone):
+            tables = between.by_bucket(table, by, buckets, alone=alone)
             made["kept"] = _keep(task, tables)
             made["buckets"] = [one.num_rows for one in tables]
+        case KeysTo(by, columns, buckets, alone):
+            made["kept"] = _keep(task, [table])
+            keys = between.keys_of(table, columns, task.part)
+            made["keys"] = _keep(task, between.by_bucket(keys, by, buckets, alone=alone))
+        case LeaveOut(parts):
+            gone = np.ones(found.num_rows, bool)
+            gone[numpy_of(combined(table[ROW]))] = False
+            places = numpy_of(combined(found[between.PLACE]))[gone]
+            made["kept"] = _keep(task, between.by_part(places, parts))
         case WriteTo(columns, partition_by, by_source):
             for origin, rows_of in _by_source(table) if by_source else [(-1, table)]:
                 files = _write(task, rows_of, pa.schema(columns), partition_by)
@@ -218,34 +255,8 @@ def _count(table: pa.Table | None) -> int:
     return 0 if table is None else table.num_rows
 
 
-def _buckets(table: pa.Table, to: ExchangeTo) -> list[pa.Table]:
-    hashes = row_hash(table, to.by)
-    if to.alone and any(table[name].null_count for name in to.by):  # else they would all meet in one bucket
-        missing = np.logical_or.reduce(
-            [table[name].is_null().combine_chunks().to_numpy(zero_copy_only=False) for name in to.by]
-        )
-        hashes = np.where(missing, row_hash(table, (SOURCE, LINE)), hashes)
-    number = (hashes % np.uint64(to.buckets)).astype(np.int64)
-    order = np.argsort(number, kind="stable")
-    ends = np.cumsum(np.bincount(number, minlength=to.buckets))
-    table = table.take(pa.array(order))
-    return [
-        table.slice(start, end - start)
-        for start, end in zip(np.concatenate([[0], ends[:-1]]), ends, strict=True)
-    ]
-
-
 def _keep(task: Task, tables: list[pa.Table]) -> str:
-    """Uncompressed Arrow IPC, one record batch per table: read plainly, because mapped pages count as worker memory."""
-    path = place(task.work, f"{task.name.replace('/', '-')}-{uuid.uuid4().hex}.arrow")
-    schema = tables[0].schema
-    with created(str(path)) as file, pa.ipc.new_file(file, schema) as writer:
-        for table in tables:
-            batches = table.combine_chunks().to_batches()
-            writer.write_batch(batches[0] if batches else pa.RecordBatch.from_pylist([], schema))
-            if table is tables[0]:
-                failpoint("kept.half_written", task.name)
-    return str(path)
+    return between.write_batches(task.work, task.name, tables)
 
 
 def _write(task: Task, table: pa.Table, schema: pa.Schema, partition_by: tuple[str, ...]) -> list[Receipt]:
@@ -280,7 +291,7 @@ def _finished(task: Task) -> Receipt | None:
         receipt = json.loads(_receipt_path(task).read_text("utf-8"))
     except FileNotFoundError:
         return None
-    kept = receipt["kept"] is None or place(receipt["kept"]).exists()
+    kept = all(place(receipt[one]).exists() for one in ("kept", "keys") if receipt[one] is not None)
     files = [place(task.uri, file["path"]) for file in receipt["files"]]
     files += [place(quarantine_uri(task.uri), file["path"]) for file in receipt["rejects"]]
     files += [place(evidence_uri(task.uri), file["path"]) for file in receipt["evidence"]]

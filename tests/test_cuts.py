@@ -51,12 +51,13 @@ def test_the_plan_shows_the_passes_and_why_rows_move(tmp_path):
 
     text = plan_of(open_project(tmp_path / "pipeline.toml")).text()
 
-    assert "pass 1: read -> quarantine negative [exchange for deduplicate id]" in text
-    assert "deduplicate id: exchange, rows of equal id must meet" in text
-    assert "pass 2: deduplicate id -> derive other [sketch for fill other and clip price]" in text
-    assert "pass 3: fill other -> clip price [sketch for fill price]" in text
-    assert "pass 4: fill price [exchange for join customers]" in text
+    assert "pass 1: read -> quarantine negative [keys for deduplicate id]" in text
+    assert "deduplicate id: keys, those of equal id must meet; the rows stay where they are" in text
+    assert "pass 2: deduplicate id [rows that stay]" in text
+    assert "pass 3: read again -> derive other [sketch for fill other and clip price]" in text
+    assert "pass 4: fill other -> clip price [sketch for fill price]" in text
+    assert "pass 5: fill price [exchange for join customers]" in text
     assert 'join customers: exchange, how = "outer" must know all keys' in text
-    assert "pass 5: join customers [exchange for window before, level]" in text
-    assert "pass 6: window before, level -> quarantine seven -> checks [exchange by month]" in text
-    assert "pass 7: write" in text
+    assert "pass 6: join customers [exchange for window before, level]" in text
+    assert "pass 7: window before, level -> quarantine seven -> checks [exchange by month]" in text
+    assert "pass 8: write" in text

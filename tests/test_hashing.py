@@ -59,3 +59,14 @@ def test_dates_times_bools_and_dictionaries_hash():
         assert len(set(row_hash(table, (column,)).tolist())) == 2
     assert row_hash(table, ("k",)).tolist() == row_hash(table, ("s",)).tolist()
     assert row_hash(table.slice(0, 0), ("s", "t")).shape == (0,)
+
+
+def test_texts_that_repeat_hash_as_each_of_them_does():
+    few = pa.array(["north", None, "", "südlich"] * 1000, pa.string())
+    alone = [row_hash(pa.table({"t": few[row : row + 1]}), ("t",))[0] for row in range(4)]
+
+    assert np.array_equal(row_hash(pa.table({"t": few}), ("t",)), np.tile(alone, 1000))
+    encoded = pa.table({"t": few.dictionary_encode()})
+    assert np.array_equal(row_hash(encoded, ("t",)), np.tile(alone, 1000))
+    nothing = pa.table({"t": pa.nulls(2, pa.string()).dictionary_encode()})
+    assert np.array_equal(row_hash(nothing, ("t",)), np.repeat(alone[1], 2))

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipelines.errors import SchemaMismatch
 from pipelines.warehouse.file import Receipt, write_file
@@ -13,6 +14,7 @@ __all__ = ["FILE_ROWS", "MOST_PARTITIONS", "check_partitions", "write_rows"]
 
 FILE_ROWS = 1 << 20  # of one file; a rewrite holds one in memory
 MOST_PARTITIONS = 10_000  # of a table: as many as a commit should have files
+_MOST_CODES = 1 << 22  # that a table of codes has a place for
 
 
 def write_rows(
@@ -49,11 +51,39 @@ def _by_partition(
         return []
     if not partition_by:
         return [({}, rows)]
-    numbered = rows.select(list(partition_by)).append_column("row", pa.array(np.arange(rows.num_rows)))
-    groups = numbered.group_by(list(partition_by), use_threads=False).aggregate([("row", "list")])
-    check_partitions(root, partition_by, groups.num_rows)
-    groups = groups.sort_by([(name, "ascending") for name in partition_by])
-    return [
-        ({name: group[name] for name in partition_by}, rows.take(pa.array(sorted(group["row_list"]))))
-        for group in groups.to_pylist()
-    ]
+    number, first = _numbered([rows[name] for name in partition_by])
+    check_partitions(root, partition_by, len(first))
+    order = np.argsort(number, kind="stable")
+    ends = np.cumsum(np.bincount(number))
+    gathered = rows.take(pa.array(order))
+    groups = rows.select(list(partition_by)).take(pa.array(first))
+    groups = groups.append_column("_group", pa.array(np.arange(len(first))))
+    found: list[tuple[Mapping[str, Any], pa.Table]] = []
+    for group in groups.sort_by([(name, "ascending") for name in partition_by]).to_pylist():
+        at = group["_group"]
+        start = int(ends[at - 1]) if at else 0
+        values = {name: group[name] for name in partition_by}
+        found.append((values, gathered.slice(start, int(ends[at]) - start)))
+    return found
+
+
+def _numbered(columns: Sequence[pa.ChunkedArray]) -> tuple[np.ndarray, np.ndarray]:
+    """For every row the number of its values, from 0, in the smallest type; and one row of each number."""
+    codes: np.ndarray = np.zeros(len(columns[0]), np.int64)
+    most = 1
+    for column in columns:
+        encoded = pa.concat_arrays(column.chunks).dictionary_encode()
+        size = len(encoded.dictionary) + 1
+        if most * size > _MOST_CODES:
+            known, codes = np.unique(codes, return_inverse=True)
+            most = len(known)
+        codes = codes * size + np.from_dlpack(pc.fill_null(encoded.indices, size - 1))
+        most *= size
+    if most > _MOST_CODES:  # of one column
+        known, codes = np.unique(codes, return_inverse=True)
+        most = len(known)
+    row = np.full(most, -1)
+    row[codes] = np.arange(len(codes))
+    there = row >= 0
+    number = (np.cumsum(there) - 1)[codes]
+    return number.astype(np.min_scalar_type(int(there.sum()))), row[there]
