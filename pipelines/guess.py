@@ -48,8 +48,11 @@ def column(texts: Sequence[str | None], *, decimal: str = ".", text: bool = Fals
     if zeros is None:
         digits = set(values) <= {"0", "1"}
         numbers = ("int64", "float64") if digits else ("bool", "int64", "float64")
-        for kind in ("date", "timestamp") if text else (*numbers, "date", "timestamp"):
-            if found := _tried(array, kind, None, decimal):
+        kinds = ("date", "timestamp") if text else (*numbers, "date", "timestamp")
+        tried = [(kind, _tried(array, kind, None, decimal)) for kind in kinds]
+        tried.sort(key=lambda one: any("do not fit" in said for said in one[1]))  # what reads all goes first
+        for kind, found in tried:
+            if found:
                 more = ["0 and 1 alone: bool would read them too"] if digits else []
                 return Guess(kind, null=tuple(counts), evidence=(*said, *found, *more))
     fitting = _formats(array)

@@ -1,24 +1,20 @@
-"""The beginning of a file of unknown form: what its columns are called, and what stands in them, as text."""
+"""The beginning of a text of unknown form: what its columns are called, and what stands in them."""
 
 import csv
-import gzip
 import io
 import json
 import re
-import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipelines.errors import InputError
-from pipelines.names import did_you_mean
+from pipelines.sources.stream import opened
 
-__all__ = ["READERS", "Sample"]
+__all__ = ["READERS", "Sample", "delimiter_of", "head", "labelled"]
 
 _DELIMITERS = (",", ";", "\t", "|")
 _ENCODINGS = ("utf-8", "gb18030", "cp1252", "latin-1")
@@ -40,21 +36,32 @@ class Sample:
     settings: dict[str, Any] = field(default_factory=dict)
     types: dict[str, str] = field(default_factory=dict)  # of columns whose type the file says
     texts: set[str] = field(default_factory=set)  # columns that hold texts, whatever they look like
+    fields: dict[str, dict[str, Any]] = field(
+        default_factory=dict
+    )  # of columns that are known, all that is said of them
     ignore: dict[str, str] = field(default_factory=dict)  # name -> why
     notes: list[str] = field(default_factory=list)
     rows: int = 0
 
 
-def _text(file: Path, sample: Sample) -> str:
+def head(path: str) -> bytes:
+    """The first bytes of a file or object, unpacked."""
+    packed = {".gz": "gzip", ".zst": "zstd"}.get(Path(path).suffix.lower())
+    with opened(path) as file:
+        if packed is None:
+            return file.read(_HEAD)
+        with pa.CompressedInputStream(file, packed) as stream:
+            try:
+                return stream.read(_HEAD)
+            except OSError as error:
+                raise InputError(f"{path}: {packed} data cannot be unpacked: {error}; is it cut?") from error
+
+
+def _text(path: str, sample: Sample) -> str:
     """The beginning of a text, without its last line if there is more."""
-    if file.suffix.lower() == ".zst":
-        with pa.CompressedInputStream(pa.OSFile(str(file)), "zstd") as stream:
-            head = stream.read(_HEAD)
-    else:
-        with gzip.open(file) if file.suffix.lower() == ".gz" else file.open("rb") as opened:
-            head = opened.read(_HEAD)
-    encoding = "utf-16" if head[:2] in {b"\xff\xfe", b"\xfe\xff"} else sample.settings.get("encoding", "")
-    whole = head if len(head) < _HEAD else head[: head.rfind(b"\n") + 1]
+    found = head(path)
+    encoding = "utf-16" if found[:2] in {b"\xff\xfe", b"\xfe\xff"} else sample.settings.get("encoding", "")
+    whole = found if len(found) < _HEAD else found[: found.rfind(b"\n") + 1]
     for name in [encoding] if encoding else _ENCODINGS:
         try:
             text = whole.decode(name)
@@ -68,20 +75,50 @@ def _text(file: Path, sample: Sample) -> str:
             sample.settings["encoding"] = name
         return text.removeprefix("\ufeff")
     raise InputError(
-        f"{file}: its text is of no encoding that was tried: {encoding or ', '.join(_ENCODINGS)}"
+        f"{path}: its text is of no encoding that was tried: {encoding or ', '.join(_ENCODINGS)}"
     )
 
 
-def _csv(file: Path, rows: int, sample: Sample, _: str | None) -> None:
-    text = _text(file, sample)
+def labelled(text: str) -> str | None:
+    """Where in each line the label of a text stands, behind or before a tab: "first", "last", or nowhere (None).
+
+    A label is one of few and short, a text is long and hardly ever the same.
+    """
+    lines = [line for line in text.split("\n")[:2000] if line.strip("\r")]
+    if len(lines) < 5 or any("\t" not in line for line in lines):
+        return None
+    for where, pairs in (
+        ("first", [line.split("\t", 1) for line in lines]),
+        ("last", [line.rstrip("\r").rsplit("\t", 1)[::-1] for line in lines]),
+    ):
+        labels, texts = {one for one, _ in pairs}, [other for _, other in pairs]
+        few = len(labels) <= max(2, len(lines) // 50) and all(0 < len(one) <= 30 for one in labels)
+        if few and sum(map(len, texts)) > 20 * len(texts) and len(set(texts)) > len(texts) // 2:
+            return where
+    return None
+
+
+def _texts(path: str, rows: int, sample: Sample, _: str | None) -> None:
+    text = _text(path, sample)
+    where = sample.settings.setdefault("label", labelled(text))
+    lines = [line.rstrip("\r") for line in text.split("\n")[:rows] if line.rstrip("\r")]
+    if where is None:
+        _add(sample, path, ["text"], [[line] for line in lines])
+    else:
+        cut = [line.split("\t", 1)[::-1] if where == "first" else line.rsplit("\t", 1) for line in lines]
+        _add(sample, path, ["text", "label"], [pair for pair in cut if len(pair) == 2])
+    sample.texts.add("text")
+
+
+def _csv(path: str, rows: int, sample: Sample, _: str | None) -> None:
+    text, name = _text(path, sample), Path(path).name
     first = text.splitlines()[:20]
     if "delimiter" not in sample.settings:
-        best = max(_DELIMITERS, key=lambda sign: min((line.count(sign) for line in first if line), default=0))
-        sample.settings["delimiter"] = best
+        sample.settings["delimiter"] = delimiter_of(first)
     lines = csv.reader(io.StringIO(text), delimiter=sample.settings["delimiter"])
-    records = [record for _, record in zip(range(rows + 1), lines, strict=False) if record]
+    records = [record for record in lines if record]
     if not records:
-        sample.notes.append(f"{file.name} is empty")
+        sample.notes.append(f"{name} is empty")
         return
     names = records[0]
     if sample.settings.get("header", True) and not _is_header(records):
@@ -93,9 +130,13 @@ def _csv(file: Path, rows: int, sample: Sample, _: str | None) -> None:
     other = sum(len(record) != len(names) for record in body)
     if other:
         sample.notes.append(
-            f"{file.name}: {other:,} of {len(body):,} rows have another number of fields; they would be set aside"
+            f"{name}: {other:,} of {len(body):,} rows have another number of fields; they would be set aside"
         )
-    _add(sample, file, names, [record for record in body if len(record) == len(names)])
+    body = _some([record for record in body if len(record) == len(names)], rows)
+    if unnamed := [place for place, one in enumerate(names) if not one]:
+        filled = sum(any(record[place] for place in unnamed) for record in body)
+        sample.ignore[""] = f"has no name; {filled:,} of {len(body):,} rows have something there"
+    _add(sample, path, names, body)
     if sample.settings["delimiter"] == ";" and "decimal" not in sample.settings:
         commas = sum(bool(re.fullmatch(r"-?\d+,\d+", value)) for record in body for value in record)
         points = sum(bool(re.fullmatch(r"-?\d+\.\d+", value)) for record in body for value in record)
@@ -103,31 +144,41 @@ def _csv(file: Path, rows: int, sample: Sample, _: str | None) -> None:
             sample.settings["decimal"] = ","
 
 
+def _some(records: list[Any], rows: int) -> list[Any]:
+    """So many of them, from the beginning to the end."""
+    return records[:: max(1, -(-len(records) // max(rows, 1)))]
+
+
+def delimiter_of(lines: Sequence[str]) -> str:
+    """The sign that is most often in the line that has it least often."""
+    return max(_DELIMITERS, key=lambda sign: min((line.count(sign) for line in lines if line), default=0))
+
+
 def _is_header(records: Sequence[Sequence[str]]) -> bool:
-    first = records[0]
-    return len(set(first)) == len(first) and all(
-        value and not re.match(r"[-+.]?\d", value) for value in first
-    )
+    """Whether the first row has names: each once, none like a number, and none a value that comes again below."""
+    first = [one for one in records[0] if one]
+    if not first or len(set(first)) < len(first) or any(re.match(r"[-+.]?\d", one) for one in first):
+        return False
+    below = [
+        {record[place] for record in records[1:] if place < len(record)} for place in range(len(records[0]))
+    ]
+    return not any(one and one in values for one, values in zip(records[0], below, strict=True))
 
 
-def _add(sample: Sample, file: Path, names: Sequence[str], rows: Sequence[Sequence[str | None]]) -> None:
-    if sample.columns and list(sample.columns) != list(names):
+def _add(sample: Sample, path: str, names: Sequence[str], rows: Sequence[Sequence[str | None]]) -> None:
+    if sample.columns and list(sample.columns) != list(dict.fromkeys(names)):
         more = [name for name in names if name not in sample.columns]
         less = [name for name in sample.columns if name not in names]
-        sample.notes.append(f"DRIFT: {file.name} has other columns: more {more}, less {less}")
+        sample.notes.append(f"DRIFT: {Path(path).name} has other columns: more {more}, less {less}")
     columns = list(zip(*rows, strict=True)) if rows else [() for _ in names]
     for name, values in zip(names, columns, strict=True):
         sample.columns.setdefault(name, []).extend(values)
     sample.rows += len(rows)
 
 
-def _jsonl(file: Path, rows: int, sample: Sample, _: str | None) -> None:
+def _jsonl(path: str, rows: int, sample: Sample, _: str | None) -> None:
     broken = 0
-    for number, line in enumerate(_text(file, sample).splitlines()):
-        if number >= rows:
-            break
-        if not line.strip():
-            continue
+    for line in _some([line for line in _text(path, sample).split("\n") if line.strip()], rows):
         try:
             record = json.loads(line, parse_float=_Number, parse_int=_Number)
         except ValueError:
@@ -136,17 +187,19 @@ def _jsonl(file: Path, rows: int, sample: Sample, _: str | None) -> None:
         if not isinstance(record, dict):
             broken += 1
             continue
-        for path, value in _flat(record, (), sample):
-            column = sample.columns.setdefault(path, [])
+        for keys, value in _flat(record, (), sample):
+            column = sample.columns.setdefault(keys, [])
             column += [None] * (sample.rows - len(column))
             column.append(None if value is None else str(value))
             if isinstance(value, str) and not isinstance(value, _Number):
-                sample.texts.add(path)
+                sample.texts.add(keys)
         sample.rows += 1
     for column in sample.columns.values():
         column.extend([None] * (sample.rows - len(column)))
     if broken:
-        sample.notes.append(f"{file.name}: {broken:,} lines are no JSON objects; they would be set aside")
+        sample.notes.append(
+            f"{Path(path).name}: {broken:,} lines are no JSON objects; they would be set aside"
+        )
 
 
 def _flat(record: Mapping[str, Any], above: tuple[str, ...], sample: Sample) -> Iterator[tuple[str, Any]]:
@@ -160,64 +213,5 @@ def _flat(record: Mapping[str, Any], above: tuple[str, ...], sample: Sample) -> 
             yield path, value
 
 
-def _sqlite(file: Path, rows: int, sample: Sample, table: str | None) -> None:
-    with closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)) as database:
-        known = [
-            name
-            for (name,) in database.execute("SELECT name FROM sqlite_schema WHERE type IN ('table', 'view')")
-        ]
-        if table is None and len(known) == 1:
-            table = known[0]
-        if table is None or table not in known:
-            raise InputError(f"{file}: which table? give --table{did_you_mean(table or '', known)}")
-        sample.settings["table"] = table
-        quoted = table.replace('"', '""')
-        cursor = database.execute(f'SELECT * FROM "{quoted}" LIMIT {rows}')  # noqa: S608 - quoted
-        names = [one[0] for one in cursor.description]
-        found = cursor.fetchall()
-    values = [[None if value is None else str(value) for value in row] for row in found]
-    _add(sample, file, names, values)
-    for name, column in zip(names, zip(*found, strict=True) if found else [], strict=False):
-        kinds = {type(value) for value in column if value is not None}
-        if kinds and kinds <= {int, float}:
-            sample.types[name] = "int64" if kinds == {int} else "float64"
-        elif str in kinds:
-            sample.texts.add(name)
-        elif bytes in kinds:
-            sample.ignore[name] = "holds bytes"
-
-
-def _parquet(file: Path, rows: int, sample: Sample, _: str | None) -> None:
-    schema = pq.read_schema(file)
-    _add(sample, file, schema.names, [])
-    sample.rows += min(rows, pq.read_metadata(file).num_rows)
-    for one in schema:
-        kind = _arrow(one.type)
-        if kind is None:
-            sample.ignore[one.name] = f"is {one.type}"
-        elif sample.types.setdefault(one.name, kind) != kind:
-            sample.notes.append(
-                f"DRIFT: {file.name}: column {one.name!r} is {kind}, {sample.types[one.name]} before"
-            )
-
-
-def _arrow(kind: pa.DataType) -> str | None:
-    if pa.types.is_dictionary(kind):
-        return _arrow(kind.value_type)
-    text = str(kind)
-    for found, test in (
-        ("bool", pa.types.is_boolean),
-        ("date", pa.types.is_date32),
-        ("timestamp", pa.types.is_timestamp),
-        ("string", lambda one: pa.types.is_string(one) or pa.types.is_large_string(one)),
-        ("float64", lambda one: pa.types.is_float64(one) or pa.types.is_decimal(one)),
-        ("float32", lambda one: pa.types.is_float32(one) or pa.types.is_float16(one)),
-        ("int64", lambda one: pa.types.is_integer(one) and text not in {"int8", "int16", "int32"}),
-    ):
-        if test(kind):
-            return found
-    return text if text in {"int8", "int16", "int32"} else None
-
-
-READERS = {"csv": _csv, "jsonl": _jsonl, "sqlite": _sqlite, "parquet": _parquet}
-"""By kind: `read(file, rows, sample, table)` adds some rows of a file to the sample."""
+READERS = {"csv": _csv, "jsonl": _jsonl, "text": _texts}
+"""By kind: `read(path, rows, sample, table)` adds some rows of a file to the sample."""

@@ -5,6 +5,7 @@ import json
 import sqlite3
 from contextlib import closing
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -16,6 +17,9 @@ from pipelines.errors import InputError
 from pipelines.guess import column
 from pipelines.infer import infer
 from tests import projects
+from tests.postgres import PASSWORD
+from tests.stores import KEY, SECRET
+from tests.test_sources_idx import idx
 
 
 def declared(folder, text):
@@ -50,7 +54,7 @@ def test_a_csv_is_proposed_with_its_evidence(tmp_path):
     assert (
         text
         == f"""\
-# proposed by dlflow infer from 3 rows, the first of 1 of 1 file; check every line
+# proposed by dlflow infer from 3 rows of 1 of 1 file; check every line
 [sources.a]
 kind = "csv"
 path = "{tmp_path}/a.csv"
@@ -153,6 +157,86 @@ def test_whatever_stands_in_a_column_the_proposal_loads_and_at_most_what_it_says
     good, bad = rows(declared(tmp_path, text))
     assert good + bad == len(cells)
     assert bad == 0 or f"{bad:,} of " in text
+
+
+def test_a_type_that_reads_all_values_goes_before_one_that_reads_most():
+    assert column([*map(str, range(99)), "0.5"]).type == "float64"
+
+
+@pytest.mark.parametrize("kind", ["arrow", "idx", "text", "documents", "tables", "url", "noname"])
+def test_every_other_kind_is_read_by_what_is_proposed_for_it(tmp_path, kind):
+    expected = 5
+    match kind:
+        case "arrow":
+            path = tmp_path / "a.feather"
+            table = pa.table(
+                {
+                    "id": pa.array(range(5), pa.int16()),
+                    "t": pa.array(range(5), pa.timestamp("ms")),
+                    "l": [[1]] * 5,
+                }
+            )
+            with pa.ipc.new_file(path, table.schema) as file:
+                file.write_table(table)
+        case "idx":
+            path = tmp_path / "a-images-idx3-ubyte"
+            path.write_bytes(idx(np.zeros((5, 2, 3), np.uint8)))
+            (tmp_path / "a-labels-idx1-ubyte").write_bytes(idx(np.zeros(5, np.uint8)))
+        case "text":
+            path = tmp_path / "a.txt"
+            path.write_text(
+                "".join(f'a long line with "quotes and a number {n}\t{n % 2}\n' for n in range(5))
+            )
+        case "documents":
+            path = tmp_path / "data"
+            for n in range(5):
+                (path / f"c{n % 2}").mkdir(parents=True, exist_ok=True)
+                (path / f"c{n % 2}" / f"{n}.txt").write_text("x")
+        case "noname":
+            path = tmp_path / "a.dat"
+            path.write_text("id;x;\n" + "".join(f"{n};{n / 2};\n" for n in range(5)))
+        case _:
+            path = tmp_path / "a.db"
+            with closing(sqlite3.connect(path)) as database:
+                database.executescript("CREATE TABLE t (id INTEGER); CREATE TABLE u (i REAL, d TEXT)")
+                database.execute("INSERT INTO t VALUES (1), (2), (3)")
+                database.execute("INSERT INTO u VALUES (1, '2024-01-01'), (2.5, NULL)")
+                database.commit()
+
+    text = infer(f"sqlite:///{path}" if kind == "url" else str(path))
+    (tmp_path / "pipeline.toml").write_text(text)
+    found = spec.load(tmp_path / "pipeline.toml").sources
+
+    assert [sum(rows(one)[part] for one in found.values()) for part in (0, 1)] == [expected, 0]
+    assert kind != "tables" or list(found) == ["t", "u"]
+    assert kind != "text" or "label" in text
+
+
+def test_objects_of_a_store_and_tables_of_a_server_are_looked_at_by_url(
+    store, bucket, postgres, database, monkeypatch, tmp_path
+):
+    for name, value in {
+        "AWS_ENDPOINT_URL": store.storage.endpoint, "AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET,
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    url = store.put(f"s3://{bucket}/in/a.csv", "id;x\n1;0,5\n2;1,5\n")
+    assert rows(declared(tmp_path, infer(url))) == (2, 0)
+    assert 'decimal = ","' in infer(f"s3://{bucket}/in/*.csv")
+    postgres.run(
+        "CREATE TABLE people (id bigint PRIMARY KEY, born date, name text, price numeric, tags text[])",
+        "INSERT INTO people VALUES (1, '2001-02-03', 'a', 1.50, '{x}'), (2, NULL, NULL, 2, NULL)",
+        database=database,
+    )
+    address = postgres.url(database)
+
+    text = infer(address)
+
+    assert 'born = { type = "date" }  # as the database says; 50.0% missing' in text
+    assert PASSWORD not in text
+    monkeypatch.setenv("PASSWORD", PASSWORD)
+    assert rows(declared(tmp_path, text)) == (2, 0)
+    with pytest.raises(InputError, match="which table"):
+        infer(address, table="peeple")
 
 
 def test_what_cannot_be_looked_at_is_a_sentence(tmp_path):

@@ -75,7 +75,7 @@ def replay(table: str, file: Path, settings: tuple[str, ...], as_json: bool) -> 
 
 @click.command()
 @click.argument("source")
-@click.option("--rows", default=10_000, show_default=True, help="Rows to look at, in all files together.")
+@click.option("--rows", default=50_000, show_default=True, help="Rows to look at, in all files together.")
 @click.option("--name", help="Name of the source (default: that of the file or folder).")
 @click.option("--table", help="Of a database: its table or view.")
 @click.option(
@@ -84,14 +84,16 @@ def replay(table: str, file: Path, settings: tuple[str, ...], as_json: bool) -> 
 def infer(source: str, rows: int, name: str | None, table: str | None, output: Path | None) -> None:
     """Propose the declaration of a source.
 
-    SOURCE is a file, a folder or a glob (CSV, JSON lines, SQLite, Parquet). The proposal is TOML for the pipeline file, with
-    what was seen as comments: check every line. A run never infers.
+    SOURCE is a file, folder, glob or URL: CSV, texts, JSON lines, Parquet, Arrow, IDX, images, SQLite, PostgreSQL, objects of
+    a store. The proposal is TOML for the pipeline file, with what was seen as comments: check every line. A run never infers.
 
     \b
     Examples:
       dlflow infer data/orders.csv
       dlflow infer 'data/orders-*.csv' --name orders --output orders.toml
       dlflow infer shop.sqlite --table customers
+      dlflow infer 'postgresql://reader:${PASSWORD}@db/shop' --table orders
+      dlflow infer 's3://bucket/orders/*.parquet'
     """
     from pipelines.infer import infer as propose  # noqa: PLC0415
 

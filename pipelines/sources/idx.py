@@ -25,7 +25,7 @@ from pipelines.sources.rows import together, typed_rows
 from pipelines.sources.source import Source
 from pipelines.stage import Rows
 
-__all__ = ["cut", "read"]
+__all__ = ["cut", "form_of", "read"]
 
 _TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 _DIMENSIONS = 8  # at most; the format would allow 255
@@ -53,7 +53,7 @@ def cut(source: Source, file: InputFile, number: int) -> list[Part]:
     Raises: InputError if magic, type, lengths and size do not agree, the samples are not as declared, or there are
     more or less labels than images.
     """
-    form = _form(file.path)
+    form = form_of(file.path)
     _check_size(file.path, form)
     field = next((one for one in source.columns.values() if one.type == "tensor"), None)
     if field is not None and (form.shape != field.shape):
@@ -61,7 +61,7 @@ def cut(source: Source, file: InputFile, number: int) -> list[Part]:
             f"{file.path}: samples have shape {list(form.shape)}, {field.title} is declared; correct shape"
         )
     for path in file.beside:
-        labels = _form(path)
+        labels = form_of(path)
         _check_size(path, labels)
         if labels.shape or labels.rows != form.rows:
             raise InputError(
@@ -115,7 +115,7 @@ def _as_declared(found: np.ndarray, field: Field) -> tuple[pa.Array, dict[int, s
 
 def _numbers(path: str, start: int, stop: int) -> np.ndarray:
     """Rows `[start, stop)`, in the byte order of the machine."""
-    form = _form(path)
+    form = form_of(path)
     begin, end = form.start + start * form.size, form.start + stop * form.size
     data = np.empty(end - begin, np.uint8)
     at = 0
@@ -128,7 +128,11 @@ def _numbers(path: str, start: int, stop: int) -> np.ndarray:
     return values.astype(form.dtype.newbyteorder("="), copy=False)
 
 
-def _form(path: str) -> _Form:
+def form_of(path: str) -> _Form:
+    """What the head of a file says.
+
+    Raises: InputError if it is no IDX.
+    """
     head = b"".join(_bytes(path, 0, 4 + 4 * _DIMENSIONS))
     if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in _TYPES or not 1 <= head[3] <= _DIMENSIONS:
         raise InputError(

@@ -34,7 +34,7 @@ from pipelines.stage import Rows
 if TYPE_CHECKING:
     from adbc_driver_postgresql.dbapi import Cursor
 
-__all__ = ["columns", "cut", "files", "read"]
+__all__ = ["columns", "cut", "declared_as", "files", "read", "types_of"]
 
 _WHOLE, _REAL, _TEXT = (
     {"int2", "int4", "int8"},
@@ -130,7 +130,7 @@ def columns(source: Source, file: InputFile) -> Offered:
     """The columns of the table or query; of what is no number, bool, date or time the server's text."""
     with snapshots.within(source, file.state) as cursor:
         table = _table(_tolerant(source), cursor)
-        return {name: Field(type=_OFFERED.get(kind, "string")) for name, kind in table.types.items()}
+        return {name: Field(type=declared_as(kind)) for name, kind in table.types.items()}
 
 
 def _tolerant(source: Source) -> Source:
@@ -190,10 +190,7 @@ def _table(source: Source, cursor: "Cursor") -> _Table:
     else:
         rows, kind = _named(source, cursor)
         what = f"table {source.table!r}"
-    types = {
-        field.name: _type(field)
-        for field in cursor.adbc_execute_schema(f"SELECT * FROM {rows}")  # noqa: S608 - quoted
-    }
+    types = types_of(cursor, rows)
     check_names(source, source.path, what, list(types))
     problems = [
         problem
@@ -213,6 +210,16 @@ def _table(source: Source, cursor: "Cursor") -> _Table:
             f"{source.path}: key {source.key!r} of {what} is {types[source.key]}; expected a unique column of integers"
         )
     return _Table(rows, types, quoted(source.key))
+
+
+def types_of(cursor: "Cursor", rows: str) -> dict[str, str]:
+    """The server's types of the columns of a FROM item."""
+    return {field.name: _type(field) for field in cursor.adbc_execute_schema(f"SELECT * FROM {rows}")}  # noqa: S608 - quoted
+
+
+def declared_as(kind: str) -> Type:
+    """What a type of the server may be declared as; of what is no number, bool, date or time the server's text."""
+    return _OFFERED.get(kind, "string")
 
 
 def _named(source: Source, cursor: "Cursor") -> tuple[str, str]:
