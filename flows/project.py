@@ -41,6 +41,10 @@ class ModelSpec:
     table: str
     layers: tuple[dict[str, Any], ...]
     loss: str | dict[str, Any]
+    class_weights: Literal["balanced"] | None = (
+        None  # each class counts as much as the others, by the training rows
+    )
+    weight: str | None = None  # column that says how much a row counts, in training and validation loss
     optimizer: str | dict[str, Any] = "adam"
     batch: int = 256
     epochs: int = 10
@@ -228,6 +232,8 @@ def _check_columns(
             _check_column(document, (*path, "baselines", at), one.column, there)
     for at, column in enumerate(model.slices):
         _check_column(document, (*path, "slices", at), column, there)
+    if isinstance(model, ModelSpec) and model.weight is not None:
+        _check_column(document, (*path, "weight"), model.weight, there)
 
 
 def _check_column(

@@ -21,6 +21,7 @@ import numpy as np
 from dlflow import nn, registry
 from dlflow.errors import ModelError, ModelFileError
 from dlflow.training import Job, Outcome, fit
+from dlflow.training.balance import balance
 from dlflow.training.calibration import calibrate, check_calibration
 from dlflow.training.checkpoint import load_weights
 from flows.evaluation import evaluation, sets_of
@@ -73,13 +74,15 @@ def _train(session: Session, name: str) -> dict[str, Any]:
     ref = session.reference(spec.table)
     sets = sets_of(ref)
     layers, loss, optimizer = spec.made()
+    if spec.class_weights is not None:
+        loss = balance(loss, sets.train, nn.Model(layers, sets.train.shape).out_shape[-1])
     folder = session.project.state / "training" / f"{name}-{fingerprint}"
     job = Job(
         layers=layers,
         loss=loss,
         optimizer=optimizer,
-        train=sets.train,
-        validation=sets.validation,
+        train=replace(sets.train, weight=spec.weight),
+        validation=sets.validation and replace(sets.validation, weight=spec.weight),
         folder=str(folder),
         batch=spec.batch,
         epochs=spec.epochs,

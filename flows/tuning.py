@@ -80,6 +80,10 @@ def tune(
         raise ModelError(
             f"model {name!r} is an estimator of scikit-learn, expected a network; use its own searches, such as GridSearchCV"
         )
+    if spec.weight is not None:
+        raise ModelError(
+            f"model {name!r} weighs its rows by {spec.weight!r}, which the search does not; leave weight out while you search"
+        )
     chosen = candidates(space, count=count, seed=seed)
     for settings in chosen:
         changed(given, settings)
@@ -178,7 +182,8 @@ def _build(
 
 def _fit(given: Mapping[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
     spec = changed(given, settings)
-    return {"epochs": spec.epochs, "batch_size": spec.batch}
+    weights = {} if spec.class_weights is None else {"class_weight": spec.class_weights}
+    return {"epochs": spec.epochs, "batch_size": spec.batch, **weights}
 
 
 def _value(text: str) -> Any:

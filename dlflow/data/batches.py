@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate
 from math import prod
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -24,6 +25,9 @@ from dlflow.errors import ModelError
 from dlflow.nn.streams import Stream
 
 __all__ = ["Batches"]
+
+Arrays: TypeAlias = tuple[Array, ...]
+"""As `Dataset.arrays` gives them: inputs, labels, weights if there are some."""
 
 KEPT = 2  # windows in memory: a batch that spans two does not read either twice
 
@@ -62,7 +66,8 @@ class Batches:
         self.batch = batch
         self.rows = dataset.rows
         self._seed = seed
-        self._window_rows = min(window_rows, max(1, window_bytes // (4 * prod(dataset.shape))))
+        numbers = sum(prod(each.shape) for each in dataset.inputs)
+        self._window_rows = min(window_rows, max(1, window_bytes // (4 * numbers)))
         self._groups = [
             _Group(file, number, rows)
             for file, each in enumerate(dataset.files)
@@ -73,7 +78,7 @@ class Batches:
         self._windows: list[tuple[_Group, ...]] = []
         self._begins: list[int] = []  # global place of the first row of each window
         self._orders: dict[int, Array] = {}
-        self._kept: dict[tuple[_Group, ...], Samples] = {}
+        self._kept: dict[tuple[_Group, ...], Arrays] = {}
         self._ahead: _Ahead | None = None
 
     def close(self) -> None:
@@ -94,17 +99,25 @@ class Batches:
     def take(self, epoch: int, step: int, start: int, stop: int) -> Samples:
         """Rows start .. stop of batch `step`, as new arrays that belong to the caller; none if start == stop.
 
-        Shapes: X (stop - start, *shape) of the dataset's dtype, y (stop - start,).
-        Raises: ModelError for rows that are not in the batch, and as Dataset.group does.
+        Shapes: X (stop - start, *shape) of the dataset's dtype, or one of these for each input; y (stop - start,).
+        Raises: ModelError for rows that are not in the batch, and as Dataset.arrays does.
         """
+        X, y, _ = self.take_weighted(epoch, step, start, stop)
+        return X, y
+
+    def take_weighted(self, epoch: int, step: int, start: int, stop: int) -> tuple[Any, Array, Array | None]:
+        """As `take`, and the weights of the rows, None if the dataset has none. Shapes: weights (stop - start,)."""
+        made, inputs = self._take(epoch, step, start, stop), len(self.dataset.inputs)
+        X = made[0] if isinstance(self.dataset.x, str) else made[:inputs]
+        return X, made[inputs], made[inputs + 1] if len(made) > inputs + 1 else None
+
+    def _take(self, epoch: int, step: int, start: int, stop: int) -> Arrays:
         if step < 0 or not 0 <= start <= stop <= self.size(step):
             raise ModelError(
                 f"rows {start} to {stop} of step {step}: an epoch has {self.steps} steps, this one {self.size(step)} rows"
             )
         if start == stop:
-            return np.empty((0, *self.dataset.shape), self.dataset.dtype), np.empty(
-                0, self.dataset.label_dtype
-            )
+            return tuple(np.empty((0, *shape), dtype) for shape, dtype in self.dataset.forms)
         self._enter(epoch)
         first, last = step * self.batch + start, step * self.batch + stop
         parts = []
@@ -113,12 +126,12 @@ class Batches:
             if begin >= last:
                 break
             rows = self._order(epoch, window)[max(first - begin, 0) : last - begin]
-            X, y = self._read(self._windows[window])
-            parts.append((np.take(X, rows, axis=0), np.take(y, rows)))
+            window_rows = self._read(self._windows[window])
+            parts.append(tuple(np.take(each, rows, axis=0) for each in window_rows))
         self._read_ahead(bisect_right(self._begins, last - 1) - 1)
         if len(parts) == 1:
             return parts[0]
-        return np.concatenate([X for X, _ in parts]), np.concatenate([y for _, y in parts])
+        return tuple(np.concatenate(each) for each in zip(*parts, strict=True))
 
     def _enter(self, epoch: int) -> None:
         if epoch == self._epoch:
@@ -147,7 +160,7 @@ class Batches:
             self._orders[window] = Stream(self._seed, "shuffle", step=epoch, shard=window).permutation(size)
         return self._orders[window]
 
-    def _read(self, window: tuple[_Group, ...]) -> Samples:
+    def _read(self, window: tuple[_Group, ...]) -> Arrays:
         if window not in self._kept:
             ahead, self._ahead = self._ahead, None
             if ahead is not None and ahead.window == window:
@@ -171,30 +184,28 @@ class Batches:
         self._ahead = _Ahead(following, self._join)
         self._ahead.start()
 
-    def _join(self, window: tuple[_Group, ...]) -> Samples:
+    def _join(self, window: tuple[_Group, ...]) -> Arrays:
         if len(window) == 1:
-            return self.dataset.group(window[0].file, window[0].number)
+            return self.dataset.arrays(window[0].file, window[0].number)
         rows = sum(group.rows for group in window)
-        X, y = (
-            np.empty((rows, *self.dataset.shape), self.dataset.dtype),
-            np.empty(rows, self.dataset.label_dtype),
-        )
+        made = tuple(np.empty((rows, *shape), dtype) for shape, dtype in self.dataset.forms)
         at = 0
         for (
             group
         ) in window:  # one after the other into the window, so that at most one group is in memory twice
-            X[at : at + group.rows], y[at : at + group.rows] = self.dataset.group(group.file, group.number)
+            for whole, part in zip(made, self.dataset.arrays(group.file, group.number), strict=True):
+                whole[at : at + group.rows] = part
             at += group.rows
-        return X, y
+        return made
 
 
 class _Ahead(threading.Thread):
     """A window on its way into memory."""
 
-    def __init__(self, window: tuple[_Group, ...], read: Callable[[tuple[_Group, ...]], Samples]) -> None:
+    def __init__(self, window: tuple[_Group, ...], read: Callable[[tuple[_Group, ...]], Arrays]) -> None:
         super().__init__(name="dlflow-ahead", daemon=True)
         self.window, self._read = window, read
-        self._made: Samples | None = None
+        self._made: Arrays | None = None
         self._error: Exception | None = None
 
     def run(self) -> None:
@@ -203,7 +214,7 @@ class _Ahead(threading.Thread):
         except Exception as error:  # noqa: BLE001  raised where the window is wanted
             self._error = error
 
-    def result(self) -> Samples:
+    def result(self) -> Arrays:
         """The window, once it is there.
 
         Raises: what reading it raised.

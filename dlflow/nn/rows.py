@@ -10,13 +10,37 @@ from dlflow.nn.door import Inputs
 from dlflow.nn.model import Model
 from dlflow.nn.params import Array
 
-__all__ = ["class_weights", "split_rows"]
+__all__ = ["balanced", "class_weights", "split_rows"]
 
 
-def class_weights(classes: Mapping[int, float], y: Array, model: Model) -> Array:
-    """The weight of each position's class; 1 for classes that are not named."""
+def balanced(counts: Array) -> tuple[float, ...]:
+    """Weights by which every class counts as much as any other, 1 on average over the rows. Shapes: counts (classes,) of their rows.
+
+    >>> balanced(np.array([90, 10]))
+    (0.5555555555555556, 5.0)
+
+    Raises: ModelError for a class without rows.
+    """
+    for number, count in enumerate(counts):
+        if not count:
+            raise ModelError(
+                f"class {number} has no row among {int(counts.sum())}, expected some; balanced weights need every class: give weights"
+            )
+    return tuple(float(counts.sum()) / (len(counts) * float(count)) for count in counts)
+
+
+def class_weights(classes: Mapping[int, float] | str, y: Array, model: Model) -> Array:
+    """The weight of each position's class; 1 for classes that are not named. "balanced" makes all classes count alike.
+
+    Raises: ModelError for weights that are none, or a class without rows.
+    """
     if y.ndim == len(model.out_shape) + 1:  # one-hot rows, or a column of 0 and 1
         y = y[..., 0] if y.shape[-1] == 1 else y.argmax(axis=-1)
+    if isinstance(classes, str):
+        if classes != "balanced":
+            raise ModelError(f"class_weight is {classes!r}, expected 'balanced' or a weight for each class")
+        found = np.bincount(y[y >= 0].astype(np.intp), minlength=max(model.out_shape[-1], 2))
+        classes = dict(enumerate(balanced(found)))
     made = np.ones(y.shape, model.dtype)
     for number, weight in classes.items():
         if not 0 <= weight < float("inf"):

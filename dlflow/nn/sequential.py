@@ -120,7 +120,7 @@ class Sequential:
         validation_data: tuple[Any, ...] | None = None,
         validation_split: float = 0.0,
         sample_weight: Array | None = None,
-        class_weight: Mapping[int, float] | None = None,
+        class_weight: Mapping[int, float] | str | None = None,
         shuffle: bool = True,
         accumulate: int = 1,
         callbacks: Sequence[Callback | str | dict[str, Any]] = (),
@@ -130,7 +130,7 @@ class Sequential:
 
         The loss of an epoch is the mean over its steps, as they were taken. `validation_data` is (X, y) or (X, y, sample_weight);
         `validation_split` takes the last rows, before any shuffling. `accumulate` adds the gradients of so many batches for one
-        step. `report` is called after every epoch.
+        step. `report` is called after every epoch. `class_weight` is {class: weight}, or "balanced": all classes count alike.
 
         Shapes: X (n, *in_shape), y (n, ...), sample_weight (n,) or one for each position.
         Raises: ModelError for data that do not fit; NonFinite when training diverges.
@@ -306,7 +306,7 @@ class Sequential:
         return X, y
 
     def _sample_weights(
-        self, weights: Array | None, classes: Mapping[int, float] | None, y: Array
+        self, weights: Array | None, classes: Mapping[int, float] | str | None, y: Array
     ) -> Array | None:
         """One weight for each row or position: that which was given, times that of its class."""
         model, made = self.model, None

@@ -9,7 +9,7 @@ from typing import Any
 
 from dlflow.data import Dataset
 from dlflow.errors import ModelError
-from dlflow.nn import Callback, EarlyStopping, Layer, Loss, Optimizer
+from dlflow.nn import Callback, EarlyStopping, Graph, Layer, Loss, Model, Optimizer
 from dlflow.nn.callbacks import check_callbacks
 
 __all__ = ["Job", "Line", "Outcome", "default_shards"]
@@ -40,10 +40,12 @@ def default_shards(batch: int) -> int:
 class Job:
     """A training. `shards` is part of the model, not of the cluster: another number gives other bits.
 
+    A Graph reads the columns that `train.x` names, in the order of its inputs. Rows count as `train.weight` says, if it names a column.
+
     Raises: ModelError for settings that do not fit together.
     """
 
-    layers: tuple[Layer, ...]
+    layers: tuple[Layer, ...] | Graph
     loss: Loss
     optimizer: Optimizer
     train: Dataset
@@ -95,7 +97,8 @@ class Job:
                 f"job: {self.optimizer.kind} is lazy, which needs the rows that a batch touches, and ranks exchange sums alone; "
                 "leave lazy out, or train with Sequential.fit"
             )
-        if any(layer.stateful for layer in self.layers):
+        layers = self.layers.layers if isinstance(self.layers, Graph) else self.layers
+        if any(isinstance(layer, Layer) and layer.stateful for layer in layers):
             raise ModelError(
                 "job: a layer is stateful, but batches are of rows in random order, shared by ranks: no row goes on from another; "
                 "leave stateful out, or train with Sequential.fit(shuffle=False)"
@@ -107,6 +110,23 @@ class Job:
                 raise ModelError(
                     f"job: {name} has no rows, expected at least 1; look at the split and the filters before it"
                 )
+
+    def model(self) -> Model:
+        """The model that is trained, without weights.
+
+        Raises: ModelError if layers and columns do not fit.
+        """
+        if isinstance(self.layers, Graph):
+            model, found = Model(self.layers), tuple(each.shape for each in self.train.inputs)
+            if model.in_shapes != found:
+                wanted = dict(zip(model.inputs, model.in_shapes, strict=True))
+                columns = [each.x for each in self.train.inputs]
+                raise ModelError(
+                    f"job: columns {columns!r} have samples of {list(found)!r}, expected those of the inputs {wanted!r} in this order; "
+                    "name them so in Dataset(x=...)"
+                )
+            return model
+        return Model(self.layers, self.train.shape)
 
     @property
     def watching(self) -> tuple[Callback, ...]:

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from dlflow.data import Batches
 from dlflow.errors import ModelError, NonFinite
-from dlflow.nn import Model
 from dlflow.parallel.comm import Alone, Comm, all_gather, broadcast
 from dlflow.training.checkpoint import (
     HEADER_BYTES,
@@ -80,7 +79,7 @@ class _Training:
         self, job: Job, comm: Comm, report: Report, facts: dict[str, str | int], memory: Memory | None
     ) -> None:
         self.job, self.comm, self.report, self.facts, self.memory = job, comm, report, facts, memory
-        self.model = Model(job.layers, job.train.shape)
+        self.model = job.model()
         job.loss.check(self.model.out_shape, self.model.head)
         self.update = Update(job, self.model, comm)
         self.batches = Batches(job.train, batch=job.batch, seed=job.seed)

@@ -89,11 +89,11 @@ class Update:
         job, tree = self.job, self.tree
         bounds = shard_bounds(batches.size(at.step), tree.shards)
         for shard in tree.own:
-            X, y = batches.take(at.epoch, at.step, bounds[shard], bounds[shard + 1])
+            X, y, weights = batches.take_weighted(at.epoch, at.step, bounds[shard], bounds[shard + 1])
             message = tree.buffer()
             message.rows.clear()  # the tree has added others to it
             rng = Stream(job.seed, "dropout", step=at.updates, shard=shard)
-            self.model.gradient(job.loss, X, y, rng=rng, into=message)
+            self.model.gradient(job.loss, X, y, weights=weights, rng=rng, into=message)
             tree.add(shard, message)
 
     def _apply(self, at: Progress) -> float:

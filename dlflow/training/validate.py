@@ -13,6 +13,7 @@ import numpy as np
 from dlflow.data import Batches, Dataset
 from dlflow.errors import NonFinite
 from dlflow.nn import Model
+from dlflow.nn.losses import checked_weights
 from dlflow.nn.params import Workspace
 from dlflow.parallel.comm import Comm, all_gather
 from dlflow.parallel.tree import owned
@@ -59,9 +60,11 @@ class Validation:
 
     def _sums(self, chunk: int) -> tuple[float, float, float, float]:
         model, loss = self.model, self.job.loss
-        X, y = self.chunks.take(0, chunk, 0, self.chunks.size(chunk))
+        X, y, weights = self.chunks.take_weighted(0, chunk, 0, self.chunks.size(chunk))
         y = loss.labels(y, model.out_shape, model.dtype)
+        if weights is not None:
+            weights = checked_weights(weights, len(y), model.out_shape, model.dtype)
         Z = model.outputs(X)
-        hits = loss.hits(Z, y, None, model.head)
-        made = loss(Z, y, None, model.head, self._space)
+        hits = loss.hits(Z, y, weights, model.head)
+        made = loss(Z, y, weights, model.head, self._space)
         return made.total, made.weight, *((math.nan, math.nan) if hits is None else hits)
