@@ -1,6 +1,7 @@
 """What a build reads first: the parts of its inputs, the columns that they give, and where each row will be from."""
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,7 +15,7 @@ from pipelines.stage import ORIGIN, Map, data_columns
 from pipelines.storage import TableRef
 from pipelines.union import conforming, merged
 
-__all__ = ["Opened", "opened"]
+__all__ = ["Opened", "opened", "origin_of"]
 
 
 @dataclass
@@ -43,9 +44,16 @@ def opened(
         if one.source is None:
             ref = reference(one.name)
             found = list(table_reads(ref, len(made.files)))
+            ends = itertools.accumulate((file.rows for file in ref.files), initial=0)
             files = [
-                {"name": one.name, "path": file.path, "rows": file.rows, "version": ref.version}
-                for file in ref.files
+                {
+                    "name": one.name,
+                    "path": file.path,
+                    "rows": file.rows,
+                    "version": ref.version,
+                    "before": before,
+                }
+                for file, before in zip(ref.files, ends, strict=False)
             ]
         else:
             found = [] if reads is not None else list(_source_reads(plan, one, len(made.files)))
@@ -61,6 +69,11 @@ def opened(
     if not made.reads:  # no rows: one task all the same, so that every step sees its columns
         made.reads = [TableFiles(tuple(schema.field(name) for name in data_columns(schema)), ())]
     return made
+
+
+def origin_of(read: Mapping[str, Any]) -> tuple[str, int]:
+    """What people are told of where rows are from, a file or a table ("orders@3"), and how many of its rows come before."""
+    return (f"{read['name']}@{read['version']}" if "version" in read else read["path"], read.get("before", 0))
 
 
 def _source_reads(plan: TablePlan, one: Input, first: int) -> list[SourceParts]:

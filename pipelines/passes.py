@@ -20,7 +20,7 @@ from pipelines.made import Made
 from pipelines.matching import refuse_bucket
 from pipelines.moves import gathers, together
 from pipelines.newcomers import newcomers
-from pipelines.opening import opened
+from pipelines.opening import opened, origin_of
 from pipelines.parts import bucket_count, file_reads, slices
 from pipelines.places import Place, place
 from pipelines.plan import TablePlan
@@ -73,7 +73,7 @@ class Passes:
                     "version": other.version,
                 }
             )
-        self.sent.reading([one["path"] for one in read])
+        self.sent.reading([origin_of(one) for one in read])
         maps: list[Map] = []
         fits: list[Fit] = []  # that are sketched together
         for step in self.plan.spec.steps:

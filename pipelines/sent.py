@@ -50,9 +50,9 @@ class Sent:
         """The names of the input files, by number, as JSON."""
         return self.work / "inputs.json"
 
-    def reading(self, paths: Sequence[str]) -> None:
-        """Before the first pass: the input files by number."""
-        put(self.inputs, json.dumps(paths).encode())
+    def reading(self, origins: Sequence[tuple[str, int]]) -> None:
+        """Before the first pass: what is told of the input files, by number (`opening.origin_of`)."""
+        put(self.inputs, json.dumps(origins).encode())
 
     def one_pass(self, reads: Sequence[Any], maps: Iterable[Map], then: Then) -> list[Receipt]:
         """A pass over all parts, and its counts."""
