@@ -13,6 +13,7 @@ import pytest
 from dlflow.errors import PeerLost
 from dlflow.parallel.comm import Alone, Stopped, all_gather
 from dlflow.parallel.handshake import HELLO, MAGIC, Refused, Ticket, knock
+from dlflow.parallel.stages import peers_of
 from dlflow.parallel.testing import on_every_rank
 from dlflow.parallel.transport import Listener, Tls, connect
 from tests.test_parallel_comm import tree_sum
@@ -30,10 +31,10 @@ def contexts() -> Tls:
     )
 
 
-def mesh(size, work, *, host=None, tls=None, deadline_s=20.0, start_s=20.0, before=None):
+def mesh(size, work, *, shape=None, host=None, tls=None, deadline_s=20.0, start_s=20.0, before=None):
     """`work` on every rank of a real mesh; `before(listeners)` knocks first."""
     listeners = [Listener(host) for _ in range(size)]
-    addresses = [listener.address for listener in listeners]
+    addresses = {rank: listener.address for rank, listener in enumerate(listeners)}
     if before:
         before(listeners)
 
@@ -48,6 +49,7 @@ def mesh(size, work, *, host=None, tls=None, deadline_s=20.0, start_s=20.0, befo
                 addresses,
                 ticket,
                 self.rank,
+                shape=(size,) if shape is None else shape,
                 start_s=start_s,
                 deadline_s=deadline_s,
                 tls=tls,
@@ -80,6 +82,19 @@ def test_a_mesh_sums_as_one_rank_does(host, size, length):
     alone = tree_sum(Alone(), 8, gradients, steps=3)
 
     totals = mesh(size, lambda comm: tree_sum(comm, 8, gradients, steps=3), host=host)
+
+    assert all(total.tobytes() == alone.tobytes() for total in totals)
+
+
+def test_ranks_in_stages_have_links_to_those_they_exchange_with_only():
+    gradients = np.random.default_rng(0).standard_normal((8, 1000)).astype(np.float32)
+    alone = tree_sum(Alone(), 8, gradients, steps=2)
+
+    def work(comm):
+        assert sorted(comm._incoming) == sorted(comm._senders) == list(peers_of(comm.rank, (2, 3)))
+        return tree_sum(comm, 8, gradients, steps=2)
+
+    totals = mesh(6, work, shape=(2, 3))
 
     assert all(total.tobytes() == alone.tobytes() for total in totals)
 
@@ -175,17 +190,16 @@ def test_strangers_and_zombies_are_turned_away_and_the_right_peer_still_comes_in
 def test_a_rank_with_another_ticket_is_refused_on_both_sides(ticket, why):
     listener = Listener()
     other = Listener()
+    addresses = {0: listener.address, 1: other.address}
 
     def right():
         with pytest.raises(PeerLost, match="rank"):
-            connect(
-                listener, [listener.address, other.address], Ticket(1, 2, TOKEN), 0, start_s=1.0, deadline_s=1
-            )
+            connect(listener, addresses, Ticket(1, 2, TOKEN), 0, shape=(2,), start_s=1.0, deadline_s=1)
 
     thread = threading.Thread(target=right)
     thread.start()
     with pytest.raises(PeerLost, match="rank 0"):
-        connect(other, [listener.address, other.address], ticket, 1, start_s=1.0, deadline_s=1)
+        connect(other, addresses, ticket, 1, shape=(2,), start_s=1.0, deadline_s=1)
     thread.join()
 
 
@@ -275,9 +289,10 @@ def test_a_rank_that_waits_is_stopped_soon():
     with pytest.raises(Stopped):
         connect(
             listeners[0],
-            [listener.address for listener in listeners],
+            dict(enumerate(listener.address for listener in listeners)),
             Ticket(1, 2, TOKEN),
             0,
+            shape=(2,),
             start_s=30,
             deadline_s=30,
             check=check,
@@ -292,9 +307,10 @@ def test_a_rank_that_never_comes_is_named():
     with pytest.raises(PeerLost, match=r"rank 1 .* did not answer within 0.3 s"):
         connect(
             listeners[0],
-            [each.address for each in listeners],
+            dict(enumerate(each.address for each in listeners)),
             Ticket(1, 2, TOKEN),
             0,
+            shape=(2,),
             start_s=0.3,
             deadline_s=30,
         )

@@ -1,14 +1,16 @@
 """What ranks say to each other: messages in a fixed order, and the few exchanges that are made of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from math import prod
 from typing import Any, NoReturn, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dlflow.errors import DlflowError, ModelError
+from dlflow.parallel.stages import Shape, stages
 
-__all__ = ["CHUNK_BYTES", "Alone", "Comm", "Stopped", "all_gather", "broadcast", "bytes_of"]
+__all__ = ["CHUNK_BYTES", "Alone", "Comm", "Stopped", "all_gather", "broadcast", "bytes_of", "chunks_of"]
 
 Array = NDArray[Any]
 CHUNK_BYTES = 1 << 20  # 1.6 MB between two ranks: median 0.44 ms; in chunks of 256 KiB 0.53, of 64 KiB 0.96
@@ -23,6 +25,7 @@ class Comm(Protocol):
 
     rank: int
     size: int
+    shape: Shape  # its product is the size; there are links to the ranks of the own stages only
 
     def send(self, peer: int, data: memoryview, step: int) -> None:
         """Hand over one message; `data` must not change before `flush`."""
@@ -48,6 +51,7 @@ class Alone:
 
     rank = 0
     size = 1
+    shape: Shape = ()
 
     def send(self, peer: int, data: memoryview, step: int) -> None:
         """There is nobody to send to."""
@@ -69,52 +73,67 @@ class Alone:
         )
 
 
-def all_gather(comm: Comm, table: Array, bounds: list[int], step: int) -> None:
+def all_gather(comm: Comm, table: Array, bounds: Sequence[int], step: int) -> None:
     """Fill the whole `table` on every rank: rank r has written its rows [bounds[r], bounds[r + 1]).
 
     Shapes: table (rows, ...), C-contiguous; bounds of length size + 1.
     """
-    own = table[bounds[comm.rank] : bounds[comm.rank + 1]]
-    others = [peer for peer in range(comm.size) if peer != comm.rank]
-    for peer in others:
-        for start in range(0, own.nbytes, CHUNK_BYTES):
-            comm.send(peer, bytes_of(own)[start : start + CHUNK_BYTES], step)
-    for peer in others:
-        theirs = table[bounds[peer] : bounds[peer + 1]]
-        for start in range(0, theirs.nbytes, CHUNK_BYTES):
-            comm.receive(peer, bytes_of(theirs)[start : start + CHUNK_BYTES], step)
+    for stage in stages(comm.rank, comm.shape):
+        blocks = [table[bounds[low] : bounds[high]] for low, high in stage.blocks]
+        for _, peer in stage.others():
+            for part in chunks_of(blocks[stage.digit]):
+                comm.send(peer, part, step)
+        for digit, peer in stage.others():
+            for part in chunks_of(blocks[digit]):
+                comm.receive(peer, part, step)
     comm.flush(step)
 
 
 def broadcast(comm: Comm, make: Callable[[], bytes], step: int, *, limit: int, root: int = 0) -> bytes:
     """What rank `root` makes, on every rank; at most `limit` bytes.
 
-    The root sends each rank a part, and the ranks exchange their parts: nobody sends more than twice the data.
+    The root deals it out, stage by stage, until each rank has a part; then the ranks exchange their parts: nobody sends much more than
+    twice the data.
     """
-    others = [peer for peer in range(comm.size) if peer != root]
+    own = stages(comm.rank, comm.shape)
+    # a rank whose first i digits are the root's is dealt its block at stage i, where they first differ, and deals it on below
+    differs = next((i for i, stage in enumerate(own) if _digit(root, comm.shape, i) != stage.digit), len(own))
     length = np.zeros(1, np.int64)
     if comm.rank == root:
         data = np.frombuffer(bytearray(make()), np.uint8)
         length[0] = len(data)
-        for peer in others:
-            comm.send(peer, bytes_of(length), step)
     else:
-        comm.receive(root, bytes_of(length), step)
+        giver = own[differs].group[_digit(root, comm.shape, differs)]
+        comm.receive(giver, bytes_of(length), step)
         if not 0 <= length[0] <= limit:
             raise ModelError(
                 f"rank {root} announces {length[0]} bytes, expected at most {limit}; run the same dlflow on all workers"
             )
         data = np.empty(int(length[0]), np.uint8)
     bounds = [len(data) * rank // comm.size for rank in range(comm.size + 1)]
-    for peer in others:
-        part = data[bounds[peer] : bounds[peer + 1]]
-        for start in range(0, len(part), CHUNK_BYTES):
-            if comm.rank == root:
-                comm.send(peer, bytes_of(part)[start : start + CHUNK_BYTES], step)
-            elif comm.rank == peer:
-                comm.receive(root, bytes_of(part)[start : start + CHUNK_BYTES], step)
+    if comm.rank != root:
+        low, high = own[differs].blocks[own[differs].digit]
+        for part in chunks_of(data[bounds[low] : bounds[high]]):
+            comm.receive(giver, part, step)
+    for stage in reversed(own[:differs]):
+        for digit, peer in stage.others():
+            low, high = stage.blocks[digit]
+            comm.send(peer, bytes_of(length), step)
+            for part in chunks_of(data[bounds[low] : bounds[high]]):
+                comm.send(peer, part, step)
     all_gather(comm, data, bounds, step)
     return data.tobytes()
+
+
+def chunks_of(array: Array) -> Iterator[memoryview]:
+    """The memory of a contiguous array, in parts of CHUNK_BYTES."""
+    data = bytes_of(array)
+    for start in range(0, len(data), CHUNK_BYTES):
+        yield data[start : start + CHUNK_BYTES]
+
+
+def _digit(rank: int, shape: Shape, place: int) -> int:
+    return rank // prod(shape[:place]) % shape[place]
 
 
 def bytes_of(array: Array) -> memoryview:

@@ -16,8 +16,10 @@ from typing import Any
 from dlflow.errors import DlflowError, GangFailed, PeerLost
 from dlflow.parallel.cluster import Cluster, Event
 from dlflow.parallel.comm import Stopped
+from dlflow.parallel.cost import best_shape, useful_ranks
 from dlflow.parallel.handshake import Ticket
 from dlflow.parallel.rank import Order, describe, end_worker, forget, prepare, run_rank, stop
+from dlflow.parallel.stages import peers_of
 from dlflow.parallel.transport import NoLink
 from dlflow.training.job import Job, Outcome
 from dlflow.training.numerics import check_alike
@@ -72,15 +74,14 @@ class Gang:
                 f"{lost} within {START_S:g} s; start workers, then run again to resume from the newest checkpoint"
             )
         here, self.wanted = len(self._present()), wanted or sys.maxsize
-        if self.job.exact and min(here, self.wanted) > self.job.shards:
-            self.wanted = self.job.shards
-            if not before:
-                why = (
-                    f"{here} workers are there and a batch has {self.job.shards} shards, which is as many as can work on it: "
-                    "the others stay idle; a larger batch, or more shards, would use them"
-                )
-                self.report({"event": "advice", "why": why})
-        return min(here, self.wanted)
+        size = self._size(here)
+        if size < min(here, self.wanted) and not before:
+            why = (
+                f"{here} workers are there and a batch has {self.job.shards} shards, which {size} ranks share as fast as more would: "
+                "the others stay idle; a larger batch, or more shards, would use them"
+            )
+            self.report({"event": "advice", "why": why})
+        return size
 
     def run(self, size: int, generation: int) -> Outcome:
         """One generation, from forming to its end; no rank of it runs after this.
@@ -104,6 +105,11 @@ class Gang:
         """Whether every worker of this generation is still known."""
         return set(self.ranks) <= self._known()
 
+    def _size(self, workers: int) -> int:
+        """How many ranks so many workers hold."""
+        workers = min(workers, self.wanted)
+        return useful_ranks(workers, self.job.shards) if self.job.exact else workers
+
     def _present(self) -> list[str]:
         return [address for address in self.cluster.alive() if address not in self.given_up]
 
@@ -114,20 +120,28 @@ class Gang:
             all(each["unix"] for each in facts.values())
             and len({each["host"] for each in facts.values()}) == 1
         )
+        tls = self.cluster.address.startswith("tls://")
+        kind = "dask" if self.relay else "unix" if unix else "tls" if tls else "tcp"
+        shards = self.job.shards if self.job.exact else len(self.ranks)
+        shape = best_shape(len(self.ranks), shards, kind)
         order = Order(
             run=self.run_id,
             training=self.training,
             job=self.job,
             ticket=Ticket(generation, len(self.ranks), secrets.token_bytes(32)),
             ranks=self.ranks,
+            shape=shape,
             unix=unix,
             relay=self.relay,
             start_s=START_S,
             deadline_s=self.deadline_s,
         )
         listening = self._answers(prepare, order)
-        addresses = tuple(listening[worker] for worker in self.ranks)
+        workers = list(self.ranks)
         for worker, rank in self.ranks.items():
+            addresses = (
+                {} if self.relay else {peer: listening[workers[peer]] for peer in peers_of(rank, shape)}
+            )
             future = self.cluster.client.submit(
                 run_rank,
                 self.run_id,
@@ -213,8 +227,8 @@ class Gang:
         """Raises: Change if there are workers that could be of use."""
         if time.monotonic() - self.began < JOIN_S or self.futures[0].status != "pending":
             return
-        newcomers = sorted(present - set(self.ranks) - self.given_up)[: self.wanted - len(self.ranks)]
-        if newcomers:
+        newcomers = sorted(present - set(self.ranks) - self.given_up)
+        if newcomers and self._size(len(self.ranks) + len(newcomers)) > len(self.ranks):
             raise Change(f"{', '.join(newcomers)} joins {len(self.ranks)} ranks")
 
     def _endings(self, present: set[str]) -> dict[int, Outcome | Exception]:

@@ -23,6 +23,7 @@ from dlflow.errors import DlflowError, PeerLost
 from dlflow.parallel.comm import Comm, Stopped
 from dlflow.parallel.handshake import Ticket
 from dlflow.parallel.relay import HANDLER, Relay, deliver
+from dlflow.parallel.stages import Shape
 from dlflow.parallel.transport import Address, Listener, Tls, connect
 from dlflow.training.checkpoint import Memory
 from dlflow.training.job import Job, Outcome
@@ -44,6 +45,7 @@ class Order:
     job: Job
     ticket: Ticket
     ranks: Mapping[str, int]  # worker address -> rank
+    shape: Shape
     unix: bool
     relay: bool  # over the cluster's own connections
     start_s: float
@@ -84,6 +86,7 @@ def prepare(order: Order, dask_worker: Any) -> Address | None:
             order.ticket,
             order.ranks[address],
             list(order.ranks),
+            shape=order.shape,
             deadline_s=order.deadline_s,
         )
         _remember(_Rank(order, relay, None), order.ranks[address])
@@ -111,7 +114,7 @@ def _remember(here: _Rank, rank: int) -> None:
             del _memories[other]
 
 
-def run_rank(run: str, rank: int, addresses: tuple[Address | None, ...]) -> Outcome | DlflowError:
+def run_rank(run: str, rank: int, addresses: Mapping[int, Address]) -> Outcome | DlflowError:
     """Train as one rank of a gang: the task of a Dask worker.
 
     An error of dlflow is the answer, not raised: Dask would log each with a traceback on the worker, and the supervisor tells it better.
@@ -124,7 +127,7 @@ def run_rank(run: str, rank: int, addresses: tuple[Address | None, ...]) -> Outc
         return error
 
 
-def _run_rank(run: str, rank: int, addresses: tuple[Address | None, ...], worker: Any) -> Outcome:
+def _run_rank(run: str, rank: int, addresses: Mapping[int, Address], worker: Any) -> Outcome:
     with _lock:
         here = _ranks.get((run, rank))
         if here is None:  # the task was run again elsewhere, or stop came first
@@ -151,16 +154,17 @@ def _run_rank(run: str, rank: int, addresses: tuple[Address | None, ...], worker
     return outcome
 
 
-def _meet(here: _Rank, rank: int, addresses: tuple[Address | None, ...], check: Callable[[], None]) -> Comm:
+def _meet(here: _Rank, rank: int, addresses: Mapping[int, Address], check: Callable[[], None]) -> Comm:
     order = here.order
     if isinstance(here.link, Relay):
         here.link.check = check
         return here.link
     return connect(
         here.link,
-        [address for address in addresses if address],
+        addresses,
         order.ticket,
         rank,
+        shape=order.shape,
         start_s=order.start_s,
         deadline_s=order.deadline_s,
         tls=here.tls,

@@ -16,6 +16,7 @@ import numpy as np
 
 from dlflow.errors import PeerLost
 from dlflow.parallel.handshake import POLL_S, Ticket
+from dlflow.parallel.stages import Shape, peers_of
 
 __all__ = ["HANDLER", "Relay", "deliver"]
 
@@ -31,9 +32,17 @@ class Relay:
     """Links to all other ranks by calls between Dask workers; see Comm. Made before any rank begins, so that no message comes too early."""
 
     def __init__(
-        self, worker: Any, run: str, ticket: Ticket, rank: int, workers: Sequence[str], *, deadline_s: float
+        self,
+        worker: Any,
+        run: str,
+        ticket: Ticket,
+        rank: int,
+        workers: Sequence[str],
+        *,
+        shape: Shape,
+        deadline_s: float,
     ) -> None:
-        self.rank, self.size, self.deadline_s = rank, ticket.size, deadline_s
+        self.rank, self.size, self.shape, self.deadline_s = rank, ticket.size, shape, deadline_s
         self.check: Callable[[], None] = _nothing
         self.ticket = ticket
         self._worker, self._run, self._workers = worker, run, list(workers)
@@ -141,9 +150,7 @@ class Relay:
         )
 
     async def _bye(self) -> None:
-        calls = (
-            asyncio.wait_for(self._call(peer, None), BYE_S) for peer in range(self.size) if peer != self.rank
-        )
+        calls = (asyncio.wait_for(self._call(peer, None), BYE_S) for peer in peers_of(self.rank, self.shape))
         await asyncio.gather(*calls, return_exceptions=True)
 
     def _living(self, peer: int, step: int) -> None:

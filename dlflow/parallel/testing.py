@@ -2,46 +2,54 @@
 
 ring = ThreadRing(3)
 outcomes = on_every_rank(ring, lambda comm: train(job, comm))
+
+A ring of Clocked comms tells how long the same exchange would take between machines that nobody has: each message moves the clocks of
+its ranks as `cost.Link` says. Which rank waits for which is fixed by the schedule, so the times do not depend on the threads.
 """
 
 import queue
+import struct
 import threading
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import TypeVar
 
 from dlflow.errors import PeerLost
 from dlflow.parallel.comm import Comm, Stopped
+from dlflow.parallel.cost import Link
+from dlflow.parallel.stages import Shape, peers_of
 
-__all__ = ["Flaky", "ThreadRing", "on_every_rank"]
+__all__ = ["Clocked", "Flaky", "ThreadRing", "on_every_rank"]
 
 Result = TypeVar("Result")
 _CLOSED = (-1, -1, b"")
+_TIME = struct.Struct("<d")
 
 
 class ThreadRing:
-    """Comms for `size` ranks that are threads of this process."""
+    """Comms for `size` ranks that are threads of this process; without a `shape`, each may talk to each."""
 
-    def __init__(self, size: int, *, deadline_s: float = 30.0) -> None:
-        links = {
-            (a, b): queue.SimpleQueue[tuple[int, int, bytes]]() for a in range(size) for b in range(size)
-        }
-        self.comms: tuple[Comm, ...] = tuple(_Thread(rank, size, links, deadline_s) for rank in range(size))
+    def __init__(self, size: int, *, shape: Shape | None = None, deadline_s: float = 30.0) -> None:
+        shape = ((size,) if size > 1 else ()) if shape is None else shape
+        links: _Links = {}
+        self.comms: tuple[Comm, ...] = tuple(_Thread(rank, shape, links, deadline_s) for rank in range(size))
+
+
+_Links = dict[tuple[int, int], "queue.SimpleQueue[tuple[int, int, bytes]]"]
 
 
 class _Thread:
     """One rank of a ThreadRing; see Comm."""
 
-    def __init__(
-        self,
-        rank: int,
-        size: int,
-        links: dict[tuple[int, int], "queue.SimpleQueue[tuple[int, int, bytes]]"],
-        deadline_s: float,
-    ) -> None:
-        self.rank, self.size = rank, size
+    def __init__(self, rank: int, shape: Shape, links: _Links, deadline_s: float) -> None:
+        self.rank, self.size, self.shape = rank, prod(shape), shape
+        self._peers = peers_of(rank, shape)
+        for peer in self._peers:
+            links.setdefault((rank, peer), queue.SimpleQueue())
+            links.setdefault((peer, rank), queue.SimpleQueue())
         self._links, self._deadline_s = links, deadline_s
-        self._sent = [0] * size
-        self._received = [0] * size
+        self._sent = [0] * self.size
+        self._received = [0] * self.size
 
     def send(self, peer: int, data: memoryview, step: int) -> None:
         self._links[self.rank, peer].put((step, self._sent[peer], bytes(data)))
@@ -67,15 +75,47 @@ class _Thread:
         """All is sent at once."""
 
     def close(self) -> None:
-        for peer in range(self.size):
+        for peer in self._peers:
             self._links[self.rank, peer].put(_CLOSED)
+
+
+class Clocked:
+    """A comm that counts, and whose rank has a clock of its own: messages take as long as links of this kind would need."""
+
+    def __init__(self, comm: Comm, link: Link) -> None:
+        self.rank, self.size, self.shape = comm.rank, comm.size, comm.shape
+        self._comm, self._link = comm, link
+        self.now, self.messages, self.nbytes = 0.0, 0, 0
+
+    def send(self, peer: int, data: memoryview, step: int) -> None:
+        """Half of a message's work is the sender's; the time it is underway goes with it."""
+        self.now += (self._link.message_s + len(data) * self._link.byte_s) / 2
+        self.messages += 1
+        self.nbytes += len(data)
+        self._comm.send(peer, memoryview(_TIME.pack(self.now + self._link.round_s) + bytes(data)), step)
+
+    def receive(self, peer: int, into: memoryview, step: int) -> None:
+        """The other half is the receiver's, once the message is there."""
+        whole = memoryview(bytearray(_TIME.size + len(into)))
+        self._comm.receive(peer, whole, step)
+        (there,) = _TIME.unpack(whole[: _TIME.size])
+        into[:] = whole[_TIME.size :]
+        self.now = max(self.now, there) + (self._link.message_s + len(into) * self._link.byte_s) / 2
+
+    def flush(self, step: int) -> None:
+        """All is sent at once."""
+        self._comm.flush(step)
+
+    def close(self) -> None:
+        """End all links."""
+        self._comm.close()
 
 
 class Flaky:
     """A comm whose rank dies at its n-th message or wait, as a process does that is killed there."""
 
     def __init__(self, comm: Comm, *, dies_at: int) -> None:
-        self.rank, self.size = comm.rank, comm.size
+        self.rank, self.size, self.shape = comm.rank, comm.size, comm.shape
         self._comm, self._left = comm, dies_at
 
     def send(self, peer: int, data: memoryview, step: int) -> None:

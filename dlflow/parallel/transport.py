@@ -1,6 +1,6 @@
-"""A mesh of sockets between ranks: Unix sockets on one host, TCP between hosts, TLS where the cluster has it.
+"""Sockets between ranks: Unix sockets on one host, TCP between hosts, TLS where the cluster has it.
 
-Two one-way connections per pair, because an OpenSSL object must not be used by two threads at once. What does not fit into
+Links to those ranks only that the shape of the gang has this one exchange with: to all, in a mesh. Two one-way connections per pair, because an OpenSSL object must not be used by two threads at once. What does not fit into
 the socket's buffer is sent by a thread of its own, so that two ranks that send at once never wait for each other. Every
 message carries step, number and length, which must be those the receiver expects: nothing is allocated by what a peer says.
 """
@@ -13,12 +13,14 @@ import struct
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import prod
 
 from dlflow.errors import PeerLost
 from dlflow.parallel.handshake import POLL_S, Refused, Ticket, admit, knock
 from dlflow.parallel.sender import Sender
+from dlflow.parallel.stages import Shape, peers_of
 
 __all__ = ["Address", "Listener", "Mesh", "NoLink", "Tls", "connect"]
 
@@ -81,19 +83,19 @@ class Listener:
 
 
 class Mesh:
-    """Links to all other ranks; see Comm."""
+    """Links to other ranks; see Comm."""
 
     def __init__(
         self,
-        ticket: Ticket,
+        shape: Shape,
         rank: int,
         links: Mapping[int, tuple[socket.socket, socket.socket]],
-        addresses: Sequence[Address],
+        addresses: Mapping[int, Address],
         *,
         deadline_s: float,
         check: Callable[[], None],
     ) -> None:
-        self.rank, self.size = rank, ticket.size
+        self.rank, self.size, self.shape = rank, prod(shape), shape
         self.deadline_s = deadline_s
         self._check, self._addresses = check, addresses
         self._incoming = {peer: incoming for peer, (incoming, _) in links.items()}
@@ -172,26 +174,28 @@ class Mesh:
 
 def connect(
     listener: Listener,
-    addresses: Sequence[Address],
+    addresses: Mapping[int, Address],
     ticket: Ticket,
     rank: int,
     *,
+    shape: Shape,
     start_s: float,
     deadline_s: float,
     tls: Tls | None = None,
     check: Callable[[], None] = lambda: None,
 ) -> Mesh:
-    """Links to all ranks, once all have come; strangers are turned away meanwhile. Closes the listener.
+    """Links to the ranks that the shape pairs this one with, once all have come; strangers are turned away meanwhile. Closes the listener.
 
-    `check` is called at least every 0.2 s wherever this rank waits, now and later, and may raise.
+    `addresses` has those of these ranks. `check` is called at least every 0.2 s wherever this rank waits, now and later, and may raise.
     Raises: PeerLost if a rank has not come after `start_s`.
     """
-    doorman = _Doorman(listener, ticket, rank, tls)
+    peers = peers_of(rank, shape)
+    doorman = _Doorman(listener, ticket, rank, peers, tls)
     outgoing: dict[int, socket.socket] = {}
     deadline = time.monotonic() + start_s
     try:
         doorman.start()
-        for peer in (p for p in range(ticket.size) if p != rank):
+        for peer in peers:
             try:
                 outgoing[peer] = _dial(addresses[peer], tls)
                 left = deadline - time.monotonic()
@@ -209,20 +213,23 @@ def connect(
             _close(conn)
         raise
     links = {peer: (incoming[peer], outgoing[peer]) for peer in outgoing}
-    return Mesh(ticket, rank, links, addresses, deadline_s=deadline_s, check=check)
+    return Mesh(shape, rank, links, addresses, deadline_s=deadline_s, check=check)
 
 
 class _Doorman:
     """Accepts connections in a thread, and hears each in one more, so that a silent stranger keeps nobody waiting."""
 
-    def __init__(self, listener: Listener, ticket: Ticket, rank: int, tls: Tls | None) -> None:
+    def __init__(
+        self, listener: Listener, ticket: Ticket, rank: int, peers: tuple[int, ...], tls: Tls | None
+    ) -> None:
         self.complete = threading.Event()
+        self._peers = set(peers)
         self._listener, self._ticket, self._rank, self._tls = listener, ticket, rank, tls
         self._admitted: dict[int, socket.socket] = {}
         self._lock, self._closed = threading.Lock(), threading.Event()
         self._places = threading.BoundedSemaphore(STRANGERS)
         self._thread = threading.Thread(target=self._accept, name=f"dlflow-door-{rank}", daemon=True)
-        if ticket.size == 1:
+        if not peers:
             self.complete.set()
 
     def start(self) -> None:
@@ -234,7 +241,7 @@ class _Doorman:
             check()
             if time.monotonic() > deadline:
                 with self._lock:
-                    missing = sorted(set(range(self._ticket.size)) - {self._rank} - set(self._admitted))
+                    missing = sorted(self._peers - set(self._admitted))
                 raise NoLink(
                     f"ranks {missing} did not come to rank {self._rank} in time; fit_on forms the gang anew"
                 )
@@ -278,10 +285,12 @@ class _Doorman:
 
     def _let_in(self, peer: int, conn: socket.socket) -> None:
         with self._lock:
-            if self._closed.is_set() or peer in self._admitted:
-                raise Refused(f"rank {peer} is already here; the second connection was closed")
+            if self._closed.is_set() or peer in self._admitted or peer not in self._peers:
+                raise Refused(
+                    f"rank {peer} is already here, or none that is expected; its connection was closed"
+                )
             self._admitted[peer] = conn
-            if len(self._admitted) == self._ticket.size - 1:
+            if len(self._admitted) == len(self._peers):
                 self.complete.set()
 
 

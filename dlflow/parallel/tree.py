@@ -8,71 +8,31 @@ its range. Here S = 8 with 3 ranks; the sums inside the brackets are the same fo
     rank           0   0   1   1   1   2   2   2
     nodes sent    [0   1] [2   3] [4] [5] [6   7]
 
-Each rank finishes the tree for one segment of the vector (reduce-scatter), works on it, and sends the result to all
-(all-gather). The end of the vector, and a short vector as a whole, is finished by every rank: one round instead of two.
+Ranks exchange in stages (see `stages`): after each, a rank holds the nodes of a larger block of ranks, for a smaller part of the vector,
+until it has the whole sum of one segment (reduce-scatter). It works on that and sends the result to all, on the same way back
+(all-gather). The end of the vector, and a short vector as a whole, is summed by every rank, and so are tables at its beginning of
+which few rows are touched: only these travel (see `rows`).
 
-Cost of a step for W ranks and a vector of P values: a rank sends and receives 2 P (W - 1) / W values, at most twice that where W is
-no power of two, in 3 (W - 1) messages.
+What it costs: see `cost`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dlflow.errors import PeerLost
 from dlflow.parallel.comm import CHUNK_BYTES, Comm, bytes_of
+from dlflow.parallel.rows import Table, Touched
+from dlflow.parallel.shards import Node, cover, owned, segments
+from dlflow.parallel.stages import Stage, place_of, stages
 
-__all__ = ["Node", "TreeSum", "Vector", "cover", "owned", "segments", "shard_bounds"]
+__all__ = ["TreeSum", "Vector"]
 
 Array = NDArray[Any]
-Node = tuple[int, int]
-"""Shards [low, high) whose sum is one node of the tree."""
-
-ALIGN = 16  # elements: a segment of float32 starts on a cache line
-
-
-def shard_bounds(rows: int, shards: int) -> list[int]:
-    """Where the shards of a batch begin and end: shard i has the rows [bounds[i], bounds[i + 1]), maybe none.
-
-    >>> shard_bounds(10, 4)
-    [0, 2, 5, 7, 10]
-    """
-    return [rows * i // shards for i in range(shards + 1)]
-
-
-def owned(rank: int, size: int, shards: int) -> Node:
-    """The shards of one rank; ranks beyond the number of shards own none.
-
-    >>> [owned(rank, 3, 8) for rank in range(3)]
-    [(0, 2), (2, 5), (5, 8)]
-    """
-    return shards * rank // size, shards * (rank + 1) // size
-
-
-def cover(start: int, stop: int, low: int, high: int) -> list[Node]:
-    """Canonical nodes of the binary tree over [low, high) that together are [start, stop), from left to right.
-
-    >>> cover(2, 5, 0, 8)
-    [(2, 4), (4, 5)]
-    """
-    if start >= high or stop <= low or start >= stop:
-        return []
-    if start <= low and high <= stop:
-        return [(low, high)]
-    middle = (low + high) // 2
-    return cover(start, stop, low, middle) + cover(start, stop, middle, high)
-
-
-def segments(length: int, parts: int, align: int = ALIGN) -> list[Node]:
-    """[low, high) of each part of a vector, cut at multiples of `align`; the last ones may be empty.
-
-    >>> segments(100, 3)
-    [(0, 48), (48, 96), (96, 100)]
-    """
-    size = -(-length // (parts * align)) * align
-    return [(min(length, i * size), min(length, (i + 1) * size)) for i in range(parts)]
 
 
 class Vector(Protocol):
@@ -86,16 +46,26 @@ class Vector(Protocol):
 V = TypeVar("V", bound=Vector)
 
 
+@dataclass
+class _Held(Generic[V]):
+    """What is known of one node: its sum, but for the tables, and their rows."""
+
+    vector: V
+    rows: list[Touched]
+
+
 class TreeSum(Generic[V]):
     """The sum of one vector per shard over all ranks, and what is done with it.
 
         fill a `buffer` for each own shard in order, `add` it       nothing is sent yet
-        `scatter`      the own segment of `total` and its shared end are the sums over all shards of all ranks
+        `scatter`      the own segment of `total`, its shared end, and `rows` of the tables are the sums over all shards of all ranks
         `gather(w)`    the own segment of w goes to all ranks, theirs come in
         `settle`       all is sent; the buffers are free again
 
-    `make` gives vectors of one length; at most log2(shards) + 2 of them are ever made. `shared` is how many values at the end of the
-    vector every rank sums; `edges` (size + 1) are where the segments begin and end. `notes` (size, n) are a few numbers of each rank that travel with it: set the own row before `scatter`.
+    `make` gives vectors of one length; about log2(shards) + 2 of them are ever made. `shared` is how many values at the end of the
+    vector every rank sums; `tables` lie one after the other at its beginning, and what a vector holds there is not touched; `edges`
+    (size + 1) are where the segments begin and end.
+    `notes` (size, n) are a few numbers of each rank that travel with it: set the own row before `scatter`.
     """
 
     def __init__(
@@ -107,80 +77,86 @@ class TreeSum(Generic[V]):
         shared: int = 0,
         notes: int = 0,
         edges: Sequence[int] | None = None,
+        tables: Sequence[Table] = (),
     ) -> None:
-        self.comm, self.shards = comm, shards
+        self.comm, self.shards, self.tables = comm, shards, tuple(tables)
         self.own = range(*owned(comm.rank, comm.size, shards))
         self.total = make()
-        length, dtype = self.total.g.size, self.total.g.dtype
-        self.cut = length - shared
-        self.segments = list(pairwise(edges)) if edges else segments(self.cut, comm.size)
-        self.notes = np.zeros((comm.size, notes), dtype)
-        self._make = make
-        self._nodes = [cover(*owned(rank, comm.size, shards), 0, shards) for rank in range(comm.size)]
-        self._peers = [(comm.rank + i) % comm.size for i in range(1, comm.size)]
-        size = CHUNK_BYTES // dtype.itemsize
+        self.rows: list[Touched] = []
+        length, self.dtype = self.total.g.size, self.total.g.dtype
+        self.front, self.cut = (self.tables[-1].stop if self.tables else 0), length - shared
+        if edges is None:
+            parts = segments(self.cut - self.front, comm.size)
+            edges = [self.front + low for low, _ in parts] + [self.cut]
+        self.edges = list(edges)
+        self.segments = list(pairwise(self.edges))
+        self.notes = np.zeros((comm.size, notes), self.dtype)
+        self._make, self._stages = make, stages(comm.rank, comm.shape)
+        self._covers = [[self._nodes(low, high) for low, high in stage.blocks] for stage in self._stages]
         self._chunks = [
-            [(start, min(high, start + size)) for start in range(low, high, size)]
-            for low, high in self.segments
+            [self._cut(self.edges[low], self.edges[high]) for low, high in stage.places]
+            for stage in self._stages
         ]
-        longest = max((stop - start for start, stop in self._chunks[comm.rank]), default=0)
-        self._scratch = {
-            (peer, node): np.empty(longest, dtype) for peer in self._peers for node in self._nodes[peer]
-        }
-        self._ends = [np.empty((len(nodes) * shared + notes,), dtype) for nodes in self._nodes]
+        self._scratch: dict[tuple[int, int, Node], Array] = {}
         self._free: list[V] = []
-        self._stack: list[tuple[Node, V]] = []
+        self._used: list[V] = []
+        self._stack: list[tuple[Node, _Held[V]]] = []
 
     @property
     def segment(self) -> Node:
         """[low, high) of the vector that this rank finishes alone."""
-        return self.segments[self.comm.rank]
+        return self.segments[place_of(self.comm.rank, self.comm.shape)]
 
     def buffer(self) -> V:
         """A vector to write the next shard's sum into; what it holds is left over from another."""
         return self._free.pop() if self._free else self._make()
 
-    def add(self, shard: int, vector: V) -> None:
-        """Take over the vector of the next own shard and join it with its left neighbours, as a binary counter carries."""
-        node = (shard, shard + 1)
+    def add(self, shard: int, vector: V, touched: Sequence[Array] = ()) -> None:
+        """Take over the vector of the next own shard and join it with its left neighbours, as a binary counter carries.
+
+        `touched` has the numbers of the rows of each table that are not zero, rising.
+        """
+        rows = [
+            Touched.taken(table.of(vector.g), each) for table, each in zip(self.tables, touched, strict=True)
+        ]
+        node, held = (shard, shard + 1), _Held(vector, rows)
         while self._stack and _siblings(self._stack[-1][0], node):
             left_node, left = self._stack.pop()
-            np.add(left.g, vector.g, out=left.g)
-            self._free.append(vector)
-            node, vector = (left_node[0], node[1]), left
-        self._stack.append((node, vector))
+            part = left.vector.g[self.front :]
+            np.add(part, held.vector.g[self.front :], out=part)
+            left.rows = [a + b for a, b in zip(left.rows, held.rows, strict=True)]
+            self._free.append(held.vector)
+            node, held = (left_node[0], node[1]), left
+        self._stack.append((node, held))
 
     def scatter(self, step: int) -> None:
-        """Finish the sum over all shards of all ranks on the own segment and on the shared end of `total`, the same bits wherever.
+        """Finish the sum over all shards of all ranks: of the own segment, the shared end and the tables' rows; the same bits wherever.
 
         Raises: PeerLost, Stopped.
         """
-        comm, total = self.comm, self.total.g
-        nodes = {node: vector.g for node, vector in self._stack}
-        self._send_end(nodes, step)
-        for peer in self._peers:
-            for start, stop in self._chunks[peer]:
-                for node in self._nodes[comm.rank]:
-                    comm.send(peer, bytes_of(nodes[node][start:stop]), step)
-        self._receive_ends(nodes, step)
-        for start, stop in self._chunks[comm.rank]:
-            parts = {node: g[start:stop] for node, g in nodes.items()}
-            for (peer, node), scratch in self._scratch.items():
-                parts[node] = scratch[: stop - start]
-                comm.receive(peer, bytes_of(parts[node]), step)
-            np.copyto(total[start:stop], _finish(parts, 0, self.shards))
+        held = dict(self._stack)
+        self._used.extend(each.vector for each in held.values())
+        for number, stage in enumerate(self._stages):
+            held = self._exchange(number, stage, held, step)
+        found = held[0, self.shards]
+        self._used = [self.total, *(vector for vector in self._used if vector is not found.vector)]
+        self.total = found.vector
+        self.rows = found.rows
 
-    def gather(self, array: Array, step: int) -> None:
-        """Send the own segment of the array to all, and fill it with theirs. Shapes: array (cut,) or longer, contiguous.
+    def gather(self, array: Array, step: int, edges: Sequence[int] | None = None) -> None:
+        """Send the own segment of the array to all, and fill it with theirs; `edges` are those of its segments, if they are others.
 
+        Shapes: array (cut,) or longer, contiguous; edges (size + 1,).
         Raises: PeerLost, Stopped.
         """
-        for peer in self._peers:
-            for start, stop in self._chunks[self.comm.rank]:
-                self.comm.send(peer, bytes_of(array[start:stop]), step)
-        for peer in self._peers:
-            for start, stop in self._chunks[peer]:
-                self.comm.receive(peer, bytes_of(array[start:stop]), step)
+        for stage, known in zip(reversed(self._stages), reversed(self._chunks), strict=True):
+            chunks = known if edges is None else [self._cut(edges[a], edges[b]) for a, b in stage.places]
+            for _, peer in stage.others():
+                for start, stop in chunks[stage.digit]:
+                    self.comm.send(peer, bytes_of(array[start:stop]), step)
+            for digit, peer in stage.others():
+                for start, stop in chunks[digit]:
+                    self.comm.receive(peer, bytes_of(array[start:stop]), step)
 
     def settle(self, step: int) -> None:
         """Wait until all is sent; buffers and gathered arrays may change from now on.
@@ -188,7 +164,8 @@ class TreeSum(Generic[V]):
         Raises: PeerLost, Stopped.
         """
         self.comm.flush(step)
-        self._free.extend(vector for _, vector in self._stack)
+        self._free.extend(self._used)
+        self._used.clear()
         self._stack.clear()
 
     def reduce(self, step: int) -> V:
@@ -201,27 +178,115 @@ class TreeSum(Generic[V]):
         self.settle(step)
         return self.total
 
-    def _send_end(self, nodes: Mapping[Node, Array], step: int) -> None:
-        own, end = self.comm.rank, self._ends[self.comm.rank]
-        if self._peers and end.size:
-            np.concatenate(
-                [self.notes[own], *(nodes[node][self.cut :] for node in self._nodes[own])], out=end
-            )
-            for peer in self._peers:
-                self.comm.send(peer, bytes_of(end), step)
+    def _exchange(
+        self, number: int, stage: Stage, held: Mapping[Node, _Held[V]], step: int
+    ) -> dict[Node, _Held[V]]:
+        """One stage: from the nodes of the own block to those of all blocks of the group, on the part of the vector that is kept."""
+        covers, chunks = self._covers[number], self._chunks[number]
+        own = covers[stage.digit]
+        self._send(stage, [held[node] for node in own], chunks, step)
+        joined = self._nodes(stage.blocks[0][0], stage.blocks[-1][1])
+        parts = {node: each.vector.g[self.cut :] for node, each in held.items()}
+        rows = {node: each.rows for node, each in held.items()}
+        for digit, peer in stage.others():
+            self._receive_end(stage.blocks[digit], covers[digit], peer, step, parts, rows)
+        made = {node: self._target(node, held) for node in joined}
+        for node, vector in made.items():
+            _finish(parts, *node, out=vector.g[self.cut :])
+        for start, stop in chunks[stage.digit]:
+            parts = {node: each.vector.g[start:stop] for node, each in held.items()}
+            for digit, peer in stage.others():
+                for node in covers[digit]:
+                    parts[node] = self._room(number, digit, node)[: stop - start]
+                    self.comm.receive(peer, bytes_of(parts[node]), step)
+            for node, vector in made.items():
+                _finish(parts, *node, out=vector.g[start:stop])
+        return {
+            node: _Held(vector, [_finish_rows(rows, *node, table) for table in range(len(self.tables))])
+            for node, vector in made.items()
+        }
 
-    def _receive_ends(self, nodes: Mapping[Node, Array], step: int) -> None:
-        parts = {node: g[self.cut :] for node, g in nodes.items()}
-        notes, shared = self.notes.shape[1], self.total.g.size - self.cut
-        for peer in self._peers:
-            end = self._ends[peer]
+    def _send(
+        self, stage: Stage, held: Sequence[_Held[V]], chunks: Sequence[Sequence[Node]], step: int
+    ) -> None:
+        low, high = stage.blocks[stage.digit]
+        counts = np.array([len(rows.places) for each in held for rows in each.rows], self.dtype)
+        ends = (each.vector.g[self.cut :] for each in held)
+        end = np.concatenate([self.notes[low:high].reshape(-1), counts, *ends])
+        rows = [rows.packed() for each in held for rows in each.rows if len(rows.places)]
+        for digit, peer in stage.others():
             if end.size:
-                self.comm.receive(peer, bytes_of(end), step)
-                self.notes[peer] = end[:notes]
-                sums = end[notes:].reshape(-1, max(shared, 1))
-                parts.update(zip(self._nodes[peer], sums, strict=bool(shared)))
-        if shared:
-            np.copyto(self.total.g[self.cut :], _finish(parts, 0, self.shards))
+                self.comm.send(peer, bytes_of(end), step)
+            for message in rows:
+                self.comm.send(peer, message, step)
+            for start, stop in chunks[digit]:
+                for each in held:
+                    self.comm.send(peer, bytes_of(each.vector.g[start:stop]), step)
+
+    def _receive_end(
+        self,
+        block: Node,
+        nodes: Sequence[Node],
+        peer: int,
+        step: int,
+        parts: dict[Node, Array],
+        rows: dict[Node, list[Touched]],
+    ) -> None:
+        """What is not of a segment: the notes of a block, and the shared end and rows of its nodes."""
+        low, high = block
+        noted, shared = self.notes[low:high], self.total.g.size - self.cut
+        counted = noted.size + len(nodes) * len(self.tables)
+        end = np.empty(counted + len(nodes) * shared, self.dtype)
+        if end.size:
+            self.comm.receive(peer, bytes_of(end), step)
+        noted[...] = end[: noted.size].reshape(noted.shape)
+        counts = end[noted.size : counted].reshape(len(nodes), len(self.tables))
+        sums = end[counted:].reshape(len(nodes), shared)
+        for node, line, part in zip(nodes, counts, sums, strict=True):
+            parts[node] = part
+            rows[node] = [
+                self._receive_rows(count, table, peer, step)
+                for count, table in zip(line, self.tables, strict=True)
+            ]
+
+    def _receive_rows(self, announced: float, table: Table, peer: int, step: int) -> Touched:
+        if not 0 <= announced <= table.rows:
+            raise PeerLost(
+                f"rank {peer} announces {announced} rows of a table of {table.rows} at step {step}; fit_on forms the gang anew"
+            )
+        count = int(announced)
+        if not count:
+            return Touched(np.empty(0, np.int32), np.empty((0, table.width), self.dtype))
+        message = Touched.room(count, table, self.dtype)
+        self.comm.receive(peer, bytes_of(message), step)
+        return Touched.unpacked(message, count, table, self.dtype)
+
+    def _target(self, node: Node, held: Mapping[Node, _Held[V]]) -> V:
+        """Where the sum of a node goes: into the vector of an own part of it, as nothing of what is kept is on its way to anybody."""
+        for (low, high), each in held.items():
+            if node[0] <= low and high <= node[1]:
+                return each.vector
+        self._used.append(self.buffer())
+        return self._used[-1]
+
+    def _room(self, number: int, digit: int, node: Node) -> Array:
+        if (number, digit, node) not in self._scratch:
+            start, stop = self._chunks[number][self._stages[number].digit][0]
+            self._scratch[number, digit, node] = np.empty(stop - start, self.dtype)
+        return self._scratch[number, digit, node]
+
+    def _nodes(self, low: int, high: int) -> list[Node]:
+        """The nodes that the ranks [low, high) hold together."""
+        start, stop = (
+            owned(low, self.comm.size, self.shards)[0],
+            owned(high - 1, self.comm.size, self.shards)[1],
+        )
+        return cover(start, stop, 0, self.shards)
+
+    def _cut(self, low: int, high: int) -> list[Node]:
+        """[low, high) in parts of at most CHUNK_BYTES."""
+        size = CHUNK_BYTES // self.dtype.itemsize
+        return [(start, min(high, start + size)) for start in range(low, high, size)]
 
 
 def _siblings(left: Node, right: Node) -> bool:
@@ -230,10 +295,22 @@ def _siblings(left: Node, right: Node) -> bool:
     return left[1] - left[0] == width and left[0] % (2 * width) == 0
 
 
-def _finish(parts: Mapping[Node, Array], low: int, high: int) -> Array:
-    """The sum over [low, high) in the order of the tree; overwrites left operands."""
+def _finish(parts: Mapping[Node, Array], low: int, high: int, out: Array | None = None) -> Array:
+    """The sum over [low, high) in the order of the tree, in `out` if that is given; overwrites left operands."""
     if (low, high) in parts:
-        return parts[low, high]
+        found = parts[low, high]
+        if out is None or out.ctypes.data == found.ctypes.data:
+            return found
+        np.copyto(out, found)
+        return out
     middle = (low + high) // 2
     left, right = _finish(parts, low, middle), _finish(parts, middle, high)
-    return np.add(left, right, out=left)
+    return np.add(left, right, out=left if out is None else out)
+
+
+def _finish_rows(parts: Mapping[Node, Sequence[Touched]], low: int, high: int, table: int) -> Touched:
+    """The same for the rows of a table."""
+    if (low, high) in parts:
+        return parts[low, high][table]
+    middle = (low + high) // 2
+    return _finish_rows(parts, low, middle, table) + _finish_rows(parts, middle, high, table)

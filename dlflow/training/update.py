@@ -16,8 +16,10 @@ from dlflow.data import Batches
 from dlflow.errors import ModelError, NonFinite
 from dlflow.nn import Message, Model, Stream
 from dlflow.nn.clipping import Clipping
-from dlflow.parallel.comm import Comm, all_gather
-from dlflow.parallel.tree import TreeSum, shard_bounds
+from dlflow.parallel.comm import Comm
+from dlflow.parallel.shards import shard_bounds
+from dlflow.parallel.stages import place_of
+from dlflow.parallel.tree import TreeSum
 from dlflow.training.checkpoint import Progress
 from dlflow.training.job import Job
 
@@ -28,7 +30,7 @@ Squares = np.typing.NDArray[np.float64]
 
 ALL_BYTES = (
     1 << 18
-)  # up to here in all, every rank sends its whole sums to every other: one round beats less work
+)  # up to here in all, every rank sends its whole sums to all it talks to: half the rounds beats less work
 SECONDS, COMMAND = range(2)  # the notes of a rank
 
 
@@ -39,7 +41,7 @@ class Update:
         self.job, self.model, self.comm = job, model, comm
         self.state: Array = job.optimizer.new_state(model.parameters)
         self.clipping = Clipping(model.slots, job.optimizer, model.tables)
-        small = 4 * model.parameters * (comm.size - 1) <= ALL_BYTES
+        small = 4 * model.parameters * sum(factor - 1 for factor in comm.shape) <= ALL_BYTES
         shared = model.parameters + 2 if small else 2  # the loss and the weight of the batch are for all
         shards = job.shards if job.exact else comm.size
         self.sharded = not small
@@ -127,7 +129,7 @@ class Update:
         return loss
 
     def _pieces_of_ranks(self) -> list[int]:
-        """Where the pieces of each rank begin, and the number of pieces: about equal parts of the gradient."""
+        """Where the pieces of each segment begin, and the number of pieces: about equal parts of the gradient."""
         size, ranks = self.model.parameters, self.comm.size
         wanted = [size * rank // ranks for rank in range(ranks)]
         return [*np.searchsorted(self.clipping.edges, wanted).tolist(), len(self.clipping.edges) - 1]
@@ -136,11 +138,11 @@ class Update:
         """Sums of squares of all pieces of the mean gradient, if clipping asks for them: each rank computes its own."""
         if not self.clipping.needs_norms:
             return None
-        rank, bounds = self.comm.rank, self._pieces
+        place, bounds = place_of(self.comm.rank, self.comm.shape), self._pieces
         squares = np.zeros(bounds[-1])
-        own = slice(bounds[rank], bounds[rank + 1])
+        own = slice(bounds[place], bounds[place + 1])
         squares[own] = self.clipping.squares(self.tree.total.g, first=own.start, last=own.stop)
-        all_gather(self.comm, squares, bounds, step)
+        self.tree.gather(squares, step, edges=bounds)
         return squares
 
     def _diagnose(self, at: Progress) -> None:

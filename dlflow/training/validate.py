@@ -16,7 +16,7 @@ from dlflow.nn import Model
 from dlflow.nn.losses import checked_weights
 from dlflow.nn.params import Workspace
 from dlflow.parallel.comm import Comm, all_gather
-from dlflow.parallel.tree import owned
+from dlflow.parallel.shards import owned
 from dlflow.training.job import Job
 
 __all__ = ["CHUNK_ROWS", "Validation"]
