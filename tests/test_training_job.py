@@ -39,7 +39,6 @@ def job(**settings):
         ({"patience": 0, "validation": DATA}, "patience is 0 and validation is given, expected at least 1"),
         ({"train": Dataset((TableFile("/data/empty.parquet", ()),))}, "train has no rows"),
         ({"validation": Dataset((TableFile("/data/empty.parquet", ()),))}, "validation has no rows"),
-        ({"optimizer": Adam(lazy=True)}, "adam is lazy, which needs the rows"),
     ],
 )
 def test_settings_that_do_not_fit_are_named_with_what_to_do(settings, message):

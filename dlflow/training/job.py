@@ -92,11 +92,6 @@ class Job:
                 f"job: patience is {self.patience!r} and validation is {'missing' if self.validation is None else 'given'}, "
                 "expected at least 1 with a validation set; give one, or leave patience out"
             )
-        if self.optimizer.lazy:
-            raise ModelError(
-                f"job: {self.optimizer.kind} is lazy, which needs the rows that a batch touches, and ranks exchange sums alone; "
-                "leave lazy out, or train with Sequential.fit"
-            )
         layers = self.layers.layers if isinstance(self.layers, Graph) else self.layers
         if any(isinstance(layer, Layer) and layer.stateful for layer in layers):
             raise ModelError(

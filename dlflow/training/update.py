@@ -5,10 +5,13 @@
                     the optimizer's state there, and sends these weights to all            optimizer's work
 
 Both give the same bits: every operation of `finish` and of the optimizer is elementwise.
+
+Of the tables of embeddings only the rows that the batch touches are exchanged, and every rank updates them whole: that is less than a
+segment of the sum and a segment of the weights, as long as a batch has not more than two tokens for each row of the table.
 """
 
 import time
-from math import nan
+from math import nan, prod
 
 import numpy as np
 
@@ -16,7 +19,10 @@ from dlflow.data import Batches
 from dlflow.errors import ModelError, NonFinite
 from dlflow.nn import Message, Model, Stream
 from dlflow.nn.clipping import Clipping
+from dlflow.nn.params import Slot
+from dlflow.nn.tables import table
 from dlflow.parallel.comm import Comm
+from dlflow.parallel.rows import Table
 from dlflow.parallel.shards import shard_bounds
 from dlflow.parallel.stages import place_of
 from dlflow.parallel.tree import TreeSum
@@ -41,8 +47,13 @@ class Update:
         self.job, self.model, self.comm = job, model, comm
         self.state: Array = job.optimizer.new_state(model.parameters)
         self.clipping = Clipping(model.slots, job.optimizer, model.tables)
-        small = 4 * model.parameters * sum(factor - 1 for factor in comm.shape) <= ALL_BYTES
-        shared = model.parameters + 2 if small else 2  # the loss and the weight of the batch are for all
+        self.tables = _sparse(model, job)
+        self.front = self.tables[-1].stop if self.tables else 0  # of the vector: what every rank updates
+        rest = model.parameters - self.front
+        small = 4 * rest * sum(factor - 1 for factor in comm.shape) <= ALL_BYTES
+        shared = (
+            model.parameters - self.front + 2 if small else 2
+        )  # the loss and the weight of the batch are for all
         shards = job.shards if job.exact else comm.size
         self.sharded = not small
         self._pieces = self._pieces_of_ranks()
@@ -50,7 +61,13 @@ class Update:
             self.clipping.edges[self._pieces].tolist() if self.sharded and self.clipping.needs_norms else None
         )
         self.tree: TreeSum[Message] = TreeSum(
-            comm, shards, model.new_message, shared=shared, notes=2, edges=edges
+            comm,
+            shards,
+            model.new_message,
+            shared=shared,
+            notes=2,
+            edges=edges,
+            tables=[Table(slot.start, slot.shape[0], prod(slot.shape[1:])) for slot in self.tables],
         )
         self._ended = time.perf_counter()
 
@@ -84,7 +101,7 @@ class Update:
         if self.sharded and self.comm.size > 1:
             size = self.model.parameters
             for start in range(0, len(self.state), size):
-                self.tree.gather(self.state[start : start + size], step)
+                self.tree.gather(self.state[start : start + size], step)  # of tables every rank has all of it
             self.tree.settle(step)
 
     def _sum(self, batches: Batches, at: Progress) -> None:
@@ -93,32 +110,39 @@ class Update:
         for shard in tree.own:
             X, y, weights = batches.take_weighted(at.epoch, at.step, bounds[shard], bounds[shard + 1])
             message = tree.buffer()
-            message.rows.clear()  # the tree has added others to it
+            for slot in set(self.model.tables) - set(self.tables):
+                message.rows.pop(slot, None)  # the tree has added others to it
             rng = Stream(job.seed, "dropout", step=at.updates, shard=shard)
             self.model.gradient(job.loss, X, y, weights=weights, rng=rng, into=message)
-            tree.add(shard, message)
+            tree.add(shard, message, [message.rows[slot] for slot in self.tables])
 
     def _apply(self, at: Progress) -> float:
-        model, total, optimizer = self.model, self.tree.total, self.job.optimizer
+        model, total, optimizer = self.model, self._total(), self.job.optimizer
+        g, rows = total.g[:-2], total.rows
         if not self.sharded:
             loss = model.finish(total)
-            self.clipping.clip(total.g[:-2])
-            optimizer.step(model.w, total.g[:-2], self.state, at.updates + 1, scale=at.scale)
+            self.clipping.clip(g, rows=rows)
+            optimizer.step(model.w, g, self.state, at.updates + 1, scale=at.scale, rows=rows)
             model.settle()
             model.constrain()
             return loss
         low, high = self.tree.segment
+        own = [(0, self.front), (low, high)] if self.front else [(low, high)]
         wrong = None
         try:
-            loss = model.finish(total, lo=low, hi=high)
+            for start, stop in own:  # a table has no statistics: those are of the last part
+                loss = model.finish(total, lo=start, hi=stop)
         except NonFinite as error:  # the others must hear of it in this very step
             wrong = error
         squares = self._squares(at.updates)
         if wrong:
             model.w[low : low + 1] = nan
         else:
-            self.clipping.clip(total.g[:-2], squares, lo=low, hi=high)
-            optimizer.step(model.w, total.g[:-2], self.state, at.updates + 1, lo=low, hi=high, scale=at.scale)
+            for start, stop in own:
+                self.clipping.clip(g, squares, lo=start, hi=stop, rows=rows)
+                optimizer.step(
+                    model.w, g, self.state, at.updates + 1, lo=start, hi=stop, scale=at.scale, rows=rows
+                )
             model.settle()
         self.tree.gather(model.w, at.updates)
         if wrong or any(np.isnan(model.w[start]) for start, stop in self.tree.segments if start < stop):
@@ -128,10 +152,23 @@ class Update:
         model.constrain()
         return loss
 
+    def _total(self) -> Message:
+        """The sum of all shards, with the touched rows in their places."""
+        total = self.tree.total
+        for slot in self.model.tables:
+            if slot not in self.tables:  # summed as a whole
+                total.rows.pop(slot, None)
+        for slot, found in zip(self.tables, self.tree.rows, strict=True):
+            matrix = table(total.g, slot)
+            matrix[total.rows[slot] if slot in total.rows else slice(None)] = 0  # of one shard
+            matrix[found.places] = found.values
+            total.rows[slot] = found.places
+        return total
+
     def _pieces_of_ranks(self) -> list[int]:
         """Where the pieces of each segment begin, and the number of pieces: about equal parts of the gradient."""
-        size, ranks = self.model.parameters, self.comm.size
-        wanted = [size * rank // ranks for rank in range(ranks)]
+        size, ranks = self.model.parameters - self.front, self.comm.size
+        wanted = [self.front + size * rank // ranks for rank in range(ranks)]
         return [*np.searchsorted(self.clipping.edges, wanted).tolist(), len(self.clipping.edges) - 1]
 
     def _squares(self, step: int) -> Squares | None:
@@ -141,7 +178,11 @@ class Update:
         place, bounds = place_of(self.comm.rank, self.comm.shape), self._pieces
         squares = np.zeros(bounds[-1])
         own = slice(bounds[place], bounds[place + 1])
-        squares[own] = self.clipping.squares(self.tree.total.g, first=own.start, last=own.stop)
+        for part in (slice(0, bounds[0]), own):
+            found = self.clipping.squares(
+                self.tree.total.g, first=part.start, last=part.stop, rows=self.tree.total.rows
+            )
+            squares[part] = found
         self.tree.gather(squares, step, edges=bounds)
         return squares
 
@@ -153,3 +194,23 @@ class Update:
         if not total.g[-1]:
             raise ModelError("the sample weights of this batch sum to 0")
         model.check_finite(float(total.g[-2]) / float(total.g[-1]), total.g, 0, model.parameters)
+
+
+def _sparse(model: Model, job: Job) -> tuple[Slot, ...]:
+    """The tables at the beginning of the model of which rows are exchanged.
+
+    Raises: ModelError if a lazy optimizer needs the rows of another.
+    """
+    tokens = job.batch * sum(prod(shape) for shape in model.in_shapes)
+    made: list[Slot] = []
+    for slot in model.tables:
+        if slot.start != (made[-1].stop if made else 0):
+            break
+        if tokens <= 2 * slot.shape[0] or job.optimizer.lazy:
+            made.append(slot)
+    if job.optimizer.lazy and len(made) < len(model.tables):
+        raise ModelError(
+            f"job: {job.optimizer.kind} is lazy, and {model.name(model.tables[len(made)].layer)} is not among the first layers, "
+            "expected embeddings before all others; order them so, or leave lazy out"
+        )
+    return tuple(made)
