@@ -27,6 +27,7 @@ __all__ = [
     "Progress",
     "decode",
     "encode",
+    "load_checkpoint",
     "load_weights",
     "save_weights",
 ]
@@ -52,6 +53,9 @@ class Progress:
     scale: float = 1.0  # of the learning rate
     remembered: dict[str, dict[str, Any]] = field(default_factory=dict)  # by the callbacks
     best_epoch: int | None = None
+    ranking: list[tuple[float, int]] = field(
+        default_factory=list
+    )  # value and updates of the best, best first
     finished: bool = False
     stopped_early: bool = False
 
@@ -91,8 +95,8 @@ def encode(checkpoint: Checkpoint) -> bytes:
     return save(tensors, {"dlflow": json.dumps(facts)})
 
 
-def decode(data: bytes, *, parameters: int, state: int) -> Checkpoint:
-    """The checkpoint in these bytes, for a model of so many parameters and values of optimizer state.
+def decode(data: bytes, *, parameters: int | None = None, state: int | None = None) -> Checkpoint:
+    """The checkpoint in these bytes; if sizes are given, for a model of so many parameters and values of optimizer state.
 
     Raises: ModelFileError for anything else.
     """
@@ -111,7 +115,7 @@ def decode(data: bytes, *, parameters: int, state: int) -> Checkpoint:
         made = Checkpoint(
             str(facts["fingerprint"]),
             dict(facts["numerics"]),
-            Progress(**facts["progress"]),
+            _progress(**facts["progress"]),
             tensors["w"],
             tensors["state"],
             tensors.get("best"),
@@ -120,15 +124,23 @@ def decode(data: bytes, *, parameters: int, state: int) -> Checkpoint:
         raise ModelFileError(f"not a checkpoint of dlflow ({error!r}); remove it") from error
     wanted = {"w": (parameters,), "state": (state,), "best": (parameters,)}
     for name, tensor in tensors.items():
-        if wanted.get(name) != tensor.shape or tensor.dtype != np.float32:
+        if (parameters is not None and wanted.get(name) != tensor.shape) or tensor.dtype != np.float32:
             raise ModelFileError(
                 f"checkpoint: tensor {name!r} is {tensor.dtype} {tensor.shape}, expected float32 {wanted.get(name)}; remove it"
             )
     return made
 
 
+def load_checkpoint(path: str | Path) -> Checkpoint:
+    """A checkpoint that an Outcome names.
+
+    Raises: ModelFileError if it is not there, or its bytes are not those that were written.
+    """
+    return decode(_whole(Path(path)))
+
+
 class Checkpoints:
-    """The checkpoints of one job in a folder; those of other jobs are neither read nor removed."""
+    """The checkpoints of one job in a folder: the newest, and the best of its ranking. Those of other jobs are neither read nor removed."""
 
     def __init__(self, folder: str | Path, fingerprint: str, *, keep: int = 2) -> None:
         self.folder, self.fingerprint, self.keep = Path(folder), fingerprint, keep
@@ -136,7 +148,7 @@ class Checkpoints:
     def updates(self) -> int:
         """Steps of the newest checkpoint by its name; -1 if there is none."""
         paths = self._paths()
-        return int(paths[-1].name.split("-")[2]) if paths else -1
+        return _updates(paths[-1]) if paths else -1
 
     def newest(self, *, parameters: int, state: int, warn: Callable[[str], None]) -> bytes:
         """The newest whole checkpoint, as bytes that `decode` reads; empty if there is none.
@@ -156,7 +168,7 @@ class Checkpoints:
         return b""
 
     def save(self, checkpoint: Checkpoint) -> Path:
-        """Write the checkpoint and keep the newest `keep`.
+        """Write the checkpoint and keep the newest `keep`, and those of its ranking.
 
         Raises: ModelFileError if the folder cannot be written.
         """
@@ -167,8 +179,14 @@ class Checkpoints:
         sweep(self.folder, f".{self.fingerprint[:16]}-*.tmp")
         _write(path, data)
         for old in self._paths()[: -self.keep]:
-            old.unlink(missing_ok=True)
+            if _updates(old) not in {updates for _, updates in at.ranking}:
+                old.unlink(missing_ok=True)
         return path
+
+    def kept(self, ranking: list[tuple[float, int]]) -> tuple[str, ...]:
+        """The files of a ranking, best first."""
+        there = {_updates(path): str(path) for path in self._paths()}
+        return tuple(there[updates] for _, updates in ranking if updates in there)
 
     def _paths(self) -> list[Path]:
         if not self.folder.is_dir():
@@ -177,20 +195,35 @@ class Checkpoints:
         return sorted(path for match, path in named if match and match[1] == self.fingerprint[:16])
 
     def _read(self, path: Path, *, parameters: int, state: int) -> bytes:
-        match = NAME.fullmatch(path.name)
-        try:
-            size = path.stat().st_size
-            if size > 4 * (2 * parameters + state) + HEADER_BYTES:
-                raise ModelFileError(f"{size} bytes are more than this model can have")
-            data = path.read_bytes()
-        except OSError as error:
-            raise ModelFileError(f"cannot be read ({error})") from error
-        if match is None or hashlib.sha256(data).hexdigest()[:32] != match[4]:
-            raise ModelFileError("its bytes are not those that were written")
+        data = _whole(path, limit=4 * (2 * parameters + state) + HEADER_BYTES)
         found = decode(data, parameters=parameters, state=state)
         if found.fingerprint != self.fingerprint:
             raise ModelFileError("it is of another job")
         return data
+
+
+def _whole(path: Path, limit: int | None = None) -> bytes:
+    """The bytes of a checkpoint, if they have the digest of its name."""
+    match = NAME.fullmatch(path.name)
+    try:
+        size = path.stat().st_size
+        if limit is not None and size > limit:
+            raise ModelFileError(f"{size} bytes are more than this model can have")
+        data = path.read_bytes()
+    except OSError as error:
+        raise ModelFileError(f"cannot be read ({error})") from error
+    if match is None or hashlib.sha256(data).hexdigest()[:32] != match[4]:
+        raise ModelFileError(f"{path.name}: its bytes are not those that were written")
+    return data
+
+
+def _updates(path: Path) -> int:
+    return int(path.name.split("-")[2])
+
+
+def _progress(*, ranking: list[list[float]] | None = None, **facts: Any) -> Progress:
+    """Progress as JSON has it; one that is older has no ranking."""
+    return Progress(ranking=[(value, int(updates)) for value, updates in ranking or []], **facts)
 
 
 def save_weights(path: Path, w: Array, facts: dict[str, Any]) -> None:

@@ -23,6 +23,9 @@ WHERE_AND_WHEN = {
     "folder",
     "checkpoint_s",
     "checkpoint_steps",
+    "keep_last",
+    "keep_best",
+    "monitor",
     "callbacks",
 }  # settings that cannot change a bit of the weights, or not all
 
@@ -64,6 +67,9 @@ class Job:
     callbacks: tuple[Callback, ...] = ()  # rank 0 decides, all ranks do the same
     checkpoint_s: float = 30.0
     checkpoint_steps: int | None = None  # every so many steps besides
+    keep_last: int = 2  # of the checkpoints: an older one is used if the newest is damaged
+    keep_best: int = 0  # of the checkpoints at ends of epochs: those with the best `monitor`
+    monitor: str = "val_loss"
 
     def __post_init__(self) -> None:
         for name in ("batch", "epochs"):
@@ -86,6 +92,14 @@ class Job:
         if self.checkpoint_steps is not None and self.checkpoint_steps < 1:
             raise ModelError(
                 f"job: checkpoint_steps is {self.checkpoint_steps!r}, expected at least 1; leave it out for none"
+            )
+        if self.keep_last < 1 or self.keep_best < 0:
+            raise ModelError(
+                f"job: keep_last is {self.keep_last!r} and keep_best {self.keep_best!r}, expected at least 1 and 0; correct them"
+            )
+        if self.keep_best and self.monitor.startswith("val_") and self.validation is None:
+            raise ModelError(
+                f"job: keep_best is {self.keep_best!r} by {self.monitor!r} and there are no validation rows; give some, or monitor 'loss'"
             )
         if self.patience is not None and (self.patience < 1 or self.validation is None):
             raise ModelError(
@@ -156,6 +170,7 @@ class Outcome:
     best_epoch: int | None  # where a callback keeps the best weights: the epoch whose weights these are
     parameters: int
     workers: int  # ranks that finished it
+    best_checkpoints: tuple[str, ...]  # of `keep_best`, best first: files of rank 0, for `load_checkpoint`
     numerics: Mapping[str, Any]  # NumPy, BLAS kernel, threads: the bits hold for these
     restarts: tuple[str, ...] = field(default=())
 

@@ -34,7 +34,7 @@ from dlflow.training.pace import Pace
 from dlflow.training.saving import Saver
 from dlflow.training.update import Update
 from dlflow.training.validate import Validation
-from dlflow.training.watching import ask
+from dlflow.training.watching import ask, rank_epoch
 
 __all__ = ["WEIGHTS", "Report", "fit", "train"]
 
@@ -86,7 +86,7 @@ class _Training:
         self.validation = (
             Validation(job, job.validation, self.model, comm, report) if job.validation else None
         )
-        self.checkpoints = Checkpoints(job.folder, job.fingerprint)
+        self.checkpoints = Checkpoints(job.folder, job.fingerprint, keep=job.keep_last)
         self.saver = Saver(self.checkpoints)
         self.pace = Pace(comm.size, report)
         self.at = Progress()
@@ -230,6 +230,7 @@ class _Training:
         at.seconds = time.monotonic() - self._since
         line |= {"seconds": at.seconds, "samples_per_s": self.batches.rows / at.seconds}
         at.history.append(line)
+        ranked = rank_epoch(job, at, line)
         keep, stop = ask(job, self.model, self.comm, at, line)
         if keep:
             at.best_epoch, self.best = at.epoch, self.model.w.copy()
@@ -239,8 +240,8 @@ class _Training:
         at.finished = bool(stop) or at.epoch == job.epochs
         at.step, at.loss_sum, at.weight_sum, at.seconds = 0, 0.0, 0.0, 0.0
         self.report({"event": "epoch", "epochs": job.epochs, **line})
-        if at.finished or wanted:
-            self._keep()
+        if at.finished or wanted or ranked:
+            self._keep(ranked=ranked)
 
     def _show_average(self) -> NDArray[np.float32]:
         """Put the average of the weights into the model if one is kept, for evaluation; give the weights it had."""
@@ -254,13 +255,13 @@ class _Training:
     def _finite(self) -> bool:
         return math.isfinite(float(np.dot(self.model.w, self.model.w)))
 
-    def _keep(self) -> None:
-        """A checkpoint in the memory of every rank, and when it is time, on disk."""
+    def _keep(self, *, ranked: bool = False) -> None:
+        """A checkpoint in the memory of every rank, and when it is time, or it is one of the best, on disk."""
         self.update.gather_state(self.at.updates)
         self._kept = time.monotonic()
         if self.comm.rank and self.memory is None:
             return
-        progress = replace(self.at, history=list(self.at.history))
+        progress = replace(self.at, history=list(self.at.history), ranking=list(self.at.ranking))
         checkpoint = Checkpoint(
             self.job.fingerprint,
             self.facts,
@@ -275,7 +276,7 @@ class _Training:
         old = self._kept - self._saved >= min(
             self.job.checkpoint_s, EPOCH_S if not self.at.step else math.inf
         )
-        if self.comm.rank == 0 and (self.at.finished or counted or old):
+        if self.comm.rank == 0 and (self.at.finished or counted or old or ranked):
             self._saved = self._kept
             self.saver.save(checkpoint)
 
@@ -304,6 +305,7 @@ class _Training:
             best_epoch=self.at.best_epoch,
             parameters=self.model.parameters,
             workers=self.comm.size,
+            best_checkpoints=self.checkpoints.kept(self.at.ranking) if self.comm.rank == 0 else (),
             numerics=self.facts,
         )
 

@@ -1,18 +1,20 @@
 """What the callbacks of a job decide at the end of an epoch: rank 0 asks them, and all ranks do as they say."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from dlflow.errors import DlflowError, ModelError
 from dlflow.nn import Model
-from dlflow.nn.callbacks import Control, decide
+from dlflow.nn.callbacks import Control, decide, rises
+from dlflow.nn.choice import suggestion
 from dlflow.nn.model_file import Description, write_model
 from dlflow.parallel.comm import Comm, broadcast
 from dlflow.training.checkpoint import Progress
 from dlflow.training.job import Job
 
-__all__ = ["Decision", "ask"]
+__all__ = ["Decision", "ask", "rank_epoch"]
 
 DECISION_BYTES = 1 << 20  # of what callbacks remember; more is refused
 
@@ -37,6 +39,27 @@ def ask(job: Job, model: Model, comm: Comm, at: Progress, line: dict[str, Any]) 
         raise ModelError(said["error"])
     at.remembered, at.scale = said["remembered"], said["scale"]
     return Decision(said["keep"], said["stop"])
+
+
+def rank_epoch(job: Job, at: Progress, line: dict[str, Any]) -> bool:
+    """Whether this epoch is among the best of the job, which `at` then knows; every rank finds the same.
+
+    Raises: ModelError for a monitor that no epoch has.
+    """
+    if not job.keep_best:
+        return False
+    if job.monitor not in line:
+        raise ModelError(
+            f"job: the best checkpoints are those of {job.monitor!r}, which no epoch has; {suggestion(job.monitor, line)}"
+        )
+    value = float(line[job.monitor])
+    if math.isnan(value):
+        return False
+    # of two that are as good, the earlier one is kept
+    at.ranking.append((value, at.updates))
+    at.ranking.sort(key=lambda each: (-each[0] if rises(job.monitor) else each[0], each[1]))
+    del at.ranking[job.keep_best :]
+    return (value, at.updates) in at.ranking
 
 
 def _said(job: Job, model: Model, at: Progress, line: dict[str, Any]) -> bytes:
