@@ -116,15 +116,12 @@ class TreeSum(Generic[V]):
 
         `touched` has the numbers of the rows of each table that are not zero, rising.
         """
-        rows = [
-            Touched.taken(table.of(vector.g), each) for table, each in zip(self.tables, touched, strict=True)
-        ]
+        pairs = zip(self.tables, touched, strict=True)
+        rows = [Touched.taken(table.of(vector.g), each) for table, each in pairs]
         node, held = (shard, shard + 1), _Held(vector, rows)
         while self._stack and _siblings(self._stack[-1][0], node):
             left_node, left = self._stack.pop()
-            part = left.vector.g[self.front :]
-            np.add(part, held.vector.g[self.front :], out=part)
-            left.rows = [a + b for a, b in zip(left.rows, held.rows, strict=True)]
+            self._join(left, held)
             self._free.append(held.vector)
             node, held = (left_node[0], node[1]), left
         self._stack.append((node, held))
@@ -177,6 +174,14 @@ class TreeSum(Generic[V]):
         self.gather(self.total.g, step)
         self.settle(step)
         return self.total
+
+    def _join(self, left: _Held[V], right: _Held[V]) -> None:
+        if not self.tables:
+            np.add(left.vector.g, right.vector.g, out=left.vector.g)
+            return
+        part = left.vector.g[self.front :]
+        np.add(part, right.vector.g[self.front :], out=part)
+        left.rows = [a + b for a, b in zip(left.rows, right.rows, strict=True)]
 
     def _exchange(
         self, number: int, stage: Stage, held: Mapping[Node, _Held[V]], step: int

@@ -48,6 +48,7 @@ class Update:
         self.state: Array = job.optimizer.new_state(model.parameters)
         self.clipping = Clipping(model.slots, job.optimizer, model.tables)
         self.tables = _sparse(model, job)
+        self._whole = [slot for slot in model.tables if slot not in self.tables]
         self.front = self.tables[-1].stop if self.tables else 0  # of the vector: what every rank updates
         rest = model.parameters - self.front
         small = 4 * rest * sum(factor - 1 for factor in comm.shape) <= ALL_BYTES
@@ -110,7 +111,7 @@ class Update:
         for shard in tree.own:
             X, y, weights = batches.take_weighted(at.epoch, at.step, bounds[shard], bounds[shard + 1])
             message = tree.buffer()
-            for slot in set(self.model.tables) - set(self.tables):
+            for slot in self._whole:
                 message.rows.pop(slot, None)  # the tree has added others to it
             rng = Stream(job.seed, "dropout", step=at.updates, shard=shard)
             self.model.gradient(job.loss, X, y, weights=weights, rng=rng, into=message)
@@ -155,9 +156,8 @@ class Update:
     def _total(self) -> Message:
         """The sum of all shards, with the touched rows in their places."""
         total = self.tree.total
-        for slot in self.model.tables:
-            if slot not in self.tables:  # summed as a whole
-                total.rows.pop(slot, None)
+        for slot in self._whole:
+            total.rows.pop(slot, None)
         for slot, found in zip(self.tables, self.tree.rows, strict=True):
             matrix = table(total.g, slot)
             matrix[total.rows[slot] if slot in total.rows else slice(None)] = 0  # of one shard
