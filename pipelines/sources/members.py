@@ -4,6 +4,8 @@ Members are ordered by name. A part carries the names of its members, so nobody 
 """
 
 import dataclasses
+import errno
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -25,6 +27,18 @@ __all__ = ["Member", "contents", "cut_members", "label_of", "rows_of"]
 Member = tuple[str, bytes | Rejection]
 """Name, and what is in it or why that cannot be read."""
 
+_DAMAGE = (  # what zipfile ends in on damaged bytes; an OSError where they send it before the beginning of the file
+    *(
+        zipfile.BadZipFile,
+        zlib.error,
+        struct.error,
+        EOFError,
+        NotImplementedError,
+        RuntimeError,
+        ValueError,
+        OSError,
+    ),
+)
 _MOST = 2_000  # members of a part: their names travel with it
 
 
@@ -68,7 +82,9 @@ def contents(part: Part, limit: int) -> Iterator[Member]:
             try:
                 with archive.open(name) as file:
                     yield name, _within(file.read(limit + 1), limit)
-            except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+            except _DAMAGE as error:
+                if isinstance(error, OSError) and error.errno != errno.EINVAL:
+                    raise
                 yield name, Rejection("file", None, f"cannot be unpacked: {error}")
 
 
@@ -119,7 +135,9 @@ def _hidden(name: str) -> bool:
 def _zip(path: str) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
-    except zipfile.BadZipFile as error:
+    except _DAMAGE as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise
         raise InputError(
             f"{path}: no folder and no zip file ({error}); expected a folder of folders, or a zip of them"
         ) from error

@@ -79,7 +79,11 @@ def _footer(file: InputFile) -> tuple[pa.Schema, list[tuple[int, int]]]:
     """The columns; rows and bytes of each row group."""
     with _opened(file.path, file.size) as opened:
         groups = [opened.metadata.row_group(group) for group in range(opened.num_row_groups)]
-        return opened.schema_arrow, [(group.num_rows, group.total_byte_size) for group in groups]
+        schema = opened.schema_arrow
+        str(
+            schema.remove_metadata()
+        )  # names that are no text are an error here, not where they are looked at
+        return schema, [(group.num_rows, group.total_byte_size) for group in groups]
 
 
 def _batches(part: Part, names: list[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
