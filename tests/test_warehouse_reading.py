@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
@@ -21,6 +22,7 @@ from pipelines.warehouse import (
     log,
     prune,
     read,
+    read_matrix,
     read_unit,
     units,
     upsert,
@@ -205,3 +207,20 @@ def test_a_flip_of_any_byte_of_a_data_file_is_detected(tmp_path):
 
     path.write_bytes(content)
     assert read(snapshot, verify=True).num_rows == 20
+
+
+def test_units_become_one_matrix_in_the_order_of_their_rows(tmp_path):
+    snapshot = load(
+        str(tmp_path / "t"),
+        [[(i, "a", None if i == 3 else i / 2, 1, "x") for i in range(5)], [(9, "b", 1.5, 2, "x")]],
+    )
+
+    matrix = read_matrix(units(snapshot), snapshot.schema, ["id", "v"])
+
+    assert (matrix.shape, matrix.dtype) == ((6, 2), np.float32)
+    assert sorted(matrix[:, 0]) == [0, 1, 2, 3, 4, 9]
+    assert [row[1] for row in matrix if row[0] in {4, 9}] == [2.0, 1.5]
+    assert np.isnan(matrix[matrix[:, 0] == 3, 1]).all()
+    assert read_matrix([], snapshot.schema, ["id"]).shape == (0, 1)
+    with pytest.raises(SpecError, match="is string, expected numbers"):
+        read_matrix(units(snapshot), snapshot.schema, ["name"])

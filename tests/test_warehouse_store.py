@@ -167,7 +167,7 @@ def test_an_old_file_is_made_young_by_its_commit_unless_a_vacuum_has_named_it(ur
     old = file(uri, [2])
     before = place(uri, old["path"]).stat().st_mtime
     time.sleep(1.1)  # the store knows whole seconds
-    monkeypatch.setattr(sys.modules["pipelines.warehouse.disk"], "_YOUNG_S", 1.0)
+    monkeypatch.setattr(sys.modules["pipelines.warehouse.disk"], "YOUNG_S", 1.0)
 
     with (
         sweep.noticed(uri, [old["path"]]),

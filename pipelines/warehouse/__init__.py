@@ -56,7 +56,7 @@ from pipelines.warehouse.partition import periods
 from pipelines.warehouse.pins import LEASE_S, Pin, held, pin, pins, unpin
 from pipelines.warehouse.preflight import preflight
 from pipelines.warehouse.quarantine import carry_rejects, commit_rejects, read_quarantine, tidy, write_rejects
-from pipelines.warehouse.reading import Unit, read, read_unit, units
+from pipelines.warehouse.reading import Unit, read, read_matrix, read_unit, units
 from pipelines.warehouse.releases import (
     Release,
     drop_release,
@@ -126,6 +126,7 @@ __all__ = [
     "read",
     "read_evidence",
     "read_file",
+    "read_matrix",
     "read_quarantine",
     "read_unit",
     "record_changes",

@@ -12,10 +12,11 @@ from pipelines.errors import PartFailed
 from pipelines.failpoints import failpoint
 from pipelines.places import place, put
 
-__all__ = ["make_young", "put_if_absent", "refused", "sync_folder", "write_new"]
+__all__ = ["YOUNG_S", "make_young", "put_if_absent", "refused", "sync_folder", "write_new"]
 
 
-_YOUNG_S = 12 * 3600.0
+YOUNG_S = 12 * 3600.0
+"""A vacuum takes nothing that is younger than twice this; a commit sets the time of what is older anew."""
 
 
 def write_new(path: str, content: memoryview) -> None:
@@ -62,16 +63,10 @@ def put_if_absent(path: str, content: bytes) -> None:
         Path(aside).unlink(missing_ok=True)
 
 
-def make_young(path: str) -> bool:
-    """Set the age of a file back, so that no vacuum takes it now; whether anything had to be done.
-
-    An object gets a new time only by being put again, so one is left alone until it is half as old as what a vacuum may take.
-    """
-    if not is_url(path):
-        os.utime(path, follow_symlinks=False)
-        return True
-    target = place(path)
-    if time.time() - target.stat().st_mtime < _YOUNG_S:
+def make_young(url: str) -> bool:
+    """Put an object again if it is so old that a vacuum may soon take it; whether it was."""
+    target = place(url)
+    if time.time() - target.stat().st_mtime < YOUNG_S:
         return False
     put(target, target.read_bytes())
     return True

@@ -5,6 +5,7 @@ say that a worker has done it (`receipt.check`).
 """
 
 import os
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ from pipelines.access import is_url
 from pipelines.errors import PartFailed, SchemaMismatch
 from pipelines.places import opened
 from pipelines.warehouse import columns, statistics
+from pipelines.warehouse.disk import YOUNG_S
 
 __all__ = ["check", "check_columns", "groups", "parse", "read"]
 
@@ -22,14 +24,16 @@ _TAIL = 4096  # bytes: holds most footers, so that one read is enough
 _END = 8  # the length of the footer, and "PAR1"
 
 
-def read(path: str, size: int) -> bytes:
+def read(path: str, size: int, *, young: bool = False) -> bytes:
     """The footer with its length and the magic word, as they are in the storage; of a file that must have `size` bytes.
+
+    With `young` the time of an old file is set anew first, so that no vacuum takes it now (an object gets one by a put alone).
 
     Raises: PartFailed for a file that is gone, has another size or cannot be read. Whether these bytes make sense is
     not looked at.
     """
     try:
-        found, tail = _object(path) if is_url(path) else _file(path)
+        found, tail = _object(path) if is_url(path) else _file(path, young=young)
     except FileNotFoundError as error:
         raise PartFailed(f"{path}: the file is gone, expected {size:,} bytes; run the part again") from error
     except OSError as error:
@@ -39,11 +43,14 @@ def read(path: str, size: int) -> bytes:
     return tail[-_length(tail) :]
 
 
-def _file(path: str) -> tuple[int, bytes]:
+def _file(path: str, *, young: bool) -> tuple[int, bytes]:
     """The size of a file, and its end with at least the footer."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     try:
-        found = os.fstat(descriptor).st_size
+        state = os.fstat(descriptor)
+        if young and time.time() - state.st_mtime > YOUNG_S:
+            os.utime(descriptor)
+        found = state.st_size
         tail = os.pread(descriptor, _TAIL, max(0, found - _TAIL))
         if len(tail) < (length := _length(tail)) <= found:
             tail = os.pread(descriptor, length, found - length)

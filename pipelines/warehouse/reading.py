@@ -2,11 +2,14 @@
 
 read(snapshot, ["id", "price"], where="day >= ...")     an Arrow table; .to_pandas() for pandas
 units(snapshot)                                         (file, row groups) for training, some ten thousand rows each
+read_matrix(units, schema, ["id", "price"])             some units as one float32 matrix
 frame.dask_frame(snapshot)                              a Dask DataFrame, a partition per unit
 """
 
 from collections.abc import Sequence
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -17,7 +20,7 @@ from pipelines.warehouse import prune
 from pipelines.warehouse.file import LiveFile, read_file, row_groups
 from pipelines.warehouse.snapshot import Snapshot
 
-__all__ = ["Unit", "read", "read_unit", "units"]
+__all__ = ["Unit", "read", "read_matrix", "read_unit", "units"]
 
 Unit = tuple[LiveFile, tuple[int, ...]]
 """A file and some of its row groups: what one task reads."""
@@ -62,6 +65,30 @@ def read_unit(
     if condition is not None:
         table = table.filter(pc.fill_null(condition.evaluate(table), fill_value=False))
     return table.select(list(columns))
+
+
+def read_matrix(found: Sequence[Unit], schema: pa.Schema, columns: Sequence[str]) -> npt.NDArray[np.float32]:
+    """Numbers of some units in one matrix; null is nan. A column lies together in memory, as pandas and scikit-learn have it.
+
+    Shapes: (rows, columns).
+    Raises: as `read_file`; SpecError for a column that holds no numbers.
+    """
+    for name in columns:
+        kind = schema.field(name).type
+        if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
+            raise SpecError(f"column {name!r} is {kind}, expected numbers; leave it out, or encode it")
+    tables = [read_unit(unit, schema, columns) for unit in found]
+    matrix = np.empty((len(columns), sum(table.num_rows for table in tables)), np.float32)
+    start = 0
+    for table in tables:
+        end = start + table.num_rows
+        for row, column in enumerate(table.columns):
+            at = start
+            for chunk in column.chunks:
+                matrix[row, at : at + len(chunk)] = chunk.to_numpy(zero_copy_only=False)
+                at += len(chunk)
+        start = end
+    return matrix.T
 
 
 def units(snapshot: Snapshot, *, where: str | None = None, rows: int = UNIT_ROWS) -> list[Unit]:

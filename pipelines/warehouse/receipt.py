@@ -6,7 +6,6 @@ the footer says. A receipt that does not fit is an error of the rows (SchemaMism
 cut or another than its worker has sealed is an accident (PartFailed: run again).
 """
 
-import os
 from collections import deque
 from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -52,10 +51,13 @@ def check(
         rows += receipt["rows"]
     if is_url(uri):  # each is some round trips
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            deque(pool.map(lambda receipt: _check_file(uri, receipt, expected, seals), given), maxlen=0)
+            deque(
+                pool.map(lambda receipt: _check_file(uri, receipt, expected, seals, stored=True), given),
+                maxlen=0,
+            )
     else:
         for receipt in given:
-            _check_file(uri, receipt, expected, seals)
+            _check_file(uri, receipt, expected, seals, stored=False)
     if rows_out is not None and rows != rows_out:
         raise LedgerImbalance(
             f"{uri}: the files hold {rows} rows, expected {rows_out} by the ledger ({rows - rows_out:+d}); "
@@ -92,17 +94,22 @@ def _check_partition(receipt: Receipt, schema: pa.Schema, partition_by: Sequence
         partition.decode(schema.field(name), text)
 
 
-def _check_file(uri: str, receipt: Receipt, expected: pa.Schema, seals: Seals) -> None:
-    path = os.path.join(uri, receipt["path"])  # noqa: PTH118 - uris are text here
+def _make_young(uri: str, url: str, receipt: Receipt) -> None:
+    """A vacuum that looks now sees a young object, or has said that it removes it."""
     try:
-        if make_young(path) and is_url(path):  # a vacuum that looks now sees a young file
+        if make_young(url):
             sweep.check(uri, receipt["path"])
-    except OSError as error:
-        reason = "is gone" if isinstance(error, FileNotFoundError) else f"cannot be made young ({error})"
+    except FileNotFoundError as error:
         raise PartFailed(
-            f"{path}: the file {reason}, expected {receipt['bytes']:,} bytes; run the part again"
+            f"{url}: the file is gone, expected {receipt['bytes']:,} bytes; run the part again"
         ) from error
-    found = footer.read(path, receipt["bytes"])
+
+
+def _check_file(uri: str, receipt: Receipt, expected: pa.Schema, seals: Seals, *, stored: bool) -> None:
+    path = f"{uri}/{receipt['path']}"
+    if stored:
+        _make_young(uri, path, receipt)
+    found = footer.read(path, receipt["bytes"], young=not stored)
     if seals.hold(receipt, found):
         return
     sealed = seals.are_on(receipt)

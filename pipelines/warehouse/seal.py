@@ -18,9 +18,8 @@ import pyarrow as pa
 
 __all__ = ["Seals"]
 
-_CHECK = 1  # raise it with every change of `footer.check_columns` or `statistics`: older seals are void then
+_CHECK = 2  # raise it with every change of `footer.check_columns` or `statistics`: older seals are void then
 _PROGRAM = f"dlflow-{_CHECK}/pyarrow-{pa.__version__}"  # another pyarrow may read a footer otherwise
-_SAID = ("path", "rows", "bytes", "partition", "row_groups", "stats")  # the digest of the rows is in the path
 _encode = json.JSONEncoder(sort_keys=True).encode
 
 
@@ -34,14 +33,13 @@ class Seals:
     def make(self, receipt: Mapping[str, Any], footer: bytes) -> str:
         """The seal of a receipt whose file ends with these bytes."""
         start = self._start + hashlib.sha256(footer).hexdigest()
-        said = _encode([receipt[name] for name in _SAID])
-        return f"{start}:{hashlib.sha256((start + said).encode()).hexdigest()}"
+        return f"{start}:{hashlib.sha256((start + _said(receipt)).encode()).hexdigest()}"
 
     def hold(self, receipt: Mapping[str, Any], footer: bytes) -> bool:
         """Whether the receipt has the seal that it would be given now."""
         try:
             return "seal" in receipt and receipt["seal"] == self.make(receipt, footer)
-        except (TypeError, ValueError):  # what the receipt says is no JSON
+        except (AttributeError, TypeError, ValueError):  # what the receipt says is not what one says
             return False
 
     def fit(self, receipt: Mapping[str, Any], footer: bytes) -> bool:
@@ -51,3 +49,18 @@ class Seals:
     def are_on(self, receipt: Mapping[str, Any]) -> bool:
         """Whether there is a seal of this program for these columns, right or wrong."""
         return str(receipt.get("seal", "")).startswith(self._start)
+
+
+def _said(receipt: Mapping[str, Any]) -> str:
+    """All that a receipt says, as text; the digest of the rows is in the path. A fifth of the time of JSON."""
+    partition = sorted(receipt["partition"].items())
+    return repr(
+        (
+            receipt["path"],
+            receipt["rows"],
+            receipt["bytes"],
+            partition,
+            receipt["row_groups"],
+            receipt["stats"],
+        )
+    )
