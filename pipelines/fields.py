@@ -124,7 +124,9 @@ def numbers(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
     values = combined(column)
     kind = kind_of(values.type)
     if kind == "float" or pa.types.is_uint64(values.type):
-        return numpy_of(finite(values.cast(pa.float64(), safe=False)).drop_null()) + 0.0
+        found: np.ndarray = numpy_of(values.cast(pa.float64(), safe=False).drop_null()) + 0.0
+        counts = np.isfinite(found)
+        return found if counts.all() else found[counts]
     if kind == "timestamp":
         values = values.cast(pa.timestamp("us"), safe=False)
     return numpy_of(values.drop_null()).astype(np.int64, copy=False)

@@ -290,3 +290,15 @@ def test_a_worker_needs_no_deltalake(tmp_path):
     )
 
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_a_column_of_few_values_is_stored_as_a_dictionary_and_one_of_many_is_not(tmp_path):
+    rows = 5000
+    table = pa.table(
+        {"few": [row % 7 for row in range(rows)], "many": list(range(rows)), "text": ["a", "b"] * (rows // 2)}
+    )
+
+    receipt = write_file(str(tmp_path), table, partition={}, schema=table.schema)
+
+    group = pq.read_metadata(tmp_path / receipt["path"]).row_group(0)
+    assert [group.column(place).has_dictionary_page for place in range(3)] == [True, False, True]

@@ -41,7 +41,11 @@ __all__ = [
 
 FOLDER = "data"
 ROW_GROUP = 1 << 16  # rows: 22.8 Mrow/s into matrices with about 24 of them per task
-_SAMPLE = 10_000  # rows looked at to decide on a dictionary
+_SAMPLE = 10_000  # texts looked at to decide on a dictionary
+_FEW = (
+    2048,
+    64,
+)  # of other columns so many values, with at most so many different ones: a third less time to write
 _NAME = re.compile(r"\d{6,}-([0-9a-f]{64})-[0-9a-f]{32}\.parquet")
 
 
@@ -280,11 +284,14 @@ def _parquet(rows: pa.Table) -> pa.Buffer:
 
 
 def _repeats(column: pa.ChunkedArray) -> bool:
-    """Whether a dictionary pays: text of which a sample shows the same value twice on average."""
-    if not (pa.types.is_string(column.type) or pa.types.is_binary(column.type)):
+    """Whether a dictionary pays: a sample shows the same text twice on average, or few other values."""
+    if pa.types.is_string(column.type) or pa.types.is_binary(column.type):
+        sample = column.slice(0, _SAMPLE)
+        return 2 * pc.count_distinct(sample).as_py() <= len(sample)
+    if pa.types.is_boolean(column.type) or pa.types.is_nested(column.type) or _bytes(column.type):
         return False
-    sample = column.slice(0, _SAMPLE)
-    return 2 * pc.count_distinct(sample).as_py() <= len(sample)
+    rows, most = _FEW
+    return len(column) >= rows and pc.count_distinct(column.slice(0, rows)).as_py() <= most
 
 
 def _bytes(kind: pa.DataType) -> bool:
