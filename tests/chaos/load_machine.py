@@ -1,4 +1,4 @@
-"""Files come, change, move and go, runs are killed anywhere or meet; the table is compared with a dictionary.
+"""Files come, change, move and go, with further columns, runs are killed anywhere, at any time, or meet; the table is compared with a dictionary.
 
     python load_machine.py FOLDER EXAMPLES
 
@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import sys
+import time
 from pathlib import Path
 
 import deltalake  # noqa: F401 - imported once, before the forks
@@ -41,6 +42,7 @@ path = "data/*.csv"
 columns = { id = "int64", price = { type = "float64", range = [0, 100] } }
 allow_empty = true
 on_change = "reload"
+contract = "evolve"
 
 [tables.orders]
 source = "orders"
@@ -83,7 +85,9 @@ def seen(folder):
     _, manifest = warehouse.loaded(uri)
     snapshot = warehouse.Snapshot.open(uri)
     latest = f"{root}/latest"
+    names = [name for name in ("id", "note") if name in snapshot.schema.names]
     return {
+        "notes": {str(row["id"]): row["note"] for row in snapshot.read(names).to_pylist() if row.get("note")},
         "ids": sorted(snapshot.read(["id"], verify=True)["id"].to_pylist()),
         "rejects": sorted([Path(one["source"]).name, one["line"]] for one in rejects),
         "files": sorted(Path(one.path).name for one in manifest.files),
@@ -140,19 +144,22 @@ class Loads(RuleBasedStateMachine):
         self.next = 0
         self.runs = 0
         self.before = None
-        self.new_file("first", ["5", "x"])
+        self.noted = set()
+        self.write("first", ["5", "x"])
 
-    def write(self, name, prices):
+    def write(self, name, prices, *, note=False):
         rows = [(self.next + number, price) for number, price in enumerate(prices)]
         self.next += len(rows)
         self.files[name] = rows
-        text = "id,price\n" + "".join(f"{number},{price}\n" for number, price in rows)
+        self.noted |= {number for number, _ in rows} if note else set()
+        text = "id,price,note\n" if note else "id,price\n"
+        text += "".join(f"{number},{price}{f',n{number}' * note}\n" for number, price in rows)
         (self.folder / "data" / f"{name}.csv").write_text(text)
 
-    @rule(name=st.sampled_from("abc"), prices=ROWS)
-    def new_file(self, name, prices):
-        """A new file, or a rewrite of one."""
-        self.write(name, prices)
+    @rule(name=st.sampled_from("abc"), prices=ROWS, note=st.booleans())
+    def new_file(self, name, prices, note):
+        """A new file, or a rewrite of one; some have a column that is not declared."""
+        self.write(name, prices, note=note)
 
     @precondition(lambda self: self.files)
     @rule(data=st.data())
@@ -194,6 +201,21 @@ class Loads(RuleBasedStateMachine):
     def crash_and_rerun(self, place, hit):
         code = ended(self.in_child(f"{place}=kill@{hit}"))
         assert code in {0, -signal.SIGKILL}
+        self.rerun()
+
+    @rule(delays=st.tuples(*[st.floats(0, 0.6)] * 2))
+    def kill_at_any_time(self, delays):
+        """Two runs at once, each killed after some time, wherever it is."""
+        children = [self.in_child(), self.in_child()]
+        started = time.monotonic()
+        for delay, child in sorted(zip(delays, children, strict=True)):
+            time.sleep(max(0.0, started + delay - time.monotonic()))
+            os.kill(child, signal.SIGKILL)  # a child that has ended is a zombie until it is waited for
+        assert {ended(child) for child in children} <= {0, -signal.SIGKILL}
+        self.rerun()
+
+    def rerun(self):
+        """What readers see is the state before or after, and one more run ends in that after."""
         between = self.look()
         states = [state for state in (self.before, self.expected()) if state]
         assert between is None or pair(between) in map(pair, states), between
@@ -218,6 +240,7 @@ class Loads(RuleBasedStateMachine):
             "files": sorted(f"{name}.csv" for name in self.files),
             "held": True,
             "latest": good,
+            "notes": {str(number): f"n{number}" for number in good if number in self.noted},
         }
 
     def check(self):
@@ -228,6 +251,7 @@ class Loads(RuleBasedStateMachine):
             wanted,
         )
         assert pair(found) == pair(wanted)
+        assert found["notes"] == wanted["notes"]
         assert len(found["files"]) == len(wanted["files"])
         said = self.look(books)
         assert said["read"] == sum(map(len, self.files.values()))
