@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,9 +33,11 @@ class Message:
     rows: dict[Slot, Array] = field(default_factory=dict)
 
     @staticmethod
-    def of(slots: Sequence[Slot], tables: Sequence[Slot], layers: int, dtype: npt.DTypeLike) -> "Message":
-        """A message of zeros."""
-        g = aligned((slots[-1].stop if slots else 0) + 2, dtype)
+    def of(
+        slots: Sequence[Slot], tables: Sequence[Slot], layers: int, dtype: npt.DTypeLike, arrays: Any = np
+    ) -> "Message":
+        """A message of zeros; `arrays` is the module that makes it."""
+        g = aligned((slots[-1].stop if slots else 0) + 2, dtype, arrays)
         return Message(g, views(g, slots, layers), tuple(tables), dict.fromkeys(tables, NONE))
 
     def clear(self) -> None:

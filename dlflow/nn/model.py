@@ -14,6 +14,7 @@ Memory: activations and gradients live in Workspaces of the model and are overwr
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
@@ -29,6 +30,7 @@ from dlflow.nn.message import Message
 from dlflow.nn.params import Array, Shape, Slot, Views, Workspace, aligned, slots_of, views
 from dlflow.nn.penalties import Decay
 from dlflow.nn.plan import Plan, build
+from dlflow.nn.portable import check_portable, moved
 from dlflow.nn.sharing import Second, Wishes
 from dlflow.nn.streams import Stream
 from dlflow.nn.tables import parts
@@ -36,16 +38,18 @@ from dlflow.nn.tables import parts
 __all__ = ["Model", "Tape"]
 
 
+@dataclass
 class Tape:
     """The backward passes of one forward pass, last step first to run. Valid until the model's next forward pass."""
 
-    def __init__(self, steps: list[Any], serial: int) -> None:
-        self.steps = steps
-        self.serial = serial
+    steps: list[Any]
+    serial: int
 
 
 class Model:
     """Layers in order, or a Graph, over one vector w (P,) and one message g (P + 2,); dtype float64 is for gradient checks.
+
+    `arrays` is the module that makes all arrays: see `portable`.
 
     Raises: ModelError if a layer does not fit the one before it.
     """
@@ -57,6 +61,7 @@ class Model:
         *,
         dtype: type = np.float32,
         fuse: bool = True,
+        arrays: Any = np,
     ) -> None:
         in_shape = (in_shape,) if isinstance(in_shape, int) else tuple(in_shape)
         self.graph = layers if isinstance(layers, Graph) else Graph.chain(layers, in_shape)
@@ -65,11 +70,13 @@ class Model:
         self.in_shapes = tuple(shape for _, shape in self.graph.inputs)
         self.in_shape = self.in_shapes[0]  # of a model with one input
         self.dtype = np.dtype(dtype)
+        self.arrays = arrays
+        check_portable(self.layers, arrays)
         needs, self.shapes = build(self.graph)
         self.out_shape = self.shapes[-1]
         self.slots = slots_of(needs)
         self.parameters = self.slots[-1].stop if self.slots else 0
-        self.w = aligned(self.parameters, dtype)
+        self.w = aligned(self.parameters, dtype, arrays)
         self._owners = [self.graph.owner(number) for number in range(len(self.layers))]
         own = views(self.w, self.slots, len(self.layers))
         self.p: tuple[Views, ...] = tuple(own[owner] for owner in self._owners)
@@ -85,13 +92,13 @@ class Model:
         for node, p in zip(self.graph.nodes, self.p, strict=True):
             learns.append(bool(p) or any(learns[source] for source in node.sources))
         self._body = [
-            (step, Workspace(), any(learns[source] for source in step.sources)) for step in plan.steps
+            (step, Workspace(arrays), any(learns[source] for source in step.sources)) for step in plan.steps
         ]
         self.first = [self.layers[self.graph.readers(place)[0]] for place in range(len(self.inputs))]
-        self._loss_space = Workspace()
+        self._loss_space = Workspace(arrays)
         self._serial = 0
         self._penalties = wishes.of(lambda layer: layer.penalties())
-        self._decay = Decay(self._penalties)
+        self._decay = Decay(self._penalties, Workspace(arrays))
         self._constraints = wishes.of(lambda layer: layer.constraints())
         self._followed = wishes.of(lambda layer: layer.statistics())
         self._moved: list[tuple[slice, Array]] = []  # where `settle` puts statistics
@@ -114,13 +121,16 @@ class Model:
     def init(self, seed: int) -> None:
         """Fill w with initial weights, a pure function of the seed."""
         rng = Stream(seed, "weights")
-        for number, (layer, p) in enumerate(zip(self.layers, self.p, strict=True)):
+        w = self.w if self.arrays is np else aligned(self.parameters, self.dtype)
+        for number, p in enumerate(views(w, self.slots, len(self.layers))):
             if self._owners[number] == number:
-                layer.init(p, rng.at(layer=number))
+                self.layers[number].init(p, rng.at(layer=number))
+        if w is not self.w:
+            self.w[...] = moved(w, self.arrays)
 
     def new_message(self) -> Message:
         """Another message of this model, zero: `gradient(into=...)` fills it."""
-        return Message.of(self.slots, self.tables, len(self.layers), self.dtype)
+        return Message.of(self.slots, self.tables, len(self.layers), self.dtype, self.arrays)
 
     @property
     def tables(self) -> tuple[Slot, ...]:
@@ -128,7 +138,7 @@ class Model:
         return tuple(self._tables.values())
 
     def cast(self, X: Any) -> Inputs:
-        """X in the form the model computes with, an array or a tuple of arrays; unchanged if it has it already.
+        """X in the form the model computes with, an array or a tuple of arrays of NumPy; unchanged if it has it already.
 
         Raises: ModelError that says how to reshape X.
         """
@@ -224,20 +234,18 @@ class Model:
             their positions, None for ones.
         Raises: ModelError for rows or labels that do not fit.
         """
-        X, y = self.cast(X), loss.labels(y, self.out_shape, self.dtype)
+        X, y = moved(self.cast(X), self.arrays), loss.labels(y, self.out_shape, self.dtype)
         rows = rows_of(X)
         if rows != len(y):
             raise ModelError(f"X has {rows} rows, y has {len(y)}; give one label per row")
         message = into or self.message
         if weights is not None:
-            weights = checked_weights(weights, rows, self.out_shape, self.dtype)
-        with np.errstate(
-            over="ignore", invalid="ignore", divide="ignore"
-        ):  # `finish` says it better, and where
+            weights = moved(checked_weights(weights, rows, self.out_shape, self.dtype), self.arrays)
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # `finish` says where
             Z, tape = self.forward(X, rng)
-            made = loss(Z, y, weights, self.head, self._loss_space)
+            made = loss(Z, moved(y, self.arrays), weights, self.head, self._loss_space)
             self.backward(made.gradient, tape, into=message)
-            message.g[-2:] = made.total, made.weight
+            message.g[-2], message.g[-1] = made.total, made.weight
             for slot, _ in self._followed:  # means become sums, as all of the message
                 message.g[slot.start : slot.stop] *= made.weight
 
@@ -302,8 +310,8 @@ class Model:
 
     def settle(self) -> None:
         """Move the statistics of the segment that was finished; called after the optimizer, which has no say in them."""
-        for at, moved in self._moved:
-            self.w[at] = moved
+        for at, value in self._moved:
+            self.w[at] = value
         self._moved = []
 
     def constrain(self) -> None:
@@ -313,9 +321,9 @@ class Model:
 
     def outputs(self, X: Inputs, *, batch: int = 1024) -> Array:
         """Z, the outputs before the head, as a new array. Shapes: (n, *out_shape)."""
-        X = self.cast(X)
+        X = moved(self.cast(X), self.arrays)
         rows = rows_of(X)
-        Z = np.empty((rows, *self.out_shape), self.dtype)
+        Z = self.arrays.empty((rows, *self.out_shape), self.dtype)
         for start in range(0, rows, batch):
             at = slice(start, start + batch)
             Z[at] = self.forward(tuple(each[at] for each in X) if isinstance(X, tuple) else X[at])[0]

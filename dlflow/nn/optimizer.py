@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import inf
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -66,9 +66,9 @@ class Optimizer(ABC):
         """Whether of a table only the rows that a batch touches change."""
         return self.lazy or (self.rests and self.average is None)
 
-    def new_state(self, size: int, dtype: type = np.float32) -> Array:
-        """The state before the first step. Shapes: (slots * size,)."""
-        return aligned(self.slots * size, dtype)
+    def new_state(self, size: int, dtype: type = np.float32, arrays: Any = np) -> Array:
+        """The state before the first step; `arrays` is the module that makes it. Shapes: (slots * size,)."""
+        return aligned(self.slots * size, dtype, arrays)
 
     def rate_at(self, t: int, scale: float = 1.0) -> float:
         """The learning rate of step t, from 1."""
@@ -95,7 +95,7 @@ class Optimizer(ABC):
         size = len(w)
         columns = [state[slot * size : (slot + 1) * size] for slot in range(self.slots)]
         rate = self.rate_at(t, scale)
-        scratch = np.empty(min(size, BLOCK), w.dtype)
+        scratch = np.empty_like(w[:BLOCK])
         stop = size if hi is None else hi
         known = rows if rows is not None and self.by_rows else {}
         for span in spans(known, lo, stop):

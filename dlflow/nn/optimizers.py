@@ -7,7 +7,7 @@ tables: see `optimizer`.
 
 from dataclasses import dataclass
 from math import inf, sqrt
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -200,9 +200,9 @@ class Adagrad(Optimizer):
         """Always."""
         return True
 
-    def new_state(self, size: int, dtype: type = np.float32) -> Array:
+    def new_state(self, size: int, dtype: type = np.float32, arrays: Any = np) -> Array:
         """`start` everywhere. Shapes: (slots * size,)."""
-        state = super().new_state(size, dtype)
+        state = super().new_state(size, dtype, arrays)
         state[:size] = self.start
         return state
 

@@ -34,8 +34,14 @@ Views: TypeAlias = dict[str, Array]
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector register
 
 
-def aligned(size: int, dtype: npt.DTypeLike = np.float32) -> Array:
-    """A vector of zeros that starts on a 64-byte boundary, so that every process computes with the same alignment."""
+def aligned(size: int, dtype: npt.DTypeLike = np.float32, arrays: Any = np) -> Array:
+    """A vector of zeros that starts on a 64-byte boundary, so that every process computes with the same alignment.
+
+    `arrays` is the module that makes it; where another one than NumPy aligns is its own affair.
+    """
+    if arrays is not np:
+        made: Array = arrays.zeros(size, dtype)
+        return made
     n_bytes = size * np.dtype(dtype).itemsize
     raw = np.zeros(n_bytes + ALIGNMENT, np.uint8)
     start = -raw.ctypes.data % ALIGNMENT
@@ -85,9 +91,12 @@ class Workspace:
     `mask` comes with the input of a layer: which time steps count, (B, T) bool, or None for all; `masks` with its several inputs.
     `carried` is what a stateful layer hands on to the next batch. `rows` goes with the gradient of its
     tables (see `Layer.tables`): by parameter name, the rows that the last backward pass has written.
+
+    `arrays` is the module that makes the arrays.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, arrays: Any = np) -> None:
+        self.arrays = arrays
         self.mask: Array | None = None
         self.masks: tuple[Array | None, ...] = ()
         self.carried: Array | None = None
@@ -95,11 +104,11 @@ class Workspace:
         self._flat: dict[str, Array] = {}
         self._shaped: dict[str, Array] = {}
         self._parts: dict[str, Workspace] = {}
-        self._ones = np.ones(0)
+        self._ones = arrays.ones(0)
 
     def part(self, name: str) -> "Workspace":
         """The workspace of a layer within this layer."""
-        return self._parts.setdefault(name, Workspace())
+        return self._parts.setdefault(name, Workspace(self.arrays))
 
     def like(self, name: str, X: Array, shape: Shape | None = None) -> Array:
         """A work array of the shape of X (or another of as many axes) with its axes in memory as those of X lie."""
@@ -128,12 +137,12 @@ class Workspace:
             return last
         size, flat = prod(shape), self._flat.get(name)
         if flat is None or flat.size < size or flat.dtype != dtype:
-            flat = self._flat[name] = aligned(size, dtype)
+            flat = self._flat[name] = aligned(size, dtype, self.arrays)
         made = self._shaped[name] = flat[:size].reshape(shape)
         return made
 
     def ones(self, size: int, dtype: npt.DTypeLike = np.float32) -> Array:
         """A vector of ones: `ones @ dY` is the bias gradient, twice as fast as `dY.sum(0)`."""
         if self._ones.size < size or self._ones.dtype != dtype:
-            self._ones = np.ones(size, dtype)
+            self._ones = self.arrays.ones(size, dtype)
         return self._ones[:size]

@@ -62,8 +62,8 @@ class Penalized:
 class Decay:
     """What the penalties of a model add to its mean loss, and to the gradient of it."""
 
-    def __init__(self, penalties: Sequence[tuple[Slot, Penalty]]) -> None:
-        self._penalties, self._space = penalties, Workspace()
+    def __init__(self, penalties: Sequence[tuple[Slot, Penalty]], space: Workspace) -> None:
+        self._penalties, self._space = penalties, space
 
     def loss(self, w: Array) -> float:
         """Shapes: w (P,)."""
