@@ -311,6 +311,13 @@ def test_in_a_file_of_one_column_a_blank_line_is_a_missing_value(tmp_path):
     assert rejects(rows) == [(3, "null", "id", "column 'id': missing, and nullable is false")]
 
 
+def test_a_line_end_of_cr_is_not_joined_with_the_blank_line_behind_a_bad_row(tmp_path):
+    rows = read(tmp_path, b"id\n1\r\x00\n\n3\n", {"id": "int8"})
+
+    assert values(rows) == [(1,), (None,), (3,)]
+    assert rejects(rows) == [(3, "nul", None, "the row holds a NUL character")]
+
+
 def test_columns_are_found_by_name_and_others_only_left_out_by_declaration(tmp_path):
     content = b"y,secret,id,x\na,s,1,1.5\n"
 

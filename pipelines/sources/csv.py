@@ -13,6 +13,7 @@ import dataclasses
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as arrow_csv
 
 from pipelines.errors import LedgerImbalance
@@ -121,6 +122,8 @@ def _some(text: bytes, ends: np.ndarray, good: np.ndarray) -> pa.Buffer:
     if good.all():
         return pa.py_buffer(text)
     some = some_records(text, ends, good)
+    if b"\r" in text:  # a CR and the blank line that is behind it now would be one line end
+        some = pc.if_else(pc.equal(some, b"\n"), b"\r\n", some)
     stop = int(np.frombuffer(some.buffers()[1], np.int32)[len(some)]) if len(some) else 0
     return some.buffers()[2].slice(0, stop) if stop else pa.py_buffer(b"")
 
