@@ -8,12 +8,14 @@ Everything runs on whole columns; Python sees only the cells that do not fit. Th
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.errors import InputError
+from pipelines.fields import combined
 from pipelines.literals import nowhere, reader, reason
 from pipelines.schema import Field, Schema
 from pipelines.stage import LINE, OFFSET, ORIGIN, REJECTS, SOURCE, Rows
@@ -55,7 +57,7 @@ def cast(
     fate: dict[int, Rejection] = {}
     columns, nulled = [], {}
     for name, field in schema.fields.items():
-        text = strings[name].combine_chunks()
+        text = combined(strings[name])
         column = _Column(name, field, _prepared(text, field, null), decimal, (wrong or {}).get(name))
         values, failures = column.read()
         broken = np.concatenate([rows for _, rows in failures] or [nowhere()])
@@ -65,7 +67,7 @@ def cast(
             )
             row = int(rows.min())
             raise InputError(
-                f"{where}:{strings[LINE][row].as_py()}: {column.message(rule, row)}; correct the file, or set "
+                f"{where}:{strings[LINE][row].as_py()}: {column.messages(rule, rows[rows == row])[0]}; correct the file, or set "
                 'on_error = "quarantine" to set such rows aside'
             )
         if len(broken) and field.on_error == "null":
@@ -73,8 +75,8 @@ def cast(
             values = _nulled(values, broken)
         elif len(broken):
             for rule, rows in failures:
-                for row in rows.tolist():
-                    fate.setdefault(row, Rejection(rule, name, column.message(rule, row)))
+                for row, message in zip(rows.tolist(), column.messages(rule, rows), strict=True):
+                    fate.setdefault(row, Rejection(rule, name, message))
         columns.append(values)
     columns += [strings[name] for name in ORIGIN.names]
     kept = pa.Table.from_arrays(columns, schema=schema.with_origin())
@@ -113,7 +115,7 @@ class _Column:
     text: pa.StringArray
     decimal: str
     wrong: pa.StringArray | None
-    messages: dict[tuple[str, str | None], str] = dataclasses.field(
+    known: dict[tuple[str, str | None], str] = dataclasses.field(
         default_factory=dict
     )  # many cells say the same
 
@@ -125,12 +127,12 @@ class _Column:
             read = reader(field.type, pattern=field.format, zone=field.zone, decimal=self.decimal)
             values, bad = read(self.text)
         failures = [("type", bad)]
-        missing = pc.is_null(self.text)
         if self.wrong is not None:
-            found = pc.is_valid(self.wrong)
-            failures.append(("type", where(found)))
-            missing = pc.and_(missing, pc.invert(found))
-        if not field.nullable:
+            failures.append(("type", where(pc.is_valid(self.wrong))))
+        if not self.field.nullable and self.text.null_count:
+            missing = pc.is_null(self.text)
+            if self.wrong is not None:
+                missing = pc.and_(missing, pc.is_null(self.wrong))
             failures.append(("null", where(missing)))
         seen = nowhere()
         for rule, rows in self._rules(values):
@@ -155,17 +157,22 @@ class _Column:
         if self.field.pattern is not None:
             yield "pattern", where(pc.invert(pc.match_substring_regex(values, f"^(?:{self.field.pattern})$")))
 
-    def message(self, rule: str, row: int) -> str:
-        """What is wrong with the cell of this row."""
-        found = None if self.wrong is None else self.wrong[row].as_py()
+    def messages(self, rule: str, rows: np.ndarray) -> list[str]:
+        """What is wrong with the cells of these rows."""
+        if not len(rows):
+            return []
+        values = self.text.take(pa.array(rows)).to_pylist()
+        wrong = [None] * len(rows) if self.wrong is None else self.wrong.take(pa.array(rows)).to_pylist()
+        return [self._of_cell(rule, value, found) for value, found in zip(values, wrong, strict=True)]
+
+    def _of_cell(self, rule: str, value: Any, found: str | None) -> str:
         if found is not None:
             what = found.partition(" ")[0] if self.field.privacy else found
             return f"column {self.name!r}: {what} found, {self.field.title} expected"
-        value = self.text[row].as_py()
         text = None if value is None else str(value)
-        if (rule, text) not in self.messages:
-            self.messages[rule, text] = self._message(rule, text)
-        return self.messages[rule, text]
+        if (rule, text) not in self.known:
+            self.known[rule, text] = self._message(rule, text)
+        return self.known[rule, text]
 
     def _message(self, rule: str, text: str | None) -> str:
         field = self.field
