@@ -53,7 +53,7 @@ def alone(sketch, column):
     ids=str,
 )
 @pytest.mark.parametrize("listed", [0, 1 << 20])
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(data=st.data())
 def test_a_group_is_summarised_as_if_it_were_alone(sketch, listed, data):
     whole = data.draw(tables())
@@ -71,7 +71,7 @@ def test_a_group_is_summarised_as_if_it_were_alone(sketch, listed, data):
     assert repr(found) == repr(expected)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     values=st.lists(st.floats() | st.sampled_from(EDGES), max_size=30),
     at=st.lists(st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.99, 1.0]), min_size=1, max_size=3, unique=True),
@@ -94,16 +94,16 @@ def test_any_floats_have_exact_means_and_quantiles(values, at, listed):
 
 def test_tens_of_thousands_of_groups_are_usual():
     rng = np.random.default_rng(3)
-    groups, values = rng.permutation(np.repeat(np.arange(50_000), 2)), rng.normal(50, 9, 100_000)
+    groups, values = rng.permutation(np.repeat(np.arange(20_000), 2)), rng.normal(50, 9, 40_000)
     table = pa.table({"g": groups, "x": values})
 
-    medians = summarise(GroupedQuantiles(("g",), "x", (0.5,)), [table.slice(0, 30_000), table.slice(30_000)])
-    means = summarise(GroupedMoments(("g",), "x"), [table.slice(70_000), table.slice(0, 70_000)])
+    medians = summarise(GroupedQuantiles(("g",), "x", (0.5,)), [table.slice(0, 15_000), table.slice(15_000)])
+    means = summarise(GroupedMoments(("g",), "x"), [table.slice(27_000), table.slice(0, 27_000)])
 
     order = np.argsort(groups, kind="stable")
     pairs = values[order].reshape(-1, 2)
-    assert [medians[str(group)][0] for group in range(50_000)] == pytest.approx(np.median(pairs, axis=1))
-    assert [means[str(group)][0] for group in range(50_000)] == pytest.approx(pairs.mean(axis=1), rel=1e-15)
+    assert [medians[str(group)][0] for group in range(20_000)] == pytest.approx(np.median(pairs, axis=1))
+    assert [means[str(group)][0] for group in range(20_000)] == pytest.approx(pairs.mean(axis=1), rel=1e-15)
 
 
 @pytest.mark.parametrize("sketch", [GroupedMoments, GroupedModes])

@@ -21,6 +21,7 @@ def whole(tmp_path_factory):
         return cutting.files(tmp_path_factory.mktemp("whole"), monkeypatch, InProcess())
 
 
+@pytest.mark.slow
 def test_every_byte_of_a_table_is_that_of_this_process(tmp_path, monkeypatch, outside, whole):
     found = cutting.files(tmp_path, monkeypatch, OnDask(outside.client))
 
@@ -29,6 +30,7 @@ def test_every_byte_of_a_table_is_that_of_this_process(tmp_path, monkeypatch, ou
     assert len(found[0]) == 6  # months, and none: of customers without orders
 
 
+@pytest.mark.chaos
 @pytest.mark.parametrize(("place", "nth"), [("kept.half_written:orders/0/", 2), ("file.half_written", 1)])
 def test_workers_lost_while_rows_move_or_are_written_change_no_byte(
     tmp_path, monkeypatch, outside, whole, place, nth

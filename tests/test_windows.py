@@ -72,7 +72,7 @@ MOMENTS = {
 @pytest.mark.parametrize(
     ("time", "span", "offset"), [("at", "1h", "1h"), ("at", "1800s", "30min"), ("day", "7 d", "7D")]
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(data_=st.data(), table=tables(cells=MOMENTS, schema=TIMES, most=24))
 def test_summaries_over_a_time_are_those_of_pandas(data_, table, time, span, offset):
     names = ("sum", "mean", "std", "min", "max", "count")
