@@ -73,6 +73,7 @@ def commit(
     lineage: warehouse.Lineage,
     runner: "Runner",
     ids: Iterable[str],
+    evolve: bool = False,
 ) -> warehouse.Changed:
     """Bring the rows of files that are not committed into the table; the rejects of the build before are forgotten.
 
@@ -95,6 +96,7 @@ def commit(
             runner=runner,
             transactions=ids,
             release=before,
+            evolve=evolve,
         )
     return warehouse.upsert(
         uri,
@@ -107,6 +109,7 @@ def commit(
         runner=runner,
         transactions=ids,
         release=before,
+        evolve=evolve,
     )
 
 

@@ -83,7 +83,10 @@ def publish(plan: TablePlan, made: Made, *, run: str, runner: Runner) -> Built:
     committed: warehouse.Committed | warehouse.Changed
     if plan.spec.load == "upsert":
         key, ids = batch_key(plan), made.source_ids()
-        committed = merges.commit(plan.spec, plan.uri, made, key=key, lineage=lineage, runner=runner, ids=ids)
+        grown = any(one.source is not None and one.source.evolved for one in plan.inputs)
+        committed = merges.commit(
+            plan.spec, plan.uri, made, key=key, lineage=lineage, runner=runner, ids=ids, evolve=grown
+        )
     else:
         committed = commit_load(plan, made, lineage) if plan.load else _commit_whole(plan, made, lineage)
     warehouse.tidy(plan.uri, lineage=lineage)

@@ -101,6 +101,17 @@ def test_a_new_column_of_a_new_file_is_in_the_table_and_null_in_the_rows_of_the_
     assert shop.plan().nothing_to_do
 
 
+def test_a_table_that_is_changed_by_key_grows_too(tmp_path):
+    shop = made(tmp_path, more='load = "upsert"\nkey = ["id"]')
+    written(shop, "csv", "b", [{"id": 1, "price": 6.0, "note": "x"}, {"id": 3, "price": 7.0, "note": "007"}])
+    (shop.folder / "data" / "a.csv").unlink()
+
+    shop.run()
+
+    assert rows(shop) == [{"id": 1, "price": 6.0, "note": "x"}, {"id": 3, "price": 7.0, "note": "007"}]
+    assert rows(shop, 0) == [{"id": 1, "price": 5.0}]
+
+
 def test_the_log_of_a_table_that_has_grown_is_read_by_other_programs_as_ever(tmp_path):
     shop = made(
         tmp_path, more='load = "append"\nsteps = [{ do = "derive", columns = { double = "price * 2" } }]'

@@ -6,7 +6,10 @@ plain file, UTF-8 or an encoding in which line ends and quotes are what they are
 
 import codecs
 import contextlib
+import dataclasses
+import itertools
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -63,6 +66,9 @@ _FREE_BYTES, _MAX_EXPANSION = (
     64 << 20,
     200,
 )  # a bomb of 97 KB unpacks to 100 MB (1,028:1); text packs to 3-20:1
+
+
+_KEPT_STREAMS = 4  # of a file, in a process: one for each of its threads
 
 
 def opened(path: str) -> pa.NativeFile:
@@ -125,18 +131,77 @@ def chunks(
     if not is_one_stream(path, encoding, quote):
         yield from _plain(path, start, stop, size)
         return
+    key = None if stores.is_url(path) else (path, *_identity(path), encoding, quote)
+    opened_at = _taken(key, start) or _Stream(0, b"", _from_beginning(path, encoding, quote, size))
+    position = opened_at.position
+    for chunk in itertools.chain([opened_at.rest] if opened_at.rest else [], opened_at.chunks):
+        behind = position + len(chunk)
+        if behind > start:
+            yield chunk[max(start - position, 0) : stop - position]
+        if behind >= stop:
+            _keep(key, _Stream(stop, chunk[stop - position :], opened_at.chunks))
+            return
+        position = behind
+    _forget(path)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Stream:
+    """An unpacked text that was read up to a place, and goes on from there."""
+
+    position: int
+    rest: bytes  # of the chunk that was read last
+    chunks: Iterator[bytes]
+
+
+_Key = tuple[object, ...]
+_streams: dict[_Key, list[_Stream]] = {}
+_streams_lock = threading.Lock()
+
+
+def _from_beginning(path: str, encoding: str, quote: str, size: int) -> Iterator[bytes]:
     codec = _PACKED.get(Path(path).suffix.lower())
     stream = _plain(path, 0, END, size) if codec is None else _unpacked(path, codec, size)
-    if is_one_stream("", encoding, quote):
-        stream = _transcoded(path, stream, encoding)
-    left = stop - start
-    for chunk in stream:
-        if len(chunk) > start:
-            yield chunk[start : start + left]
-            left -= len(chunk) - start
-        start = max(0, start - len(chunk))
-        if left <= 0:
-            return
+    return _transcoded(path, stream, encoding) if is_one_stream("", encoding, quote) else stream
+
+
+def _identity(path: str) -> tuple[int, int, int]:
+    found = Path(path).stat()
+    return found.st_size, found.st_mtime_ns, found.st_ino
+
+
+def _taken(key: _Key | None, start: int) -> _Stream | None:
+    """The stream of this very file that was left nearest before a place: who takes it is alone with it.
+
+    So a worker that reads some parts of a packed file in their order unpacks it once, and not for each from the beginning.
+    """
+    with _streams_lock:
+        there = [] if key is None else _streams.get(key, [])
+        before = [one for one in there if one.position <= start]
+        if not before:
+            return None
+        found = max(before, key=lambda one: one.position)
+        there.remove(found)
+        return found
+
+
+def _keep(key: _Key | None, stream: _Stream) -> None:
+    """Leave a stream for the next part; of the files before this one nobody will ask any more."""
+    if key is None:
+        return
+    with _streams_lock:
+        for other in [one for one in _streams if one != key]:
+            del _streams[other]  # the generators close their files
+        there = _streams.setdefault(key, [])
+        there.append(stream)
+        there.sort(key=lambda one: one.position)
+        del there[:-_KEPT_STREAMS]
+
+
+def _forget(path: str) -> None:
+    with _streams_lock:
+        for key in [one for one in _streams if one[0] == path]:
+            del _streams[key]
 
 
 def mark(path: str, head: bytes, encoding: str) -> int:
