@@ -184,6 +184,16 @@ LOOSE = [
     declared(COLUMNS, kind="jsonl", path="in.jsonl", flatten=PATHS, **settings)
     for settings in ({"extra": "ignore"}, {"ignore": ("z", "a ", "o.d"), "extra": "error"})
 ]
+MISSING = declared(
+    {
+        name: {**(one if isinstance(one, dict) else {"type": one}), "trim": True}
+        for name, one in COLUMNS.items()
+    },
+    kind="jsonl",
+    path="in.jsonl",
+    flatten=PATHS,
+    null=("x", "", "null"),
+)
 
 
 def once_and_one_by_one(written, source=ONCE):
@@ -202,8 +212,9 @@ def check_at_once(written, source=ONCE):
     return once is not None
 
 
-def test_any_value_of_any_key_is_read_at_once_as_it_is_alone():
-    taken = sum(check_at_once(['{"a":1}', f"{{{key}:{value}}}"]) for key in KEYS for value in SCALARS)
+@pytest.mark.parametrize("source", [ONCE, MISSING])
+def test_any_value_of_any_key_is_read_at_once_as_it_is_alone(source):
+    taken = sum(check_at_once(['{"a":1}', f"{{{key}:{value}}}"], source) for key in KEYS for value in SCALARS)
 
     assert 40 < taken < 100  # of 800: pyarrow is asked only where all is well
 
@@ -227,7 +238,7 @@ def test_keys_that_are_ignored_are_read_at_once_as_they_are_alone(source):
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.lists(json_lines, min_size=1, max_size=4), st.sampled_from(LOOSE))
+@given(st.lists(json_lines, min_size=1, max_size=4), st.sampled_from([*LOOSE, MISSING]))
 def test_lines_with_ignored_keys_read_at_once_are_those_read_one_by_one(written, source):
     check_at_once(written, source)
 
@@ -238,6 +249,15 @@ def test_an_ignored_value_of_a_million_levels_ends_no_process(source):
 
     assert once is None
     assert one_by_one.rejected["message"].to_pylist() == ["more than 64 levels of objects and lists"]
+
+
+@pytest.mark.parametrize(("null", "kind"), [("7", "int8"), ("-0.5", "float32"), ("True", "bool")])
+def test_numbers_that_mean_missing_are_left_to_the_reader_of_lines(null, kind):
+    source = declared({"a": kind}, kind="jsonl", path="in.jsonl", null=(null,))
+    once, one_by_one = once_and_one_by_one([f'{{"a":{null.lower()}}}'], source)
+
+    assert once is None
+    assert one_by_one.kept["a"].to_pylist() == [None]
 
 
 def test_good_lines_beside_bad_ones_are_read_at_once(tmp_path, monkeypatch):

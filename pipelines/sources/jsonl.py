@@ -34,6 +34,7 @@ __all__ = ["columns", "cut", "read"]
 
 _FEW = 32  # lines that are not worth a call of pyarrow
 _TEXTS = ("string", "date", "timestamp")
+_NUMBERS, _BOOLS = frozenset("-0123456789"), ("True", "False")  # how they begin; how they are as text
 
 
 def cut(source: Source, file: InputFile, number: int) -> list[Part]:
@@ -136,8 +137,8 @@ def _at_once(piece: Piece, first: int, stop: int) -> Rows | None:
     """
     source, block = piece.source, piece.block
     plain = [field for field in source.columns.values() if field.type not in _TEXTS]
-    tokens = [field.trim or (source.tokens if field.null is None else field.null) for field in plain]
-    if any(tokens):
+    tokens = {token for field in plain for token in (source.tokens if field.null is None else field.null)}
+    if any(token[:1] in _NUMBERS or token in _BOOLS for token in tokens):  # a number may mean missing
         return None
     start, end = int(piece.starts[first]), int(block.ends[stop - 1])
     data, sizes = block.data[start:end], block.ends[first:stop] - piece.starts[first:stop]
