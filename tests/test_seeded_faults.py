@@ -4,6 +4,7 @@ The generator is a pure function of its seed. Good rows are as strange as good r
 units, missing values that are allowed, the ends of every range.
 """
 
+import re
 from collections import Counter
 
 import numpy as np
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pytest
 
 from pipelines import warehouse
+from pipelines.steps import STEPS
 from tests import projects
 
 SETS_ASIDE = {  # defect: the rule that finds it
@@ -21,6 +23,8 @@ SETS_ASIDE = {  # defect: the rule that finds it
     "price below the range": "range",
     "unknown unit": "unit",
     "unknown status": "map_values",
+    "amount that is no number": "type",
+    "unknown shop": "unmatched",
     "unknown customer": "foreign_key who",
     "wrong zip": "pattern zip",
     "ends before it begins": "ends before it begins",
@@ -35,6 +39,8 @@ null = ["", "NA"]
 [sources.orders.columns]
 id = { type = "int64", nullable = false }
 who = "int64"
+shop = "string"
+amount = "string"
 price = { type = "float64", range = [0, inf] }
 weight = "string"
 status = "string"
@@ -45,8 +51,14 @@ ends = "timestamp"
 kind = "csv"
 path = "customers.csv"
 columns = { id = "int64" }
+[sources.shops]
+kind = "csv"
+path = "shops.csv"
+columns = { shop = "string", town = "string" }
 [tables.customers]
 source = "customers"
+[tables.shops]
+source = "shops"
 [tables.orders]
 source = "orders"
 steps = [
@@ -54,9 +66,15 @@ steps = [
   { do = "trim" },
   { do = "map_values", column = "status", values = { open = "open", closed = "closed", fermee = "closed" }, other = "quarantine" },
   { do = "units", column = "weight", to = "kg", units = { g = 0.001, lb = 0.45359237 } },
+  { do = "cast", columns = { amount = "float64" } },
+  { do = "keep", where = 'shop != "test"' },
+  { do = "join", with = "shops", on = ["shop"], cardinality = "m:1", unmatched = "quarantine" },
   { do = "quarantine", where = "ends < begins", rule = "ends before it begins" },
+  { do = "deduplicate" },
   { do = "resolve", by = ["id"], policy = "quarantine" },
   { do = "clip", columns = ["price"], method = "mad", factor = 20, on_outlier = "flag" },
+  { do = "clip", columns = ["amount"], method = "iqr", factor = 5, by = ["town"], on_outlier = "null" },
+  { do = "fill", columns = ["amount"], with = "mean", by = ["town"] },
   { do = "fill", columns = ["price"], with = "median" },
   { do = "fill", columns = ["weight"], with = "interpolate", by = ["who"], order_by = ["begins"] },
 ]
@@ -82,6 +100,8 @@ def good(rng, number):
     return {
         "id": str(number),
         "who": str(rng.integers(1, CUSTOMERS + 1)),
+        "shop": ["north", "south"][number % 2],
+        "amount": f"{rng.normal([10, 1000][number % 2], 1):.3f}",  # a tenth of the one is usual in the other
         "price": f"{rng.normal(100, 5):.2f}",
         "weight": weight,
         "status": status,
@@ -98,6 +118,8 @@ SPOIL = {
     "price below the range": {"price": "-0.01"},
     "unknown unit": {"weight": "3 stone"},
     "unknown status": {"status": "lost"},
+    "amount that is no number": {"amount": "12.5x"},
+    "unknown shop": {"shop": "west"},
     "unknown customer": {"who": str(CUSTOMERS + 1)},
     "wrong zip": {"zip": "1234"},
     "ends before it begins": {"begins": "2026-05-05T00:00:01", "ends": "2026-05-05T00:00:00"},
@@ -116,6 +138,10 @@ def plant(folder, seed):
         rows[place] = ({**rows[place][0], "price": f"{rng.choice([1, 9]) * 1000}"}, "outlier")
     for place in (next(places) for _ in range(MANY)):
         rows[place] = ({**rows[place][0], "price": ""}, "missing price")
+    for place in (next(places) for _ in range(MANY)):  # of the other shop: unusual in this one alone
+        rows[place] = ({**rows[place][0], "shop": ["north", "south"][place % 2 == 0]}, "outlier of its group")
+    for place in (next(places) for _ in range(MANY)):
+        rows[place] = ({**rows[place][0], "shop": "test"}, "left out")
     for place in (next(places) for _ in range(MANY)):
         rows[place] = (rows[place][0], "twice")
         rows.append((rows[place][0], "copy"))
@@ -130,7 +156,7 @@ def plant(folder, seed):
     rows = [rows[place] for place in rng.permutation(len(rows))]
     planted = {}
     for file, start in enumerate(range(0, len(rows), 400)):
-        lines = ["id,who,price,weight,status,zip,begins,ends"]
+        lines = ["id,who,shop,amount,price,weight,status,zip,begins,ends"]
         for line, (row, defect) in enumerate(rows[start : start + 400], 2):
             values = list(row.values())
             lines.append(",".join(values[:-2] if defect == "too few fields" else values))
@@ -139,8 +165,38 @@ def plant(folder, seed):
     (folder / "customers.csv").write_text(
         "id\n" + "".join(f"{n}\n" for n in range(1, CUSTOMERS + 1)), "utf-8"
     )
+    (folder / "shops.csv").write_text("shop,town\nnorth,Kiel\nsouth,Ulm\n", "utf-8")
     (folder / "pipeline.toml").write_text(FILE, "utf-8")
     return planted
+
+
+def test_every_step_that_finds_defects_is_tried_here():
+    others = {
+        "resolve",
+        "deduplicate",
+        "clip",
+        "fill",
+        "text",
+        "trim",
+    }  # their finds are counted, or change cells
+    nothing = {
+        "rename",
+        "select",
+        "drop",
+        "derive",
+        "python",
+        "mask",
+        "generalise",
+        "pseudonymise",
+        "window",
+        "split",
+    }
+    elsewhere = {"join_asof", "features"}  # an unmatched row as of join, a label as of map_values
+
+    used = set(re.findall(r'do = "(\w+)"', FILE))
+
+    assert used == others | {"map_values", "units", "cast", "keep", "join", "quarantine"}
+    assert used | nothing | elsewhere == set(STEPS)
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
@@ -167,8 +223,10 @@ def test_every_planted_defect_is_found_under_its_rule_and_none_is_invented(tmp_p
     assert orders["deduplicated"] == len(planted["copy"])
     assert notes["outliers price"] == len(planted["outlier"])
     assert notes["filled price"] == len(planted["missing price"])
+    assert notes["outliers amount"] == notes["filled amount"] == len(planted["outlier of its group"])
+    assert orders["filtered"] == len(planted["left out"])
     assert record["ledger"]["balanced"]
-    assert orders["rows_out"] == ROWS - (len(SETS_ASIDE) + 1) * MANY
+    assert orders["rows_out"] == ROWS - (len(SETS_ASIDE) + 2) * MANY
     assert all(check["passed"] for check in orders["checks"] if check["severity"] == "block")
 
 
@@ -178,7 +236,7 @@ def test_without_defects_nothing_is_found(tmp_path):
     for file in tmp_path.glob("orders-*.csv"):
         file.unlink()
     rows = [",".join(good(rng, number).values()) for number in range(300)]
-    header = "id,who,price,weight,status,zip,begins,ends"
+    header = "id,who,shop,amount,price,weight,status,zip,begins,ends"
     (tmp_path / "orders-0.csv").write_text("\n".join([header, *rows]) + "\n", "utf-8")
 
     record = projects.run(tmp_path)
