@@ -110,6 +110,31 @@ def test_saying_the_same_again_changes_nothing(uri):
     assert (again.counts["opened"], again.counts["closed"], again.counts["corrected"]) == (0, 0, 0)
 
 
+def test_only_files_of_keys_with_news_are_rewritten(uri):
+    record(uri, [(i, "a", 0) for i in range(10)], key="k0")
+    record(uri, [(i, "a", 0) for i in range(10, 20)], key="k1")
+    record(uri, [(i, "a", 0) for i in range(20, 30)], key="k2")
+    before = {file.path for file in Snapshot.open(uri).files()}
+
+    every = [(i, "b" if i == 15 else "a", 9) for i in range(30)]
+    made = record(uri, every, key="k3")
+    after = {file.path for file in Snapshot.open(uri).files()}
+
+    assert made.counts == {"opened": 1, "closed": 1, "corrected": 0, "unchanged": 29}
+    assert (made.files_removed, len(before - after), len(after - before)) == (1, 1, 2)
+    again = record(uri, every, key="k4")
+    assert again.counts == {"opened": 0, "closed": 0, "corrected": 0, "unchanged": 30}
+    assert (again.files_removed, again.files_added) == (0, 0)
+    late = record(uri, [(15, "a", 5), (3, "c", 9)], key="k5")
+    assert late.counts == {"opened": 1, "closed": 1, "corrected": 0, "unchanged": 1}
+    assert [one for one in versions(uri) if one[0] in {3, 15}] == [
+        (3, "a", 0, 9),
+        (3, "c", 9, None),
+        (15, "a", 0, 9),
+        (15, "b", 9, None),
+    ]
+
+
 def apply(model, rows):
     """The definition, for a dict of sorted [from, to, name]: the times of a key are those of its versions, and where one ended
     without a next; a batch states some of them anew; what is stated holds until the next time, and a new one that says nothing new is none.

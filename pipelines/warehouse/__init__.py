@@ -18,6 +18,7 @@ deltalake is imported inside the functions that need it: a worker never pays for
     keys         key columns, and which row has the key of which
     ranges       rows sorted by a key over all workers
     merge        rows changed by key: upsert, deletion (by key, by condition), compaction, restoration
+    rewriting    what workers do for that
     prune        the files that a condition needs
     loads        which source files a table's rows are from
     reading, frame   rows of a version, filtered: Arrow, units for training, Dask DataFrame
@@ -33,6 +34,8 @@ deltalake is imported inside the functions that need it: a worker never pays for
     sql          read-only SQL over all tables
     vacuum       files that nobody can need
     upkeep       compaction, checkpoints and vacuum of all tables
+    restated     log entries that state the columns anew
+    sweep        what a vacuum is about to remove from an object store
     lock, preflight, disk
 """
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["CURRENT", "FROM", "TO", "history_schema", "record_changes"]
 
 FROM, TO, CURRENT = "valid_from", "valid_to", "is_current"
-_TIME, _NEW, _SETS, _ROW, _OVER = "__time", "__new", "__sets", "__row", "__over"
+_TIME, _NEW, _SETS, _ROW, _OVER, _STEAD = "__time", "__new", "__sets", "__row", "__over", "__stead"
 
 
 def history_schema(changes: pa.Schema, *, at: str, deleted: str | None = None) -> pa.Schema:
@@ -82,6 +82,7 @@ def record_changes(
     Raises: SchemaMismatch, also for two changes of a key at the same time; else as `commit`.
     """
     schema = history_schema(columns, at=at, deleted=deleted)
+    timeline = _Timeline(tuple(by), at, deleted)
     given = changes if isinstance(changes, pa.Table) else [live(uri, one, columns) for one in changes]
     return merge(
         uri,
@@ -89,7 +90,8 @@ def record_changes(
         operation="scd2",
         key=key,
         by=by,
-        rule=_Timeline(tuple(by), at, deleted),
+        rule=timeline,
+        news=timeline.news,
         schema=schema,
         source_schema=columns,
         partition_by=partition_by,
@@ -111,6 +113,36 @@ class _Timeline:
     deleted: str | None
 
     def __call__(self, old: pa.Table, new: pa.Table) -> tuple[pa.Table, Mapping[str, int]]:
+        events, values, says, unchanged, corrected = self._line(old, new)
+        is_new = events[_NEW].to_numpy().astype(bool)
+        kept = events.filter(pa.array(says))
+        rows = self._versions(kept, values, old.schema)
+        opened = (kept[_NEW].to_numpy() == 1) & (kept[_SETS].to_numpy() == 1) & (kept[_OVER].to_numpy() == 0)
+        was_open, is_open = (
+            pc.sum(pc.cast(table[CURRENT], pa.int64())).as_py() or 0 for table in (old, rows)
+        )
+        newly_open = int((opened & _last_of_key(self._borders(kept))).sum())
+        return rows, {
+            "opened": int(opened.sum()),
+            "closed": was_open - (is_open - newly_open),
+            "corrected": corrected,
+            "unchanged": unchanged + int((~says & is_new).sum()),
+        }
+
+    def news(self, old: pa.Table, new: pa.Table) -> tuple[np.ndarray, Mapping[str, int]]:
+        """Which of the changes say something new of their key, and how many say nothing.
+
+        Shapes: (rows of new,), bool.
+        """
+        events, _, says, _, _ = self._line(old, new)
+        stead = events[_STEAD].to_numpy().astype(bool)
+        tells = events[_NEW].to_numpy().astype(bool) & (says | stead)
+        found = np.zeros(new.num_rows, bool)
+        found[events[_ROW].to_numpy()[tells] - old.num_rows] = True
+        return found, {"opened": 0, "closed": 0, "corrected": 0, "unchanged": int((~found).sum())}
+
+    def _line(self, old: pa.Table, new: pa.Table) -> tuple[pa.Table, pa.Table, np.ndarray, int, int]:
+        """The events of all keys, one for each time, and their values; which say something, and what `_settled` counts."""
         values = pa.concat_tables([old.drop_columns([FROM, TO, CURRENT]), self._values(new, old.schema)])
         sets = pa.array(np.ones(new.num_rows, bool))
         if self.deleted:
@@ -126,21 +158,7 @@ class _Timeline:
             ]
         ).combine_chunks()
         events, unchanged, corrected = self._settled(self._sorted(events), values)
-        says = self._says(events, values)
-        is_new = events[_NEW].to_numpy().astype(bool)
-        kept = events.filter(pa.array(says))
-        rows = self._versions(kept, values, old.schema)
-        opened = (kept[_NEW].to_numpy() == 1) & (kept[_SETS].to_numpy() == 1) & (kept[_OVER].to_numpy() == 0)
-        was_open, is_open = (
-            pc.sum(pc.cast(table[CURRENT], pa.int64())).as_py() or 0 for table in (old, rows)
-        )
-        newly_open = int((opened & _last_of_key(self._borders(kept))).sum())
-        return rows, {
-            "opened": int(opened.sum()),
-            "closed": was_open - (is_open - newly_open),
-            "corrected": corrected,
-            "unchanged": unchanged + int((~says & is_new).sum()),
-        }
+        return events, values, self._says(events, values), unchanged, corrected
 
     def _values(self, new: pa.Table, schema: pa.Schema) -> pa.Table:
         names = [name for name in schema.names if name not in {FROM, TO, CURRENT}]
@@ -187,7 +205,11 @@ class _Timeline:
         again = old_set & is_new[1:] & is_set[1:] & same
         over = old_set & is_new[1:] & ~again
         dropped = np.append(same_time & ~again, [False])[: len(time)] | np.append([False], again)[: len(time)]
-        events = events.append_column(_OVER, pa.array(np.append([False], over)[: len(time)].astype(np.int8)))
+        stead = is_new[1:] & same_time & ~again  # in the stead of a version or an end that is there
+        for name, found in ((_OVER, over), (_STEAD, stead)):
+            events = events.append_column(
+                name, pa.array(np.append([False], found)[: len(time)].astype(np.int8))
+            )
         return events.filter(pa.array(~dropped)), int(again.sum()), int(over.sum())
 
     def _check(self, events: pa.Table, twice: np.ndarray) -> None:

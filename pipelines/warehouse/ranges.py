@@ -33,6 +33,7 @@ __all__ = [
     "batches",
     "bounds_of",
     "distinct_ranges",
+    "range_of",
     "read_batch",
     "read_range",
     "split_files",
@@ -106,6 +107,14 @@ def distinct_ranges(
     return [
         Range(i, *said) for i, said in enumerate(said for said in found if said is not None and said[1] > 0)
     ]
+
+
+def range_of(number: int, rows: pa.Table, by: Sequence[str], work: str) -> Range:
+    """Sorted rows as a range: in a file of one record batch, with its bounds."""
+    path = write_batches(work, rows.schema, [rows])
+    bounds = {name: pc.min_max(rows[name]) for name in by} if rows.num_rows else {}
+    low, high = ({name: bound[end].as_py() for name, bound in bounds.items()} for end in ("min", "max"))
+    return Range(number, path, rows.num_rows, low, high)
 
 
 def split_files(
@@ -223,10 +232,8 @@ def _gather(asked: _Gather) -> tuple[str, int, dict[str, Any], dict[str, Any]]:
         raise SchemaMismatch(
             f"{asked.where}: key {key} is there twice, expected once; deduplicate the rows by {list(asked.unique)}"
         )
-    path = write_batches(asked.work, rows.schema, [rows])
-    bounds = {name: pc.min_max(rows[name]) for name in asked.by} if rows.num_rows else {}
-    low, high = ({name: bound[end].as_py() for name, bound in bounds.items()} for end in ("min", "max"))
-    return path, rows.num_rows, low, high
+    made = range_of(0, rows, asked.by, asked.work)
+    return made.path, made.rows, dict(made.low), dict(made.high)
 
 
 def _quiet(*_: object) -> None:
