@@ -73,9 +73,10 @@ def params():
 
 
 def test_every_failpoint_of_a_run_is_tried():
-    elsewhere = {  # where columns or rows by key change, files are loaded one by one, or tables leave
+    elsewhere = {  # where columns or rows by key change, files are loaded one by one or removed, or tables leave
         "commit.before_link",
         "rewrite.before_write",
+        "vacuum.after_notice",
         "load.after_manifest",
         "export.before_commit",
         "export.after_commit",
