@@ -46,6 +46,27 @@ def test_matrix(tmp_path, case):
     assert found.kept.schema.names[: len(case.columns)] == list(case.columns)
 
 
+SHORT = [one for one in CASES if one.kind in {"csv", "jsonl"} and len(one.content) <= 120]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chunk", [None, 1, 2, 3, 5])
+@pytest.mark.parametrize("case", SHORT, ids=[f"{one.id}-{one.what.replace(' ', '_')}" for one in SHORT])
+def test_matrix_in_every_way_of_cutting(tmp_path, monkeypatch, case, chunk):
+    """Every size of parts from a byte to the whole file, and chunks that end anywhere in a record."""
+    if chunk is not None:
+        monkeypatch.setattr(stream, "CHUNK", chunk)
+    path = write(tmp_path / case.name, case.content)
+    for size in range(1, len(case.content) + 2):
+        if case.error is not None:
+            with pytest.raises(InputError) as caught:
+                read_once(case.columns, path, kind=case.kind, part_bytes=size, **case.settings)
+            assert str(caught.value).replace(f"{tmp_path}/", "").startswith(case.error)
+            continue
+        found = read_once(case.columns, path, kind=case.kind, part_bytes=size, **case.settings)
+        assert (values(found), rejects(found)) == (case.rows, case.rejects)
+
+
 def parquet(path, table, **settings):
     pq.write_table(table, path, **settings)
     return path

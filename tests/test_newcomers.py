@@ -100,7 +100,14 @@ def test_a_replay_brings_no_key_a_second_time(tmp_path):
     assert shop.plan().nothing_to_do
 
 
-@pytest.mark.parametrize("place", ["part.before_receipt", "load.after_manifest", "commit.after_log"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        "load.after_manifest",
+        pytest.param("part.before_receipt", marks=pytest.mark.chaos),
+        pytest.param("commit.after_log", marks=pytest.mark.chaos),
+    ],
+)
 def test_a_load_that_is_killed_brings_each_key_once(tmp_path, place):
     shop = made(tmp_path, "ignore")
     program = "import sys; from tests.chaos.load_machine import run; run(sys.argv[1], 1)"

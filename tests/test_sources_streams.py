@@ -47,7 +47,7 @@ def test_parts_in_their_order_unpack_the_file_once(packed):
     assert not stream._streams  # the last part closes what is left
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(2))
 def test_any_order_gives_the_same_rows(packed, seed):
     source, parts, _, _ = packed
     order = [*parts, *random.Random(seed).sample(parts, len(parts) // 2)]

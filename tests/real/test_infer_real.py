@@ -55,7 +55,16 @@ def counted(source):
     return sum(one.kept.num_rows for one in made), aside
 
 
-@pytest.mark.parametrize("name", SETS)
+FAST = ("airlines", "airports.csv", "day", "va", "sms", "sentiment", "iris", "german", "Chinook")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if any(one in name for one in FAST) else pytest.param(name, marks=pytest.mark.slow)
+        for name in SETS
+    ],
+)
 def test_the_proposal_loads_as_it_stands(tmp_path, name):
     place = DATA / name
     if not place.parent.exists():
