@@ -300,3 +300,13 @@ def test_the_average_of_the_weights_is_what_is_validated_and_used():
     assert [each["loss"] for each in averaged.history] == [each["loss"] for each in plain.history]
     assert not np.array_equal(averaged.model.w, plain.model.w)
     assert averaged.evaluate(X, y)["loss"] == line["val_loss"]
+
+
+def test_the_history_has_the_accuracy_of_the_training_rows():
+    X, y = blobs()
+    model = Sequential([Dense(3, "softmax")], seed=1)
+    model.compile(optimizer=SGD(1e-30), loss="sparse_categorical_cross_entropy")
+
+    line = model.fit(X, y, accumulate=2, sample_weight=np.where(y == 2, 0.0, 3.0))[0]
+
+    assert line["accuracy"] == pytest.approx((model.predict(X).argmax(axis=1) == y)[y != 2].mean())

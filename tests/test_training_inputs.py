@@ -228,3 +228,15 @@ def test_sequential_balances_classes_as_their_weights_would(loss):
     assert np.array_equal(*models)
     with pytest.raises(ModelError, match="class_weight is 'balance', expected 'balanced'"):
         model.fit(ROW, labels, class_weight="balance")
+
+
+def test_the_accuracy_of_an_epoch_is_that_of_its_rows_as_they_were_trained_on(tmp_path):
+    """The weights stay, so that every step sees the first ones; rows of weight 0 do not count, others count once."""
+    data = replace(table(tmp_path), weight="weight")
+    model = Model(graph())
+    model.init(0)
+    right = ((model.predict(SHARES)[:, 0] > 0.5) == LABEL)[WEIGHT > 0].mean()
+
+    history = fit(job(tmp_path, train=data, optimizer=SGD(1e-30))).history
+
+    assert [line["accuracy"] for line in history] == pytest.approx([right, right])

@@ -10,7 +10,7 @@ from dlflow.errors import NonFinite
 from dlflow.nn.callbacks import Callback, Control, Line, decide
 from dlflow.nn.clipping import Clipping
 from dlflow.nn.door import Inputs, buffers_of, take_rows
-from dlflow.nn.losses import Loss
+from dlflow.nn.losses import Hits, Loss
 from dlflow.nn.model import Model
 from dlflow.nn.optimizer import Optimizer
 from dlflow.nn.params import Array
@@ -48,8 +48,10 @@ class Learner:
         batch_size: int,
         accumulate: int = 1,
         shuffle: bool = True,
-    ) -> float:
+    ) -> dict[str, float]:
         """Every row once, in steps of `accumulate` batches each; give the mean loss of the steps as they were taken.
+
+        For classes the accuracy too, of the rows that have a weight, each as it was when it was trained on.
 
         Raises: NonFinite when training diverges.
         """
@@ -57,19 +59,22 @@ class Learner:
         order = Stream(self.seed, "shuffle", step=epoch).permutation(rows) if shuffle else np.arange(rows)
         self.model.reset_states()
         buffers = buffers_of(X, min(batch_size, rows))
-        total = weight = 0.0
+        total = weight = right = rows_counted = 0.0
         for start in range(0, rows, batch_size * accumulate):
             stop = min(start + batch_size * accumulate, rows)
             for shard, low in enumerate(range(start, stop, batch_size)):
                 at = order[low : min(low + batch_size, stop)]
-                self._gradient(
+                hits = self._gradient(
                     take_rows(X, at, buffers), y[at], None if weights is None else weights[at], shard
                 )
+                if hits is not None:
+                    right, rows_counted = right + hits.right, rows_counted + hits.counted
             counted = float(self.model.g[-1])
             if counted:  # else nothing here counts
                 total += self._step(epoch) * counted
                 weight += counted
-        return total / weight
+        accuracy = {"accuracy": right / rows_counted} if rows_counted else {}
+        return {"loss": total / weight, **accuracy}
 
     def end_epoch(self, line: Line, history: Sequence[Line], callbacks: "Watch") -> str:
         """Let the callbacks decide; give why the training stops, if it does."""
@@ -111,14 +116,14 @@ class Learner:
         if best is not None:
             w[...] = best
 
-    def _gradient(self, X: Inputs, y: Array, weights: Array | None, shard: int) -> None:
-        """The sums of a batch; added to those of the batches before it in this step."""
+    def _gradient(self, X: Inputs, y: Array, weights: Array | None, shard: int) -> Hits | None:
+        """The sums of a batch; added to those of the batches before it in this step. What was classified right."""
         rng = Stream(self.seed, "dropout", step=self.steps, shard=shard)
         if shard == 0:
-            self.model.gradient(self.loss, X, y, weights=weights, rng=rng)
-            return
-        self.model.gradient(self.loss, X, y, weights=weights, rng=rng, into=self._more)
+            return self.model.gradient(self.loss, X, y, weights=weights, rng=rng, count=True)
+        hits = self.model.gradient(self.loss, X, y, weights=weights, rng=rng, into=self._more, count=True)
         self.model.message.add(self._more)
+        return hits
 
     def _step(self, epoch: int) -> float:
         model, g = self.model, self.model.g[:-2]

@@ -25,7 +25,7 @@ from dlflow.nn.activations import activation, sigmoid
 from dlflow.nn.door import Inputs, in_order, rows_of, shaped
 from dlflow.nn.graph import Graph
 from dlflow.nn.layers import Backward, JoinedBackward, Layer
-from dlflow.nn.losses import Loss, checked_weights
+from dlflow.nn.losses import Hits, Loss, checked_weights
 from dlflow.nn.message import Message
 from dlflow.nn.params import Array, Shape, Slot, Views, Workspace, aligned, slots_of, views
 from dlflow.nn.penalties import Decay
@@ -227,27 +227,31 @@ class Model:
         weights: Array | None = None,
         rng: Stream | None = None,
         into: Message | None = None,
-    ) -> None:
+        count: bool = False,
+    ) -> Hits | None:
         """Fill a message with the sums of one shard, which may be empty: gradient, loss, weight.
 
-        Shapes: X (B, *in_shape); y as the loss wants it; weights (B,) of the samples or (B, *out_shape[:-1]) of
-            their positions, None for ones.
+        With `count` give how many positions with a weight were classified right, of how many; None for a regression.
+
+        Shapes: X (B, *in_shape); y as the loss wants it; weights (B,) or of each position (B, *out_shape[:-1]), None for ones.
         Raises: ModelError for rows or labels that do not fit.
         """
         X, y = moved(self.cast(X), self.arrays), loss.labels(y, self.out_shape, self.dtype)
-        rows = rows_of(X)
-        if rows != len(y):
+        if (rows := rows_of(X)) != len(y):
             raise ModelError(f"X has {rows} rows, y has {len(y)}; give one label per row")
         message = into or self.message
         if weights is not None:
             weights = moved(checked_weights(weights, rows, self.out_shape, self.dtype), self.arrays)
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # `finish` says where
             Z, tape = self.forward(X, rng)
+            counts = None if weights is None else np.greater(weights, 0).astype(self.dtype)
+            found = loss.hits(Z, moved(y, self.arrays), counts, self.head) if count else None
             made = loss(Z, moved(y, self.arrays), weights, self.head, self._loss_space)
             self.backward(made.gradient, tape, into=message)
             message.g[-2], message.g[-1] = made.total, made.weight
             for slot, _ in self._followed:  # means become sums, as all of the message
                 message.g[slot.start : slot.stop] *= made.weight
+        return found
 
     def finish(self, message: Message | None = None, *, lo: int = 0, hi: int | None = None) -> float:
         """Turn the sums of a whole batch into the mean gradient on [lo, hi), in place; give the mean loss, penalties included.
@@ -258,8 +262,7 @@ class Model:
         Raises: NonFinite naming the layers whose gradient is not finite; ModelError if the weights of the batch sum to 0.
         """
         message = message or self.message
-        g = message.g
-        stop = self.parameters if hi is None else hi
+        g, stop = message.g, self.parameters if hi is None else hi
         weight = float(g[-1])
         if weight == 0:
             raise ModelError(

@@ -42,7 +42,7 @@ EVALUATED = 1024  # rows at a time
 class Sequential:
     """Layers in order. The model is built when the shape of the samples is known: given, or from the first X.
 
-    `history` has one dict per epoch that was trained: epoch, loss, learning_rate, val_loss, val_accuracy, ...; `stopped` says why
+    `history` has one dict per epoch that was trained: epoch, loss, accuracy, learning_rate, val_loss, val_accuracy, ...; `stopped` says why
     a callback ended the last training, and is "" if none did.
     """
 
@@ -128,7 +128,7 @@ class Sequential:
     ) -> list[Line]:
         """Train; give one dict per epoch. A function of the data and the seed alone; called again it goes on.
 
-        The loss of an epoch is the mean over its steps, as they were taken. `validation_data` is (X, y) or (X, y, sample_weight);
+        Loss and (of classes) accuracy of an epoch are means over its steps, as they were taken. `validation_data` is (X, y) or (X, y, sample_weight);
         `validation_split` takes the last rows, before any shuffling. `accumulate` adds the gradients of so many batches for one
         step. `report` is called after every epoch. `class_weight` is {class: weight}, or "balanced": all classes count alike.
 
@@ -157,10 +157,10 @@ class Sequential:
         learner.begin()
         for epoch in range(first, first + epochs):
             rate = learner.optimizer.rate_at(learner.steps + 1, learner.scale)
-            loss = learner.epoch(
+            made = learner.epoch(
                 X, y, weights, epoch=epoch, batch_size=batch_size, accumulate=accumulate, shuffle=shuffle
             )
-            line: Line = {"epoch": epoch, "loss": loss, "learning_rate": rate}
+            line: Line = {"epoch": epoch, **made, "learning_rate": rate}
             self.history.append(line)
             with learner.average_shown():
                 if validation_data is not None:

@@ -48,6 +48,8 @@ class Progress:
     updates: int = 0  # steps in all
     loss_sum: float = 0.0
     weight_sum: float = 0.0
+    right: float = 0.0  # rows that were classified right
+    counted: float = 0.0  # of so many; 0 of a regression
     seconds: float = 0.0  # spent on the running epoch
     history: list[dict[str, Any]] = field(default_factory=list)
     scale: float = 1.0  # of the learning rate

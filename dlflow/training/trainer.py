@@ -163,11 +163,13 @@ class _Training:
     def _step(self) -> bool:
         """One step; whether a checkpoint is due that was not made because the epoch ends."""
         at = self.at
-        loss, weight, command = self.update.run(self.batches, at, command=self._due())
+        loss, weight, command, hits = self.update.run(self.batches, at, command=self._due())
         at.step += 1
         at.updates += 1
         at.loss_sum += loss * weight
         at.weight_sum += weight
+        at.right += hits.right
+        at.counted += hits.counted
         self.pace.add(self.update.seconds)
         self._tell_step(loss)
         self._tell_saved()
@@ -216,6 +218,7 @@ class _Training:
         line: dict[str, Any] = {
             "epoch": at.epoch,
             "loss": at.loss_sum / at.weight_sum,
+            **({"accuracy": at.right / at.counted} if at.counted else {}),
             "learning_rate": rate,
         }
         if job.optimizer.average is not None:
@@ -239,6 +242,7 @@ class _Training:
         at.stopped_early = bool(stop) and at.epoch < job.epochs
         at.finished = bool(stop) or at.epoch == job.epochs
         at.step, at.loss_sum, at.weight_sum, at.seconds = 0, 0.0, 0.0, 0.0
+        at.right, at.counted = 0.0, 0.0
         self.report({"event": "epoch", "epochs": job.epochs, **line})
         if at.finished or wanted or ranked:
             self._keep(ranked=ranked)

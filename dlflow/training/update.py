@@ -19,6 +19,7 @@ from dlflow.data import Batches
 from dlflow.errors import ModelError, NonFinite
 from dlflow.nn import Message, Model, Stream
 from dlflow.nn.clipping import Clipping
+from dlflow.nn.losses import Hits
 from dlflow.nn.params import Slot
 from dlflow.nn.tables import table
 from dlflow.parallel.comm import Comm
@@ -37,7 +38,7 @@ Squares = np.typing.NDArray[np.float64]
 ALL_BYTES = (
     1 << 18
 )  # up to here in all, every rank sends its whole sums to all it talks to: half the rounds beats less work
-SECONDS, COMMAND = range(2)  # the notes of a rank
+SECONDS, COMMAND, RIGHT, COUNTED = range(4)  # the notes of a rank
 
 
 class Update:
@@ -66,20 +67,22 @@ class Update:
             shards,
             model.new_message,
             shared=shared,
-            notes=2,
+            notes=4,
             edges=edges,
             tables=[Table(slot.start, slot.shape[0], prod(slot.shape[1:])) for slot in self.tables],
         )
         self._ended = time.perf_counter()
 
-    def run(self, batches: Batches, at: Progress, *, command: int) -> tuple[float, float, int]:
-        """The mean loss of this batch, its weight, and the command of rank 0, to which only its own is heard.
+    def run(self, batches: Batches, at: Progress, *, command: int) -> tuple[float, float, int, Hits]:
+        """The mean loss of this batch, its weight, the command of rank 0, to which only its own is heard, and what was right.
+
+        Rows that are right are counted, not weighed: whole numbers, whose sum is the same for any number of ranks.
 
         Raises: NonFinite on all ranks alike; PeerLost, Stopped.
         """
         tree, comm = self.tree, self.comm
-        self._sum(batches, at)
-        tree.notes[comm.rank] = time.perf_counter() - self._ended, command
+        right, counted = self._sum(batches, at)
+        tree.notes[comm.rank] = time.perf_counter() - self._ended, command, right, counted
         tree.scatter(at.updates)
         try:
             loss = self._apply(at)
@@ -87,7 +90,8 @@ class Update:
             raise NonFinite(f"epoch {at.epoch}, step {at.step} of {batches.steps}: {error}") from error
         tree.settle(at.updates)
         self._ended = time.perf_counter()
-        return loss, float(tree.total.g[-1]), int(tree.notes[0, COMMAND])
+        hits = Hits(*(float(tree.notes[:, note].sum()) for note in (RIGHT, COUNTED)))
+        return loss, float(tree.total.g[-1]), int(tree.notes[0, COMMAND]), hits
 
     @property
     def seconds(self) -> Array:
@@ -105,8 +109,8 @@ class Update:
                 self.tree.gather(self.state[start : start + size], step)  # of tables every rank has all of it
             self.tree.settle(step)
 
-    def _sum(self, batches: Batches, at: Progress) -> None:
-        job, tree = self.job, self.tree
+    def _sum(self, batches: Batches, at: Progress) -> Hits:
+        job, tree, right, counted = self.job, self.tree, 0.0, 0.0
         bounds = shard_bounds(batches.size(at.step), tree.shards)
         for shard in tree.own:
             X, y, weights = batches.take_weighted(at.epoch, at.step, bounds[shard], bounds[shard + 1])
@@ -114,8 +118,12 @@ class Update:
             for slot in self._whole:
                 message.rows.pop(slot, None)  # the tree has added others to it
             rng = Stream(job.seed, "dropout", step=at.updates, shard=shard)
-            self.model.gradient(job.loss, X, y, weights=weights, rng=rng, into=message)
+            hits = self.model.gradient(
+                job.loss, X, y, weights=weights, rng=rng, into=message, count=True
+            ) or Hits(0, 0)
+            right, counted = right + hits.right, counted + hits.counted
             tree.add(shard, message, [message.rows[slot] for slot in self.tables])
+        return Hits(right, counted)
 
     def _apply(self, at: Progress) -> float:
         model, total, optimizer = self.model, self._total(), self.job.optimizer
