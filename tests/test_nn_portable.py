@@ -1,5 +1,6 @@
 """The array module is a parameter: a model on arrays that are not NumPy's gives the same bits, and never turns them into NumPy's."""
 
+import copy
 from collections import Counter
 from types import SimpleNamespace
 
@@ -110,6 +111,15 @@ def graph():
     h = join((h, join(h, Dense(4, "relu"))), Add())
     h = join((h, join(x, Activation("tanh"))), Concatenate(), Reshape((4, 12)), Dense(3, "elu"))
     return Graph.of(join(h, Flatten(), Dense(2)))
+
+
+def test_a_model_on_arrays_of_numpy_can_be_copied_and_pickled():
+    model = Model(graph(), arrays=np)
+    model.init(1)
+
+    again = copy.deepcopy(model)  # goes the way of pickle
+
+    assert np.array_equal(again.predict(X), model.predict(X))
 
 
 def test_the_graph_holds_every_layer_that_is_said_to_work():

@@ -34,9 +34,9 @@ class Message:
 
     @staticmethod
     def of(
-        slots: Sequence[Slot], tables: Sequence[Slot], layers: int, dtype: npt.DTypeLike, arrays: Any = np
+        slots: Sequence[Slot], tables: Sequence[Slot], layers: int, dtype: npt.DTypeLike, arrays: Any = None
     ) -> "Message":
-        """A message of zeros; `arrays` is the module that makes it."""
+        """A message of zeros; `arrays` is the module that makes it, None for NumPy."""
         g = aligned((slots[-1].stop if slots else 0) + 2, dtype, arrays)
         return Message(g, views(g, slots, layers), tuple(tables), dict.fromkeys(tables, NONE))
 

@@ -49,7 +49,7 @@ class Tape:
 class Model:
     """Layers in order, or a Graph, over one vector w (P,) and one message g (P + 2,); dtype float64 is for gradient checks.
 
-    `arrays` is the module that makes all arrays: see `portable`.
+    `arrays` is the module that makes all arrays, None for NumPy: see `portable`.
 
     Raises: ModelError if a layer does not fit the one before it.
     """
@@ -61,7 +61,7 @@ class Model:
         *,
         dtype: type = np.float32,
         fuse: bool = True,
-        arrays: Any = np,
+        arrays: Any = None,
     ) -> None:
         in_shape = (in_shape,) if isinstance(in_shape, int) else tuple(in_shape)
         self.graph = layers if isinstance(layers, Graph) else Graph.chain(layers, in_shape)
@@ -70,7 +70,7 @@ class Model:
         self.in_shapes = tuple(shape for _, shape in self.graph.inputs)
         self.in_shape = self.in_shapes[0]  # of a model with one input
         self.dtype = np.dtype(dtype)
-        self.arrays = arrays
+        self.arrays = arrays = None if arrays is np else arrays
         check_portable(self.layers, arrays)
         needs, self.shapes = build(self.graph)
         self.out_shape = self.shapes[-1]
@@ -121,7 +121,7 @@ class Model:
     def init(self, seed: int) -> None:
         """Fill w with initial weights, a pure function of the seed."""
         rng = Stream(seed, "weights")
-        w = self.w if self.arrays is np else aligned(self.parameters, self.dtype)
+        w = self.w if self.arrays is None else aligned(self.parameters, self.dtype)
         for number, p in enumerate(views(w, self.slots, len(self.layers))):
             if self._owners[number] == number:
                 self.layers[number].init(p, rng.at(layer=number))
@@ -326,7 +326,7 @@ class Model:
         """Z, the outputs before the head, as a new array. Shapes: (n, *out_shape)."""
         X = moved(self.cast(X), self.arrays)
         rows = rows_of(X)
-        Z = self.arrays.empty((rows, *self.out_shape), self.dtype)
+        Z = (self.arrays or np).empty((rows, *self.out_shape), self.dtype)
         for start in range(0, rows, batch):
             at = slice(start, start + batch)
             Z[at] = self.forward(tuple(each[at] for each in X) if isinstance(X, tuple) else X[at])[0]

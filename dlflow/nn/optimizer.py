@@ -66,8 +66,8 @@ class Optimizer(ABC):
         """Whether of a table only the rows that a batch touches change."""
         return self.lazy or (self.rests and self.average is None)
 
-    def new_state(self, size: int, dtype: type = np.float32, arrays: Any = np) -> Array:
-        """The state before the first step; `arrays` is the module that makes it. Shapes: (slots * size,)."""
+    def new_state(self, size: int, dtype: type = np.float32, arrays: Any = None) -> Array:
+        """The state before the first step; `arrays` is the module that makes it, None for NumPy. Shapes: (slots * size,)."""
         return aligned(self.slots * size, dtype, arrays)
 
     def rate_at(self, t: int, scale: float = 1.0) -> float:

@@ -200,7 +200,7 @@ class Adagrad(Optimizer):
         """Always."""
         return True
 
-    def new_state(self, size: int, dtype: type = np.float32, arrays: Any = np) -> Array:
+    def new_state(self, size: int, dtype: type = np.float32, arrays: Any = None) -> Array:
         """`start` everywhere. Shapes: (slots * size,)."""
         state = super().new_state(size, dtype, arrays)
         state[:size] = self.start

@@ -34,12 +34,12 @@ Views: TypeAlias = dict[str, Array]
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector register
 
 
-def aligned(size: int, dtype: npt.DTypeLike = np.float32, arrays: Any = np) -> Array:
+def aligned(size: int, dtype: npt.DTypeLike = np.float32, arrays: Any = None) -> Array:
     """A vector of zeros that starts on a 64-byte boundary, so that every process computes with the same alignment.
 
-    `arrays` is the module that makes it; where another one than NumPy aligns is its own affair.
+    `arrays` is the module that makes it, None for NumPy; where another one aligns is its own affair.
     """
-    if arrays is not np:
+    if arrays is not None and arrays is not np:
         made: Array = arrays.zeros(size, dtype)
         return made
     n_bytes = size * np.dtype(dtype).itemsize
@@ -92,10 +92,10 @@ class Workspace:
     `carried` is what a stateful layer hands on to the next batch. `rows` goes with the gradient of its
     tables (see `Layer.tables`): by parameter name, the rows that the last backward pass has written.
 
-    `arrays` is the module that makes the arrays.
+    `arrays` is the module that makes the arrays, None for NumPy: a module cannot be pickled, and models are.
     """
 
-    def __init__(self, arrays: Any = np) -> None:
+    def __init__(self, arrays: Any = None) -> None:
         self.arrays = arrays
         self.mask: Array | None = None
         self.masks: tuple[Array | None, ...] = ()
@@ -104,7 +104,7 @@ class Workspace:
         self._flat: dict[str, Array] = {}
         self._shaped: dict[str, Array] = {}
         self._parts: dict[str, Workspace] = {}
-        self._ones = arrays.ones(0)
+        self._ones = (arrays or np).ones(0)
 
     def part(self, name: str) -> "Workspace":
         """The workspace of a layer within this layer."""
@@ -144,5 +144,5 @@ class Workspace:
     def ones(self, size: int, dtype: npt.DTypeLike = np.float32) -> Array:
         """A vector of ones: `ones @ dY` is the bias gradient, twice as fast as `dY.sum(0)`."""
         if self._ones.size < size or self._ones.dtype != dtype:
-            self._ones = self.arrays.ones(size, dtype)
+            self._ones = (self.arrays or np).ones(size, dtype)
         return self._ones[:size]

@@ -9,8 +9,6 @@ the others want memory laid out by hand, sorting or random bits, and are refused
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from dlflow.errors import ModelError
 from dlflow.nn.layers import Layer
 
@@ -32,7 +30,7 @@ PORTABLE = (
 def check_portable(layers: Sequence[Layer], arrays: Any) -> None:
     """Raises: ModelError naming the layer that needs NumPy, if another module makes the arrays."""
     for number, layer in enumerate(layers):
-        if arrays is not np and layer.kind not in PORTABLE:
+        if arrays is not None and layer.kind not in PORTABLE:
             raise ModelError(
                 f"layer {number} ({layer.kind}) computes on NumPy's arrays alone, not on those of {arrays.__name__}; "
                 f"take one of {', '.join(PORTABLE)}, or leave arrays out"
@@ -41,6 +39,6 @@ def check_portable(layers: Sequence[Layer], arrays: Any) -> None:
 
 def moved(made: Any, arrays: Any) -> Any:
     """Arrays of NumPy as those of the module."""
-    if arrays is np:
+    if arrays is None:
         return made
     return tuple(arrays.asarray(each) for each in made) if isinstance(made, tuple) else arrays.asarray(made)
