@@ -373,3 +373,22 @@ def test_files_come_change_move_and_go_and_runs_are_killed_and_each_row_is_there
 @pytest.mark.timeout(900)
 def test_the_same_for_longer(tmp_path):
     machine(tmp_path, 60)
+
+
+@pytest.mark.parametrize(("limit", "told"), [("0.3", "30.00%"), ("7", "7 rows")])
+def test_a_limit_stops_the_load_before_its_commit_with_the_three_commonest_reasons(tmp_path, limit, told):
+    shop = Shop(tmp_path / "shop", more=f"reject_limit = {limit}")
+    shop.file("a.csv", "1,5", "2,6", "x,1", "y,1", "z,1", "3,500", "4,500", "5,n", "6,n", "7,n", "8,n", "9")
+
+    with pytest.raises(InputError) as failure:
+        shop.run()
+
+    assert str(failure.value) == (
+        f"table 'orders': 10 of 12 rows would be quarantined, the limit is {told} (reject_limit); nothing was committed. "
+        "Commonest: 4 x type: column 'price': cannot read 'n' as float64; 3 x type: column 'id': cannot read 'x' as int64; "
+        "2 x range: column 'price': '500' is outside [0, 100]"
+    )
+    assert not warehouse.log.exists(shop.uri)
+    shop.declare(more="reject_limit = 0.9")
+    shop.run()
+    assert (shop.ids, len(shop.rejects)) == ([1, 2], 10)
