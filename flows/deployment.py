@@ -141,7 +141,6 @@ def _deployment(project: Project, schedule: Schedule, pool: str | None) -> Any:
         interval=schedule.every_s,
         parameters=dict(schedule.parameters),
         tags=[TAG, project.pipeline.name],
-        concurrency_limit=1,
         work_pool_name=pool,
         entrypoint_type=EntrypointType.MODULE_PATH,
     )

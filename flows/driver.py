@@ -37,7 +37,7 @@ class Driver:
         from flows.pipeline import run_as_flow  # noqa: PLC0415 - 1.5 s, while the server and the cluster start
 
         own = self.server
-        run_as_flow(session, own.wait if own is not None else lambda: str(self.api), alone=own is not None)
+        run_as_flow(session, own.wait if own is not None else lambda: str(self.api))
 
 
 @contextmanager

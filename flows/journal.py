@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import psutil
 
-__all__ = ["Entry", "Status", "begin", "end", "entries", "note", "remember"]
+__all__ = ["Entry", "Status", "alive", "begin", "end", "entries", "note", "remember"]
 
 Status = Literal["running", "done", "failed", "stopped", "died"]
 KEPT = 200
@@ -89,18 +89,19 @@ def entries(folder: Path) -> list[Entry]:
     return [_looked_at(entry) for path in paths if (entry := _read(path)) is not None]
 
 
-def _looked_at(entry: Entry) -> Entry:
-    if entry.status != "running":
-        return entry
+def alive(entry: Entry) -> bool:
+    """Whether the process of a run is there still: on this machine it is looked for, on another it is given a day."""
     if entry.host == socket.gethostname():
         try:
-            alive = abs(psutil.Process(entry.pid).create_time() - entry.born) < 1
+            return abs(psutil.Process(entry.pid).create_time() - entry.born) < 1
         except psutil.NoSuchProcess:
-            alive = False
-    else:
-        age = dt.datetime.now(dt.UTC) - dt.datetime.fromisoformat(entry.started)
-        alive = age.total_seconds() < SILENT_S
-    return entry if alive else replace(entry, status="died")
+            return False
+    age = dt.datetime.now(dt.UTC) - dt.datetime.fromisoformat(entry.started)
+    return age.total_seconds() < SILENT_S
+
+
+def _looked_at(entry: Entry) -> Entry:
+    return entry if entry.status != "running" or alive(entry) else replace(entry, status="died")
 
 
 def _read(path: Path) -> Entry | None:

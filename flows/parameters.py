@@ -10,7 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from flows.project import Project, open_project
 from flows.session import Options
 
-__all__ = ["Parameters"]
+__all__ = ["STEP_TIMEOUT_S", "Parameters"]
+
+STEP_TIMEOUT_S = 24 * 3600.0
 
 
 class Parameters(BaseModel):
@@ -28,6 +30,9 @@ class Parameters(BaseModel):
         default=None, pattern=r"^(tcp|tls)://\S+:\d+$", description="A running Dask cluster."
     )
     tls: tuple[str, str, str] | None = Field(default=None, description="Files: authority, certificate, key.")
+    step_timeout_s: float = Field(
+        default=STEP_TIMEOUT_S, gt=0, description="Seconds after which a step that has not ended is given up."
+    )
 
     @model_validator(mode="after")
     def _one_cluster(self) -> "Parameters":

@@ -92,7 +92,9 @@ def serve(life: Life, *, outside: list[str]) -> None:
     for name in outside:
         os.environ.pop(name, None)
     listener = socket.create_server(("127.0.0.1", 0), backlog=128)
-    life.answer(f"http://127.0.0.1:{listener.getsockname()[1]}/api")
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
+    os.environ["PREFECT_UI_API_URL"] = url  # else its pages would look for an API at port 4200
+    life.answer(url)
 
     server: Any = None
 

@@ -90,7 +90,7 @@ class Session:
     def runner(self) -> Runner:
         """Where tasks run."""
         client = self.client
-        return InProcess() if client is None else OnDask(client)
+        return InProcess() if client is None else OnDask(client, outlives=self.options.scheduler is not None)
 
     @property
     def workers(self) -> int:
@@ -185,7 +185,7 @@ def client_of(options: Options) -> Iterator["Client | None"]:
 def runner_of(options: Options) -> Iterator[Runner]:
     """Where tasks run that are of no session."""
     with client_of(options) as client:
-        yield InProcess() if client is None else OnDask(client)
+        yield InProcess() if client is None else OnDask(client, outlives=options.scheduler is not None)
 
 
 def _start_cluster(stack: contextlib.ExitStack, options: Options, log: Path) -> "Future[Client | None]":

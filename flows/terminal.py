@@ -44,6 +44,7 @@ class Terminal:
 
     def __init__(self, stream: IO[str] | None = None, *, live: bool | None = None) -> None:
         self.listener: Callable[[float], None] | None = None  # hears how far a step is, from 0 to 1
+        self.reader: Callable[[str], None] | None = None  # reads the lines that stay
         self._stream = sys.stdout if stream is None else stream
         at_terminal = self._stream.isatty() and os.environ.get("TERM") != "dumb"
         self._live = at_terminal if live is None else live
@@ -73,6 +74,8 @@ class Terminal:
         with self._lock:
             for one in text.split("\n"):
                 self._write(one)
+                if self.reader is not None:
+                    self.reader(one)
             self._stream.flush()
 
     def step_started(self, name: str, total_parts: int | None = None) -> None:

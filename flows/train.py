@@ -1,12 +1,15 @@
 """The flow that trains the models of a pipeline file on the tables that are there. No `from __future__ import annotations` here."""
 
+from functools import partial
+from typing import Any
+
 from flows.parameters import Parameters
-from flows.pipeline import carry_out, flow
+from flows.pipeline import carry_out, flow, in_turn
 
 __all__ = ["train"]
 
 
-@flow(name="dlflow-train", flow_run_name="train {run.file}", persist_result=False)
-def train(run: Parameters) -> None:
+@flow(name="dlflow-train", flow_run_name="train {run.file}")
+def train(run: Parameters) -> Any:
     """Models alone; fails if a table they need is not up to date."""
-    carry_out(run, "model")
+    return in_turn(run, partial(carry_out, run, "model"))

@@ -10,10 +10,11 @@ workers takes its neighbours with it: those are run again one by one, and only t
 
 import errno
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pipelines.access import carried
@@ -26,6 +27,8 @@ __all__ = ["InProcess", "OnDask", "Progress", "Runner"]
 
 ATTEMPTS = 3
 FAN_IN = 8
+END_S = 2.0  # for tasks to end by themselves after an interrupt, before their workers are ended
+ANSWER_S = 5.0  # for workers to say what they do
 # what a second try cannot mend: a full or read-only disk, a forbidden or missing file
 FINAL = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.EDQUOT, errno.EFBIG}
 
@@ -122,11 +125,12 @@ class InProcess:
 
 
 class OnDask:
-    """The workers of a cluster, local or not."""
+    """The workers of a cluster, local or not. One that `outlives` the run has nothing of it running after an interrupt."""
 
-    def __init__(self, client: "Client", *, deadline_s: float = 86_400.0) -> None:
+    def __init__(self, client: "Client", *, deadline_s: float = 86_400.0, outlives: bool = False) -> None:
         self.client = client
         self.deadline_s = deadline_s
+        self.outlives = outlives
         self.workers = len(client.nthreads())
 
     def run(
@@ -211,6 +215,8 @@ class OnDask:
                 if suspects and waiting.is_empty():
                     again(suspects.pop(0))
         except TimeoutError as error:
+            if type(error) is not TimeoutError:  # not ours: whoever called has a deadline too
+                raise
             raise PartFailed(
                 f"{name}: not done within {self.deadline_s:,.0f} s; look at the cluster, then run again to continue"
             ) from error
@@ -220,12 +226,42 @@ class OnDask:
         """Whatever ends the block, Ctrl-C included: what is queued is dropped, what is done is forgotten."""
         try:
             yield
-        except BaseException:
+        except BaseException as error:
             self.client.cancel(futures, force=True)
+            if self.outlives and (not isinstance(error, Exception) or isinstance(error, TimeoutError)):
+                self._end_running({future.key for future in futures})
             raise
         finally:
             for future in futures:
                 future.release()
+
+    def _end_running(self, keys: set[str]) -> None:
+        """End what still runs of these tasks: Dask cannot, so their workers are started anew, where nothing else is lost with them.
+
+        A task that ends within a moment costs no worker. Dask runs again elsewhere what begins on one in between.
+        """
+        deadline = time.monotonic() + END_S
+        with suppress(
+            OSError, RuntimeError
+        ):  # the scheduler is gone, or does not answer: there is nothing to ask
+            while busy := self._busy(keys):
+                if time.monotonic() > deadline:
+                    self.client.restart_workers(busy, timeout=2 * ANSWER_S, raise_for_error=False)
+                    return
+                time.sleep(0.1)
+
+    def _busy(self, keys: set[str]) -> list[str]:
+        """Workers that run one of these tasks, run and hold nothing else, and have a nanny that starts them again."""
+
+        async def asked() -> Any:
+            return await self.client.run(_at_work, on_error="ignore")
+
+        found = self.client.sync(asked, callback_timeout=ANSWER_S)
+        return [
+            address
+            for address, (running, held, nanny) in found.items()
+            if nanny and keys & {*running} and keys >= {*running, *held}
+        ]
 
 
 def _cores() -> int:
@@ -249,6 +285,11 @@ def _raise_final(future: Any, name: str, attempt: int) -> None:
         raise error
     if getattr(error, "errno", None) in FINAL or attempt > ATTEMPTS:
         raise PartFailed(_sentence(name, error)) from error
+
+
+def _at_work(dask_worker: Any = None) -> tuple[list[str], list[str], bool]:
+    """What a worker runs, what results it holds, and whether it would be started again."""
+    return list(dask_worker.active_keys), list(dask_worker.data), dask_worker.nanny is not None
 
 
 def _merge_all(merge: Callable[[Any, Any], Any], states: list[Any]) -> Any:

@@ -1,5 +1,6 @@
 """A real headless browser for pages that the project writes: what it shows, what it complains of, what it fetches."""
 
+import html
 import json
 import re
 import shutil
@@ -57,3 +58,21 @@ def _events(text):
     lines = (line.strip().rstrip(",") for line in body.splitlines())
     assert head, "the browser wrote no net log"
     return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
+
+
+def look(address, picture=None, *, height=1400):
+    """The text that a person reads on a page of a local server, once its scripts are done; a picture of it, if wanted."""
+    with tempfile.TemporaryDirectory() as folder:
+        common = [PROGRAM, *QUIET, f"--user-data-dir={folder}/profile", f"--window-size=1400,{height}"]
+        # the page's clock runs on while its scripts wait for nothing, and stands while they fetch
+        common += ["--virtual-time-budget=20000", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
+        shown = subprocess.run(
+            [*common, "--dump-dom", address], capture_output=True, text=True, timeout=120, check=True
+        )
+        if picture is not None:
+            subprocess.run(
+                [*common, f"--screenshot={picture}", address], capture_output=True, timeout=120, check=True
+            )
+    return " ".join(
+        html.unescape(re.sub(r"<(script|style).*?</\1>|<[^>]+>", " ", shown.stdout, flags=re.DOTALL)).split()
+    )

@@ -58,6 +58,7 @@ POOLS = (
     "ThreadPoolExecutor",
     "IO loop",
     "Profile",
+    "APILogWorkerThread",
     "EventsWorkerThread",
     "GlobalEventLoopThread",
     "RunSyncEventLoopThread",

@@ -16,7 +16,7 @@ import yaml
 
 from flows.parameters import Parameters
 from tests import projects
-from tests.test_deployment import end_group, ended, wait_until
+from tests.scheduling import end_group, ended, wait_until
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
 COMPOSE = yaml.safe_load((DEPLOY / "docker" / "compose.yaml").read_text())

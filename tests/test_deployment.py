@@ -4,25 +4,14 @@ import json
 import os
 import signal
 import subprocess
-import sys
-import time
 
 import pytest
 
 from flows import journal, server
 from flows.project import open_project
 from tests import projects
+from tests.scheduling import PYTHON, end_group, ended, prefect_worker, wait_until
 from tests.test_scheduler import tls_cluster  # noqa: F401
-
-PYTHON = [sys.executable, "-m"]
-
-
-def wait_until(condition, what, deadline_s):
-    end = time.monotonic() + deadline_s
-    while not (found := condition()):
-        assert time.monotonic() < end, f"{what}: not within {deadline_s} s"
-        time.sleep(0.5)
-    return found
 
 
 @pytest.fixture
@@ -33,34 +22,6 @@ def prefect(tmp_path, monkeypatch):
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
         yield environment
-
-
-def prefect_worker(folder, environment):
-    """`prefect worker start`, in a process group of its own: its runs end with it."""
-    with (folder / "worker.log").open("w") as log:
-        return subprocess.Popen(
-            [*PYTHON, "prefect", "worker", "start", "--pool", "dlflow", "--type", "process"],
-            cwd=folder,
-            env={**os.environ, **environment, "PREFECT_WORKER_QUERY_SECONDS": "2"},
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-
-
-def end_group(process):
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(process.pid, number)
-            process.wait(15)
-        except (ProcessLookupError, subprocess.TimeoutExpired):
-            continue
-
-
-def ended(folder):
-    """Runs in the journal that have ended, newest first."""
-    state = open_project(folder / "pipeline.toml").state
-    return [entry for entry in journal.entries(state) if entry.status != "running"]
 
 
 @pytest.mark.slow
@@ -134,8 +95,10 @@ def test_flows_in_this_process_show_their_steps_and_dead_runs_are_closed(tmp_pat
         found = client.read_artifacts(
             artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[built.flow_run]))
         )
-        assert {"orders", "sales", "orders-report"} <= {artifact.key for artifact in found}
-        rows = json.loads(next(one for one in found if one.key == "orders").data)
+        assert {"orders-orders", "orders-sales-ledger", "orders-report"} <= {
+            artifact.key for artifact in found
+        }
+        rows = json.loads(next(one for one in found if one.key == "orders-orders").data)
         assert rows[0]["rows_in"] == rows[0]["rows_out"] + rows[0]["quarantined"] + rows[0]["deduplicated"]
         dead = client.create_flow_run(build, parameters={"run": run.model_dump(mode="json")})
         path = journal.begin(

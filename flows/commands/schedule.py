@@ -44,12 +44,18 @@ TLS = click.option(
     metavar="CA CERT KEY",
     help="Certificates for a tls:// address.",
 )
+STEP_TIMEOUT = click.option(
+    "--step-timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="After which a table or model that is not done is given up (default: a day).",
+)
 
 
 def _scheduled(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of a schedule: what is run, how, and when."""
     for option in reversed(
-        (FILE, SET, ENV, FLOW, NAME, CRON, EVERY, RELEASE, SCORE, WORKERS, SCHEDULER, TLS)
+        (FILE, SET, ENV, FLOW, NAME, CRON, EVERY, RELEASE, SCORE, WORKERS, SCHEDULER, TLS, STEP_TIMEOUT)
     ):
         command = option(command)
     return command
@@ -236,8 +242,9 @@ def _schedule(file: Path, asked: dict[str, Any]) -> tuple[Any, Any]:
         workers=asked["workers"],
         scheduler=asked["scheduler"],
         tls=asked["tls"],
+        **({} if asked["step_timeout"] is None else {"step_timeout_s": asked["step_timeout"]}),
     )
-    parameters: dict[str, Any] = {"run": run.model_dump(mode="json")}
+    parameters: dict[str, Any] = {"run": run.model_dump(mode="json", exclude_defaults=True)}
     if asked["release"]:
         parameters["release"] = asked["release"]
     if asked["score"]:
