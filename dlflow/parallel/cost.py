@@ -40,10 +40,10 @@ class Link:
 
 
 LINKS = {
-    "unix": Link(40e-6, 20e-6, 0.6e-9, 1e-3),
-    "tcp": Link(40e-6, 20e-6, 0.7e-9, 1e-3),
-    "tls": Link(60e-6, 35e-6, 1.8e-9, 4e-3),
-    "dask": Link(700e-6, 600e-6, 2.0e-9, 0.0),
+    "unix": Link(25e-6, 13e-6, 0.3e-9, 1e-3),
+    "tcp": Link(30e-6, 14e-6, 0.35e-9, 1e-3),
+    "tls": Link(48e-6, 30e-6, 1.8e-9, 4e-3),
+    "dask": Link(200e-6, 200e-6, 2.0e-9, 0.0),
 }
 
 
