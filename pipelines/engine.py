@@ -8,7 +8,9 @@ died, a file system that hiccuped) is tried again up to three times, on whatever
 workers takes its neighbours with it: those are run again one by one, and only the part that does it is blamed.
 """
 
+import ctypes
 import errno
+import functools
 import os
 import time
 from collections import deque
@@ -29,6 +31,7 @@ ATTEMPTS = 3
 FAN_IN = 8
 END_S = 2.0  # for tasks to end by themselves after an interrupt, before their workers are ended
 ANSWER_S = 5.0  # for workers to say what they do
+MUCH = 0.4  # of a worker's limit of memory
 # what a second try cannot mend: a full or read-only disk, a forbidden or missing file
 FINAL = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.EDQUOT, errno.EFBIG}
 
@@ -138,6 +141,7 @@ class OnDask:
     ) -> list[Any]:
         """All at once, as workers are free."""
         fn = carried(fn)
+        fn = functools.partial(_lean, fn)
         futures = self.client.map(fn, items, key=name, pure=False)
         place = {future.key: number for number, future in enumerate(futures)}
         answers: list[Any] = [None] * len(items)
@@ -158,6 +162,7 @@ class OnDask:
     ) -> Any:
         """Merged on the workers as a tree, so that no state passes through the client but the last."""
         fn = carried(fn)
+        fn = functools.partial(_lean, fn)
         level = self.client.map(fn, items, key=name, pure=False)
         leaves = list(level)
         with self._released(leaves):
@@ -262,6 +267,27 @@ class OnDask:
             for address, (running, held, nanny) in found.items()
             if nanny and keys & {*running} and keys >= {*running, *held}
         ]
+
+
+def _lean(fn: Callable[[Any], Any], item: Any) -> Any:
+    """The answer of a task; then a worker that holds much memory gives back what nothing uses any more.
+
+    Arrow and malloc keep what was freed for the next task. Dask counts it as used: it would pause the worker at four
+    fifths of its limit, and with no task to end it would stay paused for ever.
+    """
+    from distributed import get_worker  # noqa: PLC0415
+
+    try:
+        return fn(item)
+    finally:
+        worker = get_worker()
+        limit = worker.memory_manager.memory_limit
+        if limit and worker.monitor.get_process_memory() > MUCH * limit:
+            import pyarrow as pa  # noqa: PLC0415
+
+            pa.default_memory_pool().release_unused()
+            with suppress(AttributeError, OSError):  # another C library than glibc
+                ctypes.CDLL(None).malloc_trim(0)
 
 
 def _cores() -> int:

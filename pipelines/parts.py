@@ -19,7 +19,10 @@ PART_BYTES = (
     1 << 24,
 )  # source text of a task: 10 to 150 ms of work, so that a task's own 1 ms does not show
 PART_ROWS = (1 << 15, 1 << 19)  # rows of a table that a task reads
-BUCKET_BYTES = (1 << 23, 1 << 27)  # of an exchange's input that meet in one task
+BUCKET_BYTES = (
+    1 << 23,
+    1 << 26,
+)  # of an exchange's input that meet in one task, which holds it four times over
 BUCKETS = 64  # of an exchange, within these bounds
 SKEWED_ROWS, SKEWED_TIMES = (
     1 << 18,

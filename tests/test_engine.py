@@ -2,8 +2,10 @@ import os
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from flows.cluster import cluster
 from pipelines import task
 from pipelines.engine import InProcess, OnDask
 from pipelines.errors import InputError, PartFailed
@@ -97,6 +99,28 @@ def test_a_worker_that_dies_costs_one_task(local_cluster, tmp_path):
 
     assert answers == ["second life"]
     local_cluster.wait_for_workers(2, timeout=60)
+
+
+KEPT = []
+
+
+def litter(_):
+    """Leaves little, between pieces of memory that it has freed."""
+    pieces = []
+    for _ in range(25):
+        pieces.append(np.ones(1 << 20))
+        KEPT.append(np.ones(1000))
+
+
+def held_mb():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") >> 20
+
+
+def test_a_worker_gives_back_what_its_tasks_have_freed_before_dask_pauses_it():
+    with cluster(workers=1, memory_limit=400 << 20) as client:
+        OnDask(client).run(litter, [1], **QUIET)
+
+        assert max(client.run(held_mb).values()) < 0.6 * 400
 
 
 def kill_always(number):

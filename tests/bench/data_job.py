@@ -1,14 +1,16 @@
 """The data job of the peers in ../shared/peers/data, done by a pipeline file: one JSON line with times, CPU seconds and answers.
 
-    python tests/bench/data_job.py IN OUT [--workers N]      0: in this process (default)
+    python tests/bench/data_job.py IN OUT [--workers N] [--memory MiB]      0: in this process (default)
 
 Steps are as the peers count them: what is a table here is one step there. Aggregate and matrix are computed from the
-committed table, file by file. `PEERS` names the folder of the peers' `common.py`.
+committed table, a task for each file. `PEERS` names the folder of the peers' `common.py`. Of a cluster it also says
+whether a worker was killed or paused, and the most memory that each has held.
 """
 
 import argparse
 import contextlib
 import os
+import resource
 import sys
 from pathlib import Path
 
@@ -17,12 +19,12 @@ import pandas as pd  # noqa: F401  imported before the clock starts, as in the p
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flows.cluster import cluster
+from flows.cluster import cluster, worker_pids
 from flows.project import open_project
 from flows.session import plan_of
 from pipelines import warehouse
 from pipelines.build import build
-from pipelines.engine import InProcess, OnDask
+from pipelines.engine import InProcess, OnDask, Runner
 from pipelines.storage import reference
 from pipelines.warehouse.file import read_file
 
@@ -92,6 +94,7 @@ def main() -> None:
     given.add_argument("src")
     given.add_argument("out")
     given.add_argument("--workers", type=int, default=0)
+    given.add_argument("--memory", type=int, default=2048)
     options = given.parse_args()
     bench = common.Bench(f"dlflow-{options.workers or 'here'}", options.src, options.out)
     numbers = range(1, 7)
@@ -106,23 +109,44 @@ def main() -> None:
     plan = plan_of(open_project(folder / "pipeline.toml"))
     made = {}
     with contextlib.ExitStack() as stack:
-        runner = InProcess()
+        runner: Runner = InProcess()
+        client, pids, log = None, {}, folder / "cluster.log"
         if options.workers:
-            runner = OnDask(stack.enter_context(cluster(workers=options.workers)))
+            client = stack.enter_context(
+                cluster(workers=options.workers, memory_limit=options.memory << 20, log=log)
+            )
+            runner, pids = OnDask(client), worker_pids(client)
             bench.step("cluster start")
         for name, table in plan.tables.items():
             made[name] = build(table, runner, reference=lambda one: newest(folder, one), run="bench")
             bench.step(name)
-    steps = {step["name"]: step for step in made["events"].steps}
-    bench.info["rejects"] = steps["read"]["quarantined"]
-    bench.info["raw"] = steps["read"]["rows_out"]
-    bench.info["entities"] = made["entities"].steps[-1]["rows_out"]
-    parts, schema = files_of(folder)
-    bench.info["agg"] = aggregate(parts, schema)
-    bench.step("aggregate")
-    bench.info["x"] = matrix(parts, schema, folder / "X.npy")
-    bench.step("features")
-    bench.done()
+        steps = {step["name"]: step for step in made["events"].steps}
+        bench.info["rejects"] = steps["read"]["quarantined"]
+        bench.info["raw"] = steps["read"]["rows_out"]
+        bench.info["entities"] = made["entities"].steps[-1]["rows_out"]
+        ref = newest(folder, "events")
+        parts = [(one.file, ref.schema) for one in ref.files]
+        bench.info["agg"] = aggregate(parts, runner)
+        bench.step("aggregate")
+        bench.info["x"] = matrix(parts, folder / "X.npy", runner)
+        bench.step("features")
+        if client is not None:
+            text = log.read_text("utf-8", "replace")
+            bench.info["workers"] = {
+                "killed": worker_pids(client) != pids,
+                "paused": text.count("Pausing worker"),
+                "peak_mb": sorted(round(one / 1024) for one in client.run(peak_kib).values()),
+            }
+        bench.done()
+
+
+def peak_kib():
+    """The most memory that this process has held."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def quiet(*_):
+    """Nobody is told."""
 
 
 def newest(folder, name):
@@ -130,22 +154,19 @@ def newest(folder, name):
     return reference(name, warehouse.Snapshot.open(str(folder / "warehouse" / name)))
 
 
-def files_of(folder):
-    """The files of the events, and the columns."""
-    ref = newest(folder, "events")
-    return [one.file for one in ref.files], ref.schema
-
-
-def aggregate(parts, schema):
-    """Groups, rows, sum of v1, sum of the means of v2: by month, region and category."""
+def aggregated(part):
+    """Groups of one file."""
     names = ["month", "region", "category", "v1", "v2", "v3"]
-    found = [
-        read_file(part, schema, names=names).group_by(names[:3], use_threads=False).aggregate(SUMS)
-        for part in parts
-    ]
+    return read_file(*part, names=names).group_by(names[:3], use_threads=False).aggregate(SUMS).to_pylist()
+
+
+def aggregate(parts, runner):
+    """Groups, rows, sum of v1, sum of the means of v2: by month, region and category."""
+    names = ["month", "region", "category"]
+    found = runner.run(aggregated, parts, name="aggregate", progress=quiet)
     total = (
-        pa.concat_tables(found)
-        .group_by(names[:3], use_threads=False)
+        pa.Table.from_pylist([group for groups in found for group in groups])
+        .group_by(names, use_threads=False)
         .aggregate([("count_all", "sum"), ("v1_sum", "sum"), ("v2_sum", "sum"), ("v3_max", "max")])
     )
     means = pc.divide(total["v2_sum_sum"], pc.cast(total["count_all_sum"], pa.float64()))
@@ -157,40 +178,42 @@ def aggregate(parts, schema):
     ]
 
 
-def matrix(parts, schema, path):
+def moments_of(part):
+    """Count, mean and sum of squared distances of each column of one file."""
+    table = read_file(*part, names=common.V)
+    columns = [table[name].to_numpy() for name in common.V]
+    return [(len(one), one.mean(), one.var() * len(one)) for one in columns]
+
+
+def matrix(parts, path, runner):
     """The float32 matrix of the peers, by their writer."""
-    rows = sum(part.rows for part in parts)
-    names = [*common.V, "category", "region", "season", "holiday"]
-    count = np.zeros(6)
-    total, squares = np.zeros(6), np.zeros(6)
-    for part in parts:
-        table = read_file(part, schema, names=common.V)
-        for place, name in enumerate(common.V):
-            values = table[name].to_numpy()
-            count[place] += len(values)
-            delta = values.mean() - (total[place] / max(count[place] - len(values), 1))
-            before = count[place] - len(values)
-            squares[place] += values.var() * len(values) + (
-                delta**2 * before * len(values) / count[place] if before else 0
-            )
-            total[place] += values.sum()
-    moments = [(total[i] / count[i], np.sqrt(squares[i] / count[i])) for i in range(6)]
-    offset, start, ones = common.npy(str(path), rows), 0, 0.0
-    for part in parts:
-        table = read_file(part, schema, names=names)
-        ones += common.fill(
-            str(path),
-            offset,
-            start,
-            [table[name].to_numpy() for name in common.V],
-            codes(table["category"], common.CATS, len(common.CATS)),
-            codes(table["region"], common.REGIONS, 0),
-            codes(table["season"], common.SEASONS, 0),
-            table["holiday"].to_numpy(),
-            moments,
-        )
-        start += table.num_rows
-    return [[rows, common.NF], ones]
+    sizes = [file.rows for file, _ in parts]
+    rows = sum(sizes)
+    found = np.array(runner.run(moments_of, parts, name="moments", progress=quiet))
+    count, mean, squares = (found[:, :, place] for place in range(3))
+    means = (count * mean).sum(axis=0) / rows
+    spread = np.sqrt((squares + count * (mean - means) ** 2).sum(axis=0) / rows)
+    moments = list(zip(means.tolist(), spread.tolist(), strict=True))
+    offset, starts = common.npy(str(path), rows), np.cumsum([0, *sizes[:-1]]).tolist()
+    items = [(part, str(path), offset, start, moments) for part, start in zip(parts, starts, strict=True)]
+    return [[rows, common.NF], sum(runner.run(filled, items, name="matrix", progress=quiet))]
+
+
+def filled(item):
+    """The rows of one file in the matrix; the sum of their one-hot columns."""
+    part, path, offset, start, moments = item
+    table = read_file(*part, names=[*common.V, "category", "region", "season", "holiday"])
+    return common.fill(
+        path,
+        offset,
+        start,
+        [table[name].to_numpy() for name in common.V],
+        codes(table["category"], common.CATS, len(common.CATS)),
+        codes(table["region"], common.REGIONS, 0),
+        codes(table["season"], common.SEASONS, 0),
+        table["holiday"].to_numpy(),
+        moments,
+    )
 
 
 def codes(column, vocabulary, missing):
