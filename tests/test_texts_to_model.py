@@ -4,10 +4,11 @@ import json
 
 import numpy as np
 import pyarrow as pa
+import pytest
 
 from dlflow import registry
 from pipelines.features import encode
-from tests import projects
+from tests import clusters, projects
 
 FILE = """[sources.reviews]
 kind = "csv"
@@ -34,7 +35,8 @@ epochs = 8
 """
 
 
-def test_a_model_learns_from_tokens(tmp_path):
+def project(folder):
+    """A project of opinions, and what they say."""
     rng = np.random.default_rng(2)
     words = {True: ["fine", "good", "lovely"], False: ["dull", "bad", "poor"]}
     lines = []
@@ -42,10 +44,14 @@ def test_a_model_learns_from_tokens(tmp_path):
         good = bool(rng.integers(2))
         text = [*rng.choice(["the", "film", "was", "very"], 3), rng.choice(words[good])]
         lines.append(f"{row},{' '.join(rng.permutation(text))},{str(good).lower()}")
-    (tmp_path / "reviews.csv").write_text("id,text,good\n" + "\n".join(lines) + "\n", "utf-8")
-    (tmp_path / "pipeline.toml").write_text(FILE, "utf-8")
+    folder.mkdir(exist_ok=True)
+    (folder / "reviews.csv").write_text("id,text,good\n" + "\n".join(lines) + "\n", "utf-8")
+    (folder / "pipeline.toml").write_text(FILE, "utf-8")
+    return folder
 
-    record = projects.run(tmp_path)
+
+def test_a_model_learns_from_tokens(tmp_path):
+    record = projects.run(project(tmp_path))
 
     (model,) = record["models"]
     assert model["metrics"]["test"]["accuracy"] > 0.95
@@ -55,3 +61,21 @@ def test_a_model_learns_from_tokens(tmp_path):
     assert new.x.dtype == np.int32
     assert new.x[1].tolist() == [0, 0, 0, 0, 1, 1]
     assert set(recipe["inputs"][0]["words"]) >= {"lovely", "film", "dull"}
+
+
+@pytest.mark.slow
+def test_the_model_is_the_same_on_a_local_cluster_and_on_a_scheduler_and_workers_with_tls(tmp_path):
+    digests, workers = [], []
+    with clusters.two_workers(tmp_path) as outside:
+        for name, options in {
+            "here": {},
+            "local": {"workers": 2},
+            "outside": {"scheduler": outside.address, "tls": outside.tls},
+        }.items():
+            (model,) = projects.run(project(tmp_path / name), **options)["models"]
+            digests.append(model["weights_sha256"])
+            workers.append(model["workers"])
+
+    assert outside.address.startswith("tls://")
+    assert workers == [1, 2, 2]
+    assert len(set(digests)) == 1
