@@ -29,7 +29,8 @@ from dlflow.nn import (
     SparseCategoricalCrossEntropy,
     join,
 )
-from dlflow.training import Job, fit
+from dlflow.parallel.testing import ThreadRing, on_every_rank
+from dlflow.training import Job, fit, train
 from dlflow.training.balance import balance
 from dlflow.training.checkpoint import load_weights
 
@@ -240,3 +241,16 @@ def test_the_accuracy_of_an_epoch_is_that_of_its_rows_as_they_were_trained_on(tm
     history = fit(job(tmp_path, train=data, optimizer=SGD(1e-30))).history
 
     assert [line["accuracy"] for line in history] == pytest.approx([right, right])
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_several_ranks_give_the_weights_and_accuracies_of_one(tmp_path, size):
+    data = replace(table(tmp_path), weight="weight")
+    alone = fit(job(tmp_path / "one", train=data, validation=data))
+
+    this = job(tmp_path / "many", train=data, validation=data)
+    (first, *others) = on_every_rank(ThreadRing(size), lambda comm: train(this, comm))
+
+    assert {each.weights_sha256 for each in (first, *others)} == {alone.weights_sha256}
+    for name in ("accuracy", "val_accuracy", "loss"):
+        assert [line[name] for line in first.history] == [line[name] for line in alone.history]
