@@ -39,6 +39,7 @@ def said(done):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_pipeline_runs_with_its_warehouse_in_a_store(project, store, bucket, tmp_path):
     secrets = {"STORE_KEY": store.storage.key, "STORE_SECRET": store.storage.secret}
 
