@@ -14,6 +14,7 @@ import time
 import psutil
 import pytest
 
+from pipelines.engine import InProcess
 from tests import projects
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(1200)]
@@ -22,7 +23,7 @@ RUN_S, STEP_S = 1.5, 0.15
 IMPORT_S = 1.5  # of Prefect itself: beside the start of a cluster it costs less
 
 
-def project(folder, *, tables=1, files=1):
+def project(folder, *, tables=1, files=1, part_bytes=None):
     data = folder / "data"
     data.mkdir(parents=True)
     for number in range(files):
@@ -30,6 +31,7 @@ def project(folder, *, tables=1, files=1):
             "id,x\n" + "".join(f"{number * 10 + n},1.5\n" for n in range(10))
         )
     lines = ['name = "bench"', "[sources.raw]", 'kind = "csv"', 'path = "data/*.csv"']
+    lines += [] if part_bytes is None else [f"part_bytes = {part_bytes}"]
     lines += ["[sources.raw.columns]", 'id = { type = "int64", nullable = false }', 'x = "float64"']
     for number in range(tables):
         lines += [f"[tables.t{number:02}]", 'source = "raw"']
@@ -109,6 +111,7 @@ def test_a_thousand_parts_are_no_work_for_prefect(tmp_path, prefect_server, monk
     from prefect.client.base import PrefectHttpxSyncClient
 
     asked, real = [], PrefectHttpxSyncClient.send
+    parts, real_answers = [], InProcess._answers
 
     def send(client, request, *arguments, **options):
         what = request.url.path.partition("/api")[2].split("/")[1]
@@ -117,13 +120,19 @@ def test_a_thousand_parts_are_no_work_for_prefect(tmp_path, prefect_server, monk
             asked.append((request.method, what))
         return real(client, request, *arguments, **options)
 
+    def answers(runner, fn, items, name):
+        parts.append(len(items))
+        return real_answers(runner, fn, items, name)
+
     monkeypatch.setattr(PrefectHttpxSyncClient, "send", send)
+    monkeypatch.setattr(InProcess, "_answers", answers)
     counts = {}
     for files in (10, 1000):
-        folder = project(tmp_path / str(files), files=files)
-        asked.clear()
+        folder = project(tmp_path / str(files), files=files, part_bytes=64)  # a part for each file
+        asked.clear(), parts.clear()
         record = projects.run(folder, prefect=True)
         assert record["tables"][0]["rows_in"] == 10 * files
+        assert max(parts) >= files
         counts[files] = collections.Counter(asked) - collections.Counter({("PATCH", "artifacts"): 10**6})
 
     with capsys.disabled():
