@@ -34,9 +34,9 @@ def make(folder, *, rows=3000, seed=5):
     return folder
 
 
-def run(folder, *, workers=0, prefect=False, **options):
-    """Run in this process; the record."""
-    project = open_project(Path(folder) / "pipeline.toml")
+def run(folder, *, workers=0, prefect=False, values=None, **options):
+    """Run in this process; the record. `values` as of `--set`."""
+    project = open_project(Path(folder) / "pipeline.toml", values)
     with driver(prefect, Path(folder) / "prefect") as chosen:
         return run_project(
             project, plan_of(project), Options(workers=workers, **options), Terminal(io.StringIO()), chosen
