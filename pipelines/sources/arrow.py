@@ -5,7 +5,6 @@ from its beginning, past the batches of other parts.
 """
 
 import contextlib
-import dataclasses
 from collections.abc import Iterator
 
 import pyarrow as pa
@@ -13,7 +12,7 @@ import pyarrow as pa
 from pipelines.errors import InputError
 from pipelines.sources import stream
 from pipelines.sources.conversion import check_columns, converted_rows, field_of
-from pipelines.sources.inputs import InputFile, Offered, Part, whole
+from pipelines.sources.inputs import InputFile, Offered, Part, row_ranges, whole
 from pipelines.sources.rows import together
 from pipelines.sources.source import Source
 from pipelines.stage import Rows
@@ -30,21 +29,9 @@ def cut(source: Source, file: InputFile, number: int) -> list[Part]:
 
     Raises: InputError if the file is damaged or no Arrow IPC, or its columns are not as declared.
     """
-    parts: list[tuple[int, int, int]] = []
-    start = row = packed = 0
     schema, sizes = _contents(file)
     check_columns(source, file.path, schema)
-    for rows, size in sizes:
-        row, packed = row + rows, packed + size
-        pieces = min(packed // source.part_bytes, row - start)
-        if pieces >= 1:
-            ends = [start + (row - start) * piece // pieces for piece in range(pieces + 1)]
-            parts += [(ends[piece], ends[piece + 1], packed // pieces) for piece in range(pieces)]
-            start, packed = row, 0
-    if row > start or not parts:
-        parts.append((start, row, packed))
-    part = whole(file, number)
-    return [dataclasses.replace(part, start=a, stop=b, line=a + 1, weight=weight) for a, b, weight in parts]
+    return row_ranges(whole(file, number), sizes, source.part_bytes)
 
 
 def columns(source: Source, file: InputFile) -> Offered:

@@ -12,7 +12,7 @@ import os
 import stat
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,18 @@ from pipelines.errors import InputError, NoInput, PipelineError, SourceChanged
 from pipelines.schema import Field
 from pipelines.sources.source import Source
 
-__all__ = ["InputFile", "Offered", "Part", "at_rest", "files", "listed", "measured", "objects", "whole"]
+__all__ = [
+    "InputFile",
+    "Offered",
+    "Part",
+    "at_rest",
+    "files",
+    "listed",
+    "measured",
+    "objects",
+    "row_ranges",
+    "whole",
+]
 
 Offered = Mapping[str, Field | str]
 """What a file has: name in the file -> the column that it could be declared as, or why it can be none ("is list<int>")."""
@@ -74,6 +85,28 @@ def whole(file: InputFile, number: int) -> Part:
     return Part(
         number, file.path, 0, file.size, 1, file.size, file.mtime_ns, state=file.state, beside=file.beside
     )
+
+
+def row_ranges(whole: Part, sizes: Iterable[tuple[int, int]], part_bytes: int) -> list[Part]:
+    """Parts of about `part_bytes` of a file made of batches: small batches together, a large one in pieces.
+
+    `sizes`: rows and bytes of each batch, in their order. A part is a range of rows; its line is the first one's ordinal.
+    """
+    parts: list[tuple[int, int, int]] = []
+    start = row = packed = 0
+    for rows, size in sizes:
+        if row > start and packed + size > part_bytes:
+            parts.append((start, row, packed))
+            start, packed = row, 0
+        row, packed = row + rows, packed + size
+        pieces = min(-(-packed // part_bytes), row - start)
+        if pieces > 1:
+            ends = [start + (row - start) * piece // pieces for piece in range(pieces + 1)]
+            parts += [(ends[piece], ends[piece + 1], packed // pieces) for piece in range(pieces)]
+            start, packed = row, 0
+    if row > start or not parts:
+        parts.append((start, row, packed))
+    return [dataclasses.replace(whole, start=a, stop=b, line=a + 1, weight=weight) for a, b, weight in parts]
 
 
 def files(source: Source, cache: Path | str | None = None) -> list[InputFile]:

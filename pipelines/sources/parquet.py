@@ -6,7 +6,6 @@ where the file has them.
 """
 
 import contextlib
-import dataclasses
 from collections.abc import Iterator
 
 import numpy as np
@@ -16,7 +15,7 @@ import pyarrow.parquet as pq
 from pipelines.errors import InputError
 from pipelines.sources import stream
 from pipelines.sources.conversion import check_columns, converted_rows, field_of
-from pipelines.sources.inputs import InputFile, Offered, Part, whole
+from pipelines.sources.inputs import InputFile, Offered, Part, row_ranges, whole
 from pipelines.sources.rows import together
 from pipelines.sources.source import Source
 from pipelines.stage import Rows
@@ -34,22 +33,7 @@ def cut(source: Source, file: InputFile, number: int) -> list[Part]:
     """
     schema, groups = _footer(file)
     check_columns(source, file.path, schema)
-    parts: list[tuple[int, int, int]] = []
-    start = row = packed = 0
-    for rows, size in groups:
-        if row > start and packed + size > source.part_bytes:
-            parts.append((start, row, packed))
-            start, packed = row, 0
-        row, packed = row + rows, packed + size
-        pieces = min(-(-packed // source.part_bytes), row - start)
-        if pieces > 1:
-            ends = [start + (row - start) * piece // pieces for piece in range(pieces + 1)]
-            parts += [(ends[piece], ends[piece + 1], packed // pieces) for piece in range(pieces)]
-            start, packed = row, 0
-    if row > start or not parts:
-        parts.append((start, row, packed))
-    part = whole(file, number)
-    return [dataclasses.replace(part, start=a, stop=b, line=a + 1, weight=weight) for a, b, weight in parts]
+    return row_ranges(whole(file, number), groups, source.part_bytes)
 
 
 def columns(source: Source, file: InputFile) -> Offered:
