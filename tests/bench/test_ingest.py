@@ -1,6 +1,7 @@
 """Ingest with quarantine and bookkeeping against DuckDB, Polars and dask.dataframe, interleaved, each in its own process.
 
     DLFLOW_BENCH_ROWS=1000000,10000000     how many rows, one table for each
+    DLFLOW_BENCH_ROUNDS=3                  how often each program runs
     DLFLOW_BENCH_FILE_GB=5                 of the one large file that two workers of 2 GiB read
 
 Wall times of a machine that does other work say little: CPU-seconds are printed beside them.
@@ -21,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 PEERS = Path(os.environ.get("DLFLOW_PEERS", ROOT.parent / "shared" / "peers")) / "data"
 ROWS = [int(rows) for rows in os.environ.get("DLFLOW_BENCH_ROWS", "1000000,10000000").split(",")]
 FILE_GB = float(os.environ.get("DLFLOW_BENCH_FILE_GB", "5"))
-REPEATS = 3
+REPEATS = int(os.environ.get("DLFLOW_BENCH_ROUNDS", "3"))
 PROGRAMS = ("duckdb", "polars", "dask", "dlflow", "workers")
 PAUSED = 0.8 * 2048  # MB: where Dask pauses a worker of 2 GiB
 
