@@ -26,7 +26,8 @@ from pipelines.engine import InProcess, OnDask
 from tests.conftest import REPOSITORY
 
 pytestmark = pytest.mark.bench
-ROWS, REPEATS = 1_000_000, 3
+ROWS = 1_000_000
+REPEATS = int(os.environ.get("DLFLOW_BENCH_ROUNDS", "3"))
 
 
 def median_s(work, repeats=REPEATS):
