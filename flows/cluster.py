@@ -79,7 +79,7 @@ def cluster(
             raise ValueError(
                 f"workers is {workers!r}; expected how many worker processes the cluster shall have"
             )
-        with _remote(kind, workers, tls, log) as client:
+        with _remote(kind, workers, log) as client:
             yield client
         return
     if isinstance(workers, Scaling):
@@ -106,17 +106,15 @@ def cluster(
 
 
 @contextmanager
-def _remote(
-    kind: Kind, workers: int | Scaling, tls: tuple[str, str, str] | None, log: Path | None
-) -> Iterator["Client"]:
+def _remote(kind: Kind, workers: int | Scaling, log: Path | None) -> Iterator["Client"]:
     """The client of a cluster on other machines that ends with the block."""
     if problem := remote_cluster.missing(kind):
         raise ClusterError(problem)
-    with remote_cluster.starting(kind, workers, tls, log=log) as host, _configured():
+    with remote_cluster.starting(kind, workers, log=log) as host, _configured():
         from distributed import Client, Security  # noqa: PLC0415  while the cluster starts
 
         try:
-            answer = host.answer(kind.start_s)
+            answer = host.answer(_START_S + kind.start_s)
         except NoAnswerError as error:
             raise ClusterError(
                 f"the cluster of kind {kind.name!r} did not start: {error}; expected its machines within {kind.start_s:g} s; "

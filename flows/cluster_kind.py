@@ -5,7 +5,6 @@ workers = { at_least = 2, at_most = 40 }
 
 cluster = { kind = "ssh", hosts = ["head", "node1", "node2"] }
 workers = 16
-tls = ["/etc/dlflow/ca.pem", "/etc/dlflow/cert.pem", "/etc/dlflow/key.pem"]
 
 `workers` counts processes of one thread, all together. Texts may hold ${NAME} of the process.
 """
@@ -32,18 +31,18 @@ class Ssh:
     """Hosts that are reached by SSH: a scheduler on the first, workers on all in turn."""
 
     name: ClassVar[str] = "ssh"
-    needs: ClassVar[tuple[str, str]] = ("asyncssh", "ssh")  # the module, and the extra that installs it
+    program: ClassVar[tuple[str, str]] = ("ssh", "install OpenSSH's client")  # and how one comes by it
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     hosts: tuple[str, ...]
     user: str | None = None
     port: int | None = None
-    key: str | None = None  # file of the private key; without it those of ~/.ssh and the agent
-    known_hosts: str | None = None  # file; without it ~/.ssh/known_hosts: a host that is not in it is refused
+    key: str | None = None  # file of the private key; without it those that `ssh` finds by itself
+    known_hosts: str | None = None  # file; without it that of `ssh`: a host that is not in it is refused
     python: str | None = None  # on the hosts; without it the path of this one
     interface: str | None = None  # network between scheduler and workers
     memory: str | None = None  # of one worker; without it an equal part of its host's
-    scratch: str | None = None  # folder for what workers spill
+    scratch: str | None = None  # folder for what workers spill; without it the hosts' own for temporary files
     start_s: float = 120.0  # until a worker is there
 
 
@@ -52,7 +51,7 @@ class Slurm:
     """Jobs of Slurm: each is `cores` workers of one thread; the scheduler runs beside the driver."""
 
     name: ClassVar[str] = "slurm"
-    needs: ClassVar[tuple[str, str]] = ("dask_jobqueue", "jobqueue")
+    needs: ClassVar[tuple[str, str]] = ("dask_jobqueue", "jobqueue")  # a module, and the extra that has it
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     cores: int  # of one job

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
-from flows.cluster_kind import KINDS, Kind, Scaling, Ssh
+from flows.cluster_kind import KINDS, Kind, Scaling, Slurm, Ssh
 from pipelines import references
 from pipelines.document import Document, dotted
 from pipelines.names import did_you_mean
@@ -120,25 +120,19 @@ def _cluster(document: Document, path: tuple[str, ...], value: Any) -> Kind | No
 def _misfits(made: Environment) -> dict[str, str]:
     """What does not go together, by key."""
     found = {}
-    ssh = isinstance(made.cluster, Ssh)
     if made.workers is not None and made.scheduler:
         found["workers"] = "expected no scheduler, whose workers are those that are there"
-    elif isinstance(made.workers, Scaling) and (ssh or not made.cluster):
+    elif isinstance(made.workers, Scaling) and not isinstance(made.cluster, Slurm):
         found["workers"] = "only a cluster of kind slurm or pbs grows and shrinks; expected a number"
     elif made.cluster and not made.workers:
         found["workers"] = "is needed with a cluster: how many worker processes; add workers = 16"
     if made.cluster and made.scheduler:
         found["cluster"] = "is started for the run, and scheduler is one that runs; keep one of them"
-    if made.tls and not made.scheduler and not ssh:
+    if made.tls and not made.scheduler:
         found["tls"] = (
-            "jobs get certificates of their own for each run; leave tls out"
+            "a cluster that is started for a run gets certificates of its own; leave tls out"
             if made.cluster
             else 'is for a scheduler; add scheduler = "tls://HOST:PORT"'
-        )
-    if ssh and not made.tls:
-        found["cluster"] = (
-            "kind ssh needs tls = [authority, certificate, key], files that are on every host under these names; "
-            "make them: dlflow certificates FOLDER --host HOST ..."
         )
     return found
 

@@ -1,6 +1,6 @@
 """A cluster on other machines that a run starts and ends: by SSH, or as jobs of Slurm or PBS.
 
-    driver ==lifeline== host: asks for machines, ends them ---- SSH ----> scheduler, workers
+    driver ==lifeline== host: asks for machines, ends them ---- ssh -----> scheduler, workers (flows.ssh_hosts)
                               (jobs: the scheduler is here) --- sbatch --> workers
 
 The host is a process of its own for the reason that the local cluster has one: however the driver ends, the host is
@@ -10,9 +10,8 @@ the scheduler ends by itself once its client has been away for a while (`Widowed
 
 import dataclasses
 import importlib.util
-import logging
 import math
-import os
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,15 +21,20 @@ from typing import Any
 from flows.cluster_kind import KINDS, Kind, Scaling, Ssh
 from flows.lifeline import Child, Life, child
 from flows.local_cluster import ENVIRONMENT, SETTINGS
+from flows.ssh_hosts import SshHosts
 
 __all__ = ["hold", "missing", "starting"]
 
 _END_S = 60.0  # to cancel jobs: one call of scancel for each
-_WORD = "distributed.deploy.ssh"  # logs what the hosts print until they are up
 
 
 def missing(kind: Kind) -> str:
     """What is to be installed for this kind, as a sentence; empty if all is there."""
+    if isinstance(kind, Ssh):
+        program, install = kind.program
+        if shutil.which(program):
+            return ""
+        return f"a cluster of kind {kind.name!r} needs the program {program}, which is not on PATH; {install}"
     module, extra = kind.needs
     if importlib.util.find_spec(module) is not None:
         return ""
@@ -38,9 +42,7 @@ def missing(kind: Kind) -> str:
 
 
 @contextmanager
-def starting(
-    kind: Kind, workers: int | Scaling, tls: tuple[str, str, str] | None, *, log: Path | None
-) -> Iterator[Child]:
+def starting(kind: Kind, workers: int | Scaling, *, log: Path | None) -> Iterator[Child]:
     """A cluster that lives as long as the block; its process answers with `address` and `security`."""
     order = {
         "kind": kind.name,
@@ -48,25 +50,21 @@ def starting(
         "workers": [workers.at_least, workers.at_most]
         if isinstance(workers, Scaling)
         else [workers, workers],
-        "tls": tls,
     }
     with child("flows.remote_cluster:hold", order, environment=ENVIRONMENT, log=log, end_s=_END_S) as host:
         yield host
 
 
-def hold(
-    life: Life, *, kind: str, settings: dict[str, Any], workers: list[int], tls: list[str] | None
-) -> None:
+def hold(life: Life, *, kind: str, settings: dict[str, Any], workers: list[int]) -> None:
     """The host's whole life: have the cluster started, say where it is, end it when the lifeline is cut."""
     import dask  # noqa: PLC0415
 
     asked = KINDS[kind](**settings)
     dask.config.set({**SETTINGS, "temporary-directory": str(life.scratch)})
-    heard = _Heard()
     try:
-        made, security = _ssh(asked, workers, tls, heard) if isinstance(asked, Ssh) else _jobs(asked, workers)
+        made, security = _ssh(asked, workers, life) if isinstance(asked, Ssh) else _jobs(asked, workers)
     except Exception as error:  # noqa: BLE001  whatever it is: the driver gets the last line of the log
-        print(f"{error}{heard.last and f' ({heard.last})'}".replace("\n", " "), file=sys.stderr, flush=True)  # noqa: T201
+        print(str(error).replace("\n", " "), file=sys.stderr, flush=True)  # noqa: T201
         life.leave()
     try:
         if workers[0] != workers[1]:
@@ -77,55 +75,9 @@ def hold(
         made.close()
 
 
-def _ssh(
-    asked: Ssh, workers: list[int], tls: list[str] | None, heard: "_Heard"
-) -> tuple[Any, dict[str, str]]:
-    import dask  # noqa: PLC0415
-    from distributed import Security, SSHCluster  # noqa: PLC0415
-
-    if tls is None:
-        raise ValueError("no TLS files")
-    names = ("ca-file", "scheduler.cert", "scheduler.key", "worker.cert", "worker.key")
-    # The hosts get the whole configuration: paths of certificates, which are the same everywhere; never the keys.
-    # What they log is how SSHCluster knows that they are up.
-    authority, certificate, key = tls
-    dask.config.set(
-        {
-            f"distributed.comm.tls.{name}": path
-            for name, path in zip(names, (authority, *tls[1:] * 2), strict=True)
-        }
-    )
-    dask.config.set({"distributed.comm.require-encryption": True, "logging": {"distributed": "info"}})
-    logging.getLogger(_WORD).addHandler(heard)
-    logging.getLogger(_WORD).setLevel(logging.INFO)
-    given = {
-        "username": asked.user,
-        "port": asked.port,
-        "known_hosts": asked.known_hosts,
-        "client_keys": asked.key and [asked.key],
-    }
-    options = {"protocol": "tls://", "interface": asked.interface}
-    limits = {"memory_limit": asked.memory or "auto", "local_directory": asked.scratch}
-    turns = [asked.hosts[turn % len(asked.hosts)] for turn in range(workers[0])]
-    made = SSHCluster(
-        [asked.hosts[0], *turns],
-        connect_options={name: value for name, value in given.items() if value is not None},
-        scheduler_options={**options, "port": 0, "dashboard": False},
-        worker_options={**options, "nthreads": 1, **{name: value for name, value in limits.items() if value}},
-        remote_python=asked.python,
-        security=Security(
-            tls_ca_file=authority, tls_client_cert=certificate, tls_client_key=key, require_encryption=True
-        ),
-    )
-    made.sync(_drain, [made.scheduler, *made.workers.values()])
-    return made, {"tls_ca_file": authority, "tls_client_cert": certificate, "tls_client_key": key}
-
-
-async def _drain(processes: list[Any]) -> None:
-    """What the hosts print goes to the log; unread, it would stop them once the channel's window is full."""
-    for process in processes:
-        for name in ("stdout", "stderr"):
-            await process.proc.redirect(**{name: os.fdopen(os.dup(2), "wb", buffering=0)})
+def _ssh(asked: Ssh, workers: list[int], life: Life) -> tuple[Any, dict[str, str]]:
+    made = SshHosts(asked, workers[0], life.scratch)
+    return made, made.security
 
 
 def _jobs(asked: Any, workers: list[int]) -> tuple[Any, dict[str, str]]:
@@ -167,12 +119,3 @@ async def _submit(made: Any) -> None:
         for job in made.workers.values():
             await job.close()  # those that were not refused
         raise
-
-
-class _Heard(logging.Handler):
-    """The last thing that a host printed before it failed."""
-
-    last = ""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.last = record.getMessage().strip() or self.last

@@ -1,11 +1,11 @@
 """An SSH server on the loopback that runs commands as OpenSSH does: `python -m tests.ssh_server FOLDER` prints its port.
 
-FOLDER gets the user's key `id`, and `known`, the file of known hosts; `commands` says what it was asked to run.
+FOLDER gets the user's key `id`, and `known`, the file of known hosts; `commands` says what it was asked to run. As with
+OpenSSH, a command whose connection has ended sees the end of its input, and nothing else.
 """
 
 import asyncio
-import os
-import signal
+import contextlib
 import sys
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import asyncssh
 async def serve(folder):
     host_key, user_key = (asyncssh.generate_private_key("ssh-ed25519") for _ in range(2))
     user_key.write_private_key(str(folder / "id"))
+    (folder / "id").chmod(0o600)  # ssh takes no other
     user_key.write_public_key(str(folder / "authorized"))
     listening = await asyncssh.listen(
         "127.0.0.1",
@@ -22,6 +23,7 @@ async def serve(folder):
         server_host_keys=[host_key],
         authorized_client_keys=str(folder / "authorized"),
         process_factory=lambda process: _run(process, folder),
+        encoding=None,
     )
     public = host_key.export_public_key().decode().strip()
     (folder / "known").write_text(f"[127.0.0.1]:{listening.get_port()} {public}\n")
@@ -34,28 +36,24 @@ async def _run(process, folder):
         file.write(process.command + "\n")
     started = await asyncio.create_subprocess_shell(
         process.command,
-        stdin=asyncio.subprocess.DEVNULL,
+        stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         start_new_session=True,
     )
-    await process.redirect(stdout=started.stdout, stderr=started.stderr)
-    gone = asyncio.ensure_future(_gone(process))
-    ended = asyncio.ensure_future(started.wait())
-    await asyncio.wait({gone, ended}, return_when=asyncio.FIRST_COMPLETED)
-    if started.returncode is None:
-        os.killpg(started.pid, signal.SIGKILL)
-    process.exit(await ended)
+    feeding = asyncio.ensure_future(_copy(process.stdin, started.stdin))
+    await asyncio.gather(_copy(started.stdout, process.stdout), _copy(started.stderr, process.stderr))
+    process.exit(await started.wait())
+    feeding.cancel()
 
 
-async def _gone(process):
-    """The client has sent a signal, or its connection is lost."""
-    try:
-        while await process.stdin.read(1024):
-            pass
-        await process.channel.wait_closed()  # an end of the input alone is none
-    except (asyncssh.SignalReceived, asyncssh.Error, OSError):
-        pass
+async def _copy(source, target):
+    with contextlib.suppress(asyncssh.SignalReceived, asyncssh.Error, OSError):
+        while block := await source.read(1 << 16):
+            target.write(block)
+            await target.drain()
+    if isinstance(target, asyncio.StreamWriter):  # the command's input
+        target.close()
 
 
 if __name__ == "__main__":

@@ -69,7 +69,6 @@ directives = ["--reservation=${TOKEN:-none}"]
 [env.lab]
 cluster = { kind = "ssh", hosts = ["head", "node"], start_s = 30 }
 workers = 4
-tls = ["ca.pem", "cert.pem", "key.pem"]
 """
 
 
@@ -84,9 +83,7 @@ def test_an_environment_may_have_a_cluster_started_by_its_kind(file, monkeypatch
     )
     assert hpc.workers == Scaling(at_least=2, at_most=40)
     assert lab.cluster == Ssh(hosts=("head", "node"), start_s=30.0)
-    assert Options().within(lab) == Options(
-        workers=4, tls=("ca.pem", "cert.pem", "key.pem"), cluster=lab.cluster
-    )
+    assert Options().within(lab) == Options(workers=4, cluster=lab.cluster)
     assert Options(workers=1).within(lab) == Options(workers=1)
 
 
@@ -126,8 +123,8 @@ def test_the_command_line_comes_before_the_environment(file, monkeypatch):
         ('[env.a]\nworkers = 2\ncluster = { kind = "slurm", cores = 1, memory = "1GiB", folder = "/x", cors = 2 }', "a", "pipeline.toml:13: unknown key 'cors' in env.a.cluster; did you mean 'cores'"),
         ('[env.a]\nworkers = 2\ncluster = { kind = "slurm", memory = "1GiB", folder = "/x" }', None, "env.a.cluster: key 'cores' is missing"),
         ('[env.a]\ncluster = { kind = "slurm", cores = 1, memory = "1GiB", folder = "/x" }', None, "env.a.workers: is needed with a cluster"),
-        ('[env.a]\nworkers = 2\ntls = ["a", "b", "c"]\ncluster = { kind = "slurm", cores = 1, memory = "1GiB", folder = "/x" }', None, "env.a.tls: jobs get certificates of their own"),
-        ('[env.a]\nworkers = 2\ncluster = { kind = "ssh", hosts = ["h"] }', None, "kind ssh needs tls = [authority, certificate, key]"),
+        ('[env.a]\nworkers = 2\ntls = ["a", "b", "c"]\ncluster = { kind = "slurm", cores = 1, memory = "1GiB", folder = "/x" }', None, "env.a.tls: a cluster that is started for a run gets certificates of its own"),
+        ('[env.a]\nworkers = 2\ntls = ["a", "b", "c"]\ncluster = { kind = "ssh", hosts = ["h"] }', None, "env.a.tls: a cluster that is started for a run gets certificates of its own"),
         ("[env.a]\nworkers = { at_least = 1, at_most = 2 }", None, "only a cluster of kind slurm or pbs grows and shrinks"),
         ('[env.a]\nworkers = { at_least = 3, at_most = 2 }\ncluster = { kind = "slurm", cores = 1, memory = "1GiB", folder = "/x" }', None, "expected 0 <= at_least <= at_most"),
         ('[env.a]\nworkers = "4"', None, "env.a.workers = '4': expected 0 or more"),

@@ -1,12 +1,14 @@
 """Clusters that a run starts on other machines: as jobs of a batch system, and by SSH.
 
-`sbatch`, `scancel`, `qsub` and `qdel` are scripts that start the very job script as a process; the SSH server is that of
-asyncssh, on the loopback, with keys of its own. What they start are real schedulers and workers that speak TLS.
+`sbatch`, `scancel`, `qsub` and `qdel` are scripts that start the very job script as a process; `ssh` is the real one, and
+its server that of asyncssh, on the loopback, with keys of its own. What they start are real schedulers and workers that
+speak TLS.
 """
 
 import contextlib
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -15,11 +17,12 @@ import time
 
 import psutil
 import pytest
+from distributed import Client, Security
 
-from flows.certificates import make_certificates
 from flows.cluster import ClusterError, cluster, worker_pids
 from flows.cluster_kind import Pbs, Scaling, Slurm, Ssh
 from flows.remote_cluster import missing
+from flows.ssh_hosts import SshHosts
 from tests.conftest import REPOSITORY
 from tests.test_cluster import is_alive, wait_until
 
@@ -169,49 +172,93 @@ def ssh_server(tmp_path):
 
 
 def test_hosts_by_ssh_are_scheduler_and_workers_with_tls_and_end_with_the_run(ssh_server, tmp_path):
-    reached = ssh_server
-    tls = tuple(str(path) for path in make_certificates(tmp_path / "tls", ["127.0.0.1"]))
-    asked = Ssh(hosts=("127.0.0.1",), user="me", interface="lo", scratch=str(tmp_path), **reached)
+    asked = Ssh(
+        hosts=("127.0.0.1",), user="me", interface="lo", scratch=str(tmp_path / "spill"), **ssh_server
+    )
 
-    with cluster(workers=2, kind=asked, tls=tls, log=tmp_path / "log") as client:
+    with cluster(workers=2, kind=asked, log=tmp_path / "log") as client:
         client.wait_for_workers(2, timeout=60)
         pids = worker_pids(client)
         assert client.id.startswith("Client-dlflow-")  # what flows.widowed goes by
         scheduler = client.run_on_scheduler(os.getpid)
         watching = client.run_on_scheduler(lambda dask_scheduler: sorted(dask_scheduler.plugins))
         answers = client.gather(client.map(_double, range(8)))
+        told = [psutil.Process(pid).cmdline() for pid in (scheduler, *pids.values())]
+        leaked = [
+            file
+            for file in tmp_path.rglob("*")
+            if file.is_file() and b"-----BEGIN PRIVATE KEY" in file.read_bytes()
+        ]
 
     assert answers == [0, 2, 4, 6, 8, 10, 12, 14]
     assert all(address.startswith("tls://") for address in pids)
     assert "dlflow-widowed" in watching
-    assert "PRIVATE KEY" not in (tmp_path / "commands").read_text()
+    assert (tmp_path / "commands").read_text() == f"{sys.executable} -P -m flows.remote_host\n" * 2
+    assert "PRIVATE KEY" not in str(told)
+    assert not leaked
     wait_until(
         lambda: not any(map(psutil.pid_exists, [*pids.values(), scheduler])), "scheduler and workers are gone"
     )
+    assert not list((tmp_path / "spill").iterdir())
 
 
-def test_a_host_whose_key_is_not_known_or_that_has_no_python_is_one_sentence(ssh_server, tmp_path):
-    reached = ssh_server
-    tls = tuple(str(path) for path in make_certificates(tmp_path / "tls", ["127.0.0.1"]))
-    (tmp_path / "nobody").touch()
-    cases = {
-        "not trusted": {"known_hosts": str(tmp_path / "nobody")},
-        "/no/such/python": {"python": "/no/such/python"},
-    }
+def test_hosts_end_what_they_run_when_the_connection_is_lost(ssh_server, tmp_path):
+    asked = Ssh(hosts=("127.0.0.1",), user="me", interface="lo", scratch=str(tmp_path), **ssh_server)
+    made = SshHosts(asked, 1, tmp_path / "here")
+    with Client(
+        made.scheduler_address, security=Security(require_encryption=True, **made.security)
+    ) as client:
+        pids = [*worker_pids(client).values(), client.run_on_scheduler(os.getpid)]
+    started = [psutil.Process(pid) for pid in pids]
+    try:
+        for one in made._connections:
+            one._process.kill()
+        wait_until(lambda: not any(map(is_alive, started)), "scheduler and worker are gone", 30)
+    finally:
+        made.close()
 
-    for said, wrong in cases.items():
-        asked = Ssh(hosts=("127.0.0.1",), user="me", interface="lo", **{**reached, **wrong})
+
+WRONG = {
+    "a host whose key is not known": ({"known_hosts": "/dev/null"}, "Host key verification failed"),
+    "a host without this python": ({"python": "/no/such/python"}, "/no/such/python"),
+    "a host without dlflow": ({"python": "/usr/bin/python3"}, "No module named"),
+    "a host where nobody listens": ({"port": 1}, "Connection refused"),
+    "a host that does not let the user in": ({"key": "/dev/null"}, "Permission denied"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_what_is_wrong_with_a_host_is_one_sentence_with_its_name(ssh_server, tmp_path, wrong):
+    settings, said = WRONG[wrong]
+    asked = Ssh(hosts=("127.0.0.1",), user="me", interface="lo", **{**ssh_server, **settings})
+
+    with (
+        pytest.raises(ClusterError) as caught,
+        cluster(workers=1, kind=asked, log=tmp_path / "log"),
+    ):
+        pass
+
+    assert "the cluster of kind 'ssh' did not start: host '127.0.0.1' ended: " in str(caught.value)
+    assert said in str(caught.value)
+
+
+def test_a_host_that_accepts_and_stays_silent_meets_the_deadline(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        asked = Ssh(hosts=("127.0.0.1",), port=silent.getsockname()[1], start_s=2.0)
         with (
-            pytest.raises(ClusterError, match=said) as caught,
-            cluster(workers=1, kind=asked, tls=tls, log=tmp_path / "log"),
+            pytest.raises(ClusterError, match=r"host '127.0.0.1' has not answered in time"),
+            cluster(workers=1, kind=asked, log=tmp_path / "log"),
         ):
             pass
-        assert "cluster of kind 'ssh' did not start" in str(caught.value)
 
 
-def test_a_package_that_is_not_installed_is_named_with_how_to_install_it(monkeypatch):
+def test_what_is_not_installed_is_named_with_how_to_install_it(monkeypatch, tmp_path):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setenv("PATH", str(tmp_path))
 
     assert missing(Ssh(hosts=("a",))) == (
-        "a cluster of kind 'ssh' needs the package asyncssh, which is not installed; pip install 'dlflow[ssh]'"
+        "a cluster of kind 'ssh' needs the program ssh, which is not on PATH; install OpenSSH's client"
+    )
+    assert missing(Slurm(cores=1, memory="1GiB", folder="/x")) == (
+        "a cluster of kind 'slurm' needs the package dask_jobqueue, which is not installed; pip install 'dlflow[jobqueue]'"
     )
