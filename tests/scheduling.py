@@ -106,6 +106,40 @@ def ended(folder):
     return [entry for entry in entries(folder) if entry.status != "running"]
 
 
+def client_of(url):
+    """A client of the Prefect API at this address."""
+    from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    with temporary_settings({PREFECT_API_URL: url}):
+        return get_client(sync_client=True)
+
+
+def deployed(shop, *options, **environment):
+    """Have a pipeline deployed (by default its flow `build`); the full name of the deployment."""
+    made = projects.command(shop, "deploy", "--flow", "build", *options, **environment)
+    assert made.returncode == 0, made.stderr
+    return made.stdout.partition(":")[0]
+
+
+def begin(client, deployment):
+    """Have a run of a deployment made, as the button in the UI does."""
+    return client.create_flow_run_from_deployment(client.read_deployment_by_name(deployment).id).id
+
+
+def final(client, run):
+    """The state of a flow run that has ended, else None."""
+    state = client.read_flow_run(run).state
+    return state if state.is_final() else None
+
+
+def as_undisturbed(shop, tmp_path):
+    """Whether the tables are those of a run that nothing disturbs; it is made in `tmp_path`."""
+    alone = projects.make(tmp_path / "alone", rows=1500)
+    projects.run(alone)
+    return all(projects.content(shop, name) == projects.content(alone, name) for name in projects.TABLES)
+
+
 def holding(folder, *, rows=1500):
     """A project whose table `orders` is not done before the file `hold` in its folder is gone."""
     shop = projects.make(folder, rows=rows)

@@ -9,14 +9,30 @@ import socket
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
+from distributed import Client, Security
 
 from flows.parameters import Parameters
 from tests import projects
-from tests.scheduling import end_group, ended, wait_until
+from tests.scheduling import (
+    as_undisturbed,
+    at_work,
+    begin,
+    client_of,
+    deployed,
+    end_group,
+    ended,
+    entries,
+    final,
+    holding,
+    wait_until,
+)
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
 COMPOSE = yaml.safe_load((DEPLOY / "docker" / "compose.yaml").read_text())
@@ -123,9 +139,41 @@ def test_scripts_are_valid():
         subprocess.run(["bash", "-n", script], check=True)
 
 
-@pytest.fixture
-def site(tmp_path, postgres):
+@dataclass(frozen=True)
+class Site:
     """The services of compose.yaml as plain processes on this machine: same commands, other ports and folders."""
+
+    folder: Path
+    api: str
+    scheduler: str
+    processes: dict
+    start: Callable
+
+    @property
+    def options(self):
+        """What a deployment is told of the cluster."""
+        tls = [str(self.folder / "tls" / name) for name in ("ca.pem", "cert.pem", "key.pem")]
+        return ["--scheduler", self.scheduler, "--tls", *tls]
+
+    @property
+    def environment(self):
+        return {"PREFECT_API_URL": self.api, "PREFECT_HOME": str(self.folder / "prefect")}
+
+    def workers(self):
+        """How many the scheduler has."""
+        ca, cert, key = self.options[-3:]
+        security = Security(tls_ca_file=ca, tls_client_cert=cert, tls_client_key=key, require_encryption=True)
+        with Client(self.scheduler, security=security, timeout=30) as client:
+            return len(client.scheduler_info(n_workers=-1)["workers"])
+
+    @property
+    def said(self):
+        return (self.folder / "runner.log").read_text()[-3000:]
+
+
+@pytest.fixture
+def site(tmp_path, postgres, database):
+    """All services, healthy."""
     ports = {}
     for service in ("prefect", "scheduler"):
         with socket.create_server(("127.0.0.1", 0)) as free:
@@ -135,8 +183,7 @@ def site(tmp_path, postgres):
         check=False,
     )
     assert made.returncode == 0
-    postgres.run("CREATE DATABASE prefect_site")
-    database = postgres.url("prefect_site").replace("postgresql://", "postgresql+asyncpg://")
+    store = postgres.url(database).replace("postgresql://", "postgresql+asyncpg://")
     shared = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     shared |= {
         "PREFECT_HOME": str(tmp_path / "prefect"),
@@ -170,14 +217,14 @@ def site(tmp_path, postgres):
         log.close()
 
     api = f"http://127.0.0.1:{ports['prefect']}/api"
-    start("prefect", "prefect", PREFECT_API_DATABASE_CONNECTION_URL=database)
+    start("prefect", "prefect", PREFECT_API_DATABASE_CONNECTION_URL=store)
     start("scheduler", "scheduler")
     for number in (1, 2):
         start(f"worker{number}", "worker")
     try:
         wait_until(lambda: _answers(f"{api}/health"), "the Prefect server", 120)
         start("runner", "runner", PREFECT_API_URL=api)
-        yield tmp_path, api, f"tls://127.0.0.1:{ports['scheduler']}", processes, start
+        yield Site(tmp_path, api, f"tls://127.0.0.1:{ports['scheduler']}", processes, start)
     finally:
         for process in reversed(processes.values()):
             end_group(process)
@@ -195,19 +242,14 @@ def _answers(url):
 @pytest.mark.timeout(500)
 @pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
 def test_the_services_of_compose_run_a_schedule_through_the_loss_of_a_worker(site):
-    folder, api, scheduler, processes, start = site
-    shop = projects.make(folder / "shop")
-    tls = [str(folder / "tls" / name) for name in ("ca.pem", "cert.pem", "key.pem")]
-    made = projects.command(
-        shop, "deploy", "--every", "15", "--scheduler", scheduler, "--tls", *tls, PREFECT_API_URL=api, PREFECT_HOME=str(folder / "prefect")
-    )  # fmt: skip
-    assert made.returncode == 0, made.stderr
+    shop = projects.make(site.folder / "shop")
+    deployed(shop, "--flow", "nightly", "--every", "15", *site.options, **site.environment)
 
     first = wait_until(lambda: ended(shop), "a run", 240)
-    assert first[-1].status == "done", (folder / "runner.log").read_text()[-3000:]
-    os.killpg(processes["worker1"].pid, signal.SIGKILL)
-    processes["worker1"].wait(10)
-    start("worker3", "worker")
+    assert first[-1].status == "done", site.said
+    os.killpg(site.processes["worker1"].pid, signal.SIGKILL)
+    site.processes["worker1"].wait(10)
+    site.start("worker3", "worker")
     orders = min((shop / "data").glob("orders-*.csv"))
     lines = orders.read_text().splitlines(keepends=True)
     orders.write_text("".join(lines[:-5]))
@@ -217,5 +259,54 @@ def test_the_services_of_compose_run_a_schedule_through_the_loss_of_a_worker(sit
         240,
     )
 
-    assert again[0].status == "done", (folder / "runner.log").read_text()[-3000:]
+    assert again[0].status == "done", site.said
     assert "orders" in again[0].tables
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(500)
+def test_all_workers_of_compose_are_rolled_under_a_run_which_goes_on(site):
+    """Each old worker is told to end (SIGTERM, as `docker compose` does) after a new one has joined."""
+    shop = holding(site.folder / "shop")
+    name = deployed(shop, "--flow", "nightly", "--name", "rolled", *site.options, **site.environment)
+    old = ["worker1", "worker2"]
+    with client_of(site.api) as client:
+        run = begin(client, name)
+        wait_until(lambda: at_work(shop), "the step that waits", 120)
+        working = at_work(shop)
+        for number, worker in enumerate(old, 1):
+            site.start(f"new{number}", "worker")
+            wait_until(lambda: site.workers() == len(old) + 1, "a new worker", 60)
+            site.processes[worker].send_signal(signal.SIGTERM)
+            site.processes[worker].wait(30)  # the grace period of compose.yaml
+            wait_until(lambda: site.workers() == len(old), "the end of an old worker", 60)
+        wait_until(lambda: set(at_work(shop)) - set(working), "the step on a new worker", 60)
+        assert final(client, run) is None
+        (shop / "hold").unlink()
+        state = wait_until(lambda: final(client, run), "the end of the run", 240)
+
+    assert state.is_completed(), site.said
+    (entry,) = entries(shop)
+    assert (entry.status, set(entry.tables)) == ("done", set(projects.TABLES))
+    assert as_undisturbed(shop, site.folder)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(500)
+def test_a_run_on_the_services_of_compose_is_cancelled(site):
+    from prefect.states import Cancelling
+
+    shop = holding(site.folder / "shop")
+    name = deployed(shop, "--name", "cancelled", *site.options, **site.environment)
+    with client_of(site.api) as client:
+        run = begin(client, name)
+        wait_until(lambda: at_work(shop), "the step that waits", 120)
+        working = [psutil.Process(pid) for pid in at_work(shop)]
+
+        client.set_flow_run_state(run, Cancelling())  # the button "Cancel"
+        state = wait_until(lambda: final(client, run), "the end of the run", 60)
+        wait_until(lambda: not any(one.is_running() for one in working), "the end of the tasks", 15)
+
+    assert state.is_cancelled(), site.said
+    assert [one.status for one in entries(shop)] == ["stopped"]
+    assert not (shop / "warehouse" / "orders").exists()

@@ -8,10 +8,15 @@ import pytest
 from tests import projects
 from tests.scheduling import (
     Api,
+    as_undisturbed,
     at_work,
+    begin,
+    client_of,
+    deployed,
     end_group,
     ended,
     entries,
+    final,
     holding,
     prefect_worker,
     wait_until,
@@ -34,38 +39,8 @@ def api(tmp_path, monkeypatch, request):
     one.kill()
 
 
-def client_of(api):
-    from prefect.client.orchestration import get_client
-    from prefect.settings import PREFECT_API_URL, temporary_settings
-
-    with temporary_settings({PREFECT_API_URL: api.url}):
-        return get_client(sync_client=True)
-
-
-def deployed(shop, *options):
-    made = projects.command(shop, "deploy", "--flow", "build", *options)
-    assert made.returncode == 0, made.stderr
-    return made.stdout.partition(":")[0]
-
-
-def begin(client, deployment):
-    """Have a run of a deployment made, as the button in the UI does."""
-    return client.create_flow_run_from_deployment(client.read_deployment_by_name(deployment).id).id
-
-
-def final(client, run):
-    state = client.read_flow_run(run).state
-    return state if state.is_final() else None
-
-
 def names(shop):
     return {path.name for path in (shop / "warehouse").iterdir() if not path.name.startswith("_")}
-
-
-def as_undisturbed(shop, tmp_path):
-    alone = projects.make(tmp_path / "alone", rows=1500)
-    projects.run(alone)
-    return all(projects.content(shop, name) == projects.content(alone, name) for name in projects.TABLES)
 
 
 def test_a_run_that_is_cancelled_in_the_ui_ends_its_work_and_leaves_no_half_table(tmp_path, api, tls_cluster):  # noqa: F811
@@ -76,7 +51,7 @@ def test_a_run_that_is_cancelled_in_the_ui_ends_its_work_and_leaves_no_half_tabl
     deployment = deployed(shop, "--scheduler", address, "--tls", *files)
     worker = prefect_worker(tmp_path, api.environment)
     try:
-        with client_of(api) as client:
+        with client_of(api.url) as client:
             run = begin(client, deployment)
             wait_until(lambda: at_work(shop), "the step that waits", 120)
             working = [psutil.Process(pid) for pid in at_work(shop)]
@@ -104,7 +79,7 @@ def test_a_run_whose_server_dies_is_done_and_the_server_learns_of_it(tmp_path, a
     deployment = deployed(shop, "--workers", "1")
     worker = prefect_worker(tmp_path, api.environment)
     try:
-        with client_of(api) as client:
+        with client_of(api.url) as client:
             run = begin(client, deployment)
         wait_until(lambda: at_work(shop), "the step that waits", 120)
         api.kill()
@@ -114,7 +89,7 @@ def test_a_run_whose_server_dies_is_done_and_the_server_learns_of_it(tmp_path, a
         assert set(done.tables) == set(projects.TABLES)
 
         api.start()
-        with client_of(api) as client:
+        with client_of(api.url) as client:
             state = wait_until(lambda: final(client, run), "the end of the run in Prefect", 120)
             again = begin(client, deployment)
             after = wait_until(lambda: final(client, again), "the next run", 120)
@@ -131,7 +106,7 @@ def test_a_run_that_dies_with_its_server_is_closed_by_the_next_one_which_takes_u
     shop = holding(tmp_path / "shop")
     deployment = deployed(shop, "--workers", "0")
     worker = prefect_worker(tmp_path, api.environment)
-    with client_of(api) as client:
+    with client_of(api.url) as client:
         run = begin(client, deployment)
     wait_until(lambda: at_work(shop), "the step that waits", 120)
     children = psutil.Process(worker.pid).children(recursive=True)
@@ -140,14 +115,14 @@ def test_a_run_that_dies_with_its_server_is_closed_by_the_next_one_which_takes_u
     worker.wait()
     api.kill()
     api.start()
-    with client_of(api) as client:
+    with client_of(api.url) as client:
         assert client.read_flow_run(run).state.is_running()  # nothing of Prefect closes it
     assert [one.status for one in entries(shop)] == ["died"]
     (shop / "hold").unlink()
 
     worker = prefect_worker(tmp_path, api.environment)
     try:
-        with client_of(api) as client:
+        with client_of(api.url) as client:
             again = begin(client, deployment)
             after = wait_until(lambda: final(client, again), "the next run", 120)
             zombie = client.read_flow_run(run).state
@@ -195,7 +170,7 @@ def test_a_second_run_of_a_deployment_leaves_the_work_to_the_first(tmp_path, api
     deployment = deployed(shop, "--workers", "0")
     worker = prefect_worker(tmp_path, api.environment)
     try:
-        with client_of(api) as client:
+        with client_of(api.url) as client:
             first = begin(client, deployment)
             wait_until(lambda: at_work(shop), "the step that waits", 120)
             other = begin(client, deployment)
