@@ -1,6 +1,7 @@
 """The pages that a person looks at, in a real browser: a flow run in the Prefect UI with its steps and artifacts, and the report."""
 
 import json
+import re
 import urllib.request
 
 import pytest
@@ -8,13 +9,14 @@ import pytest
 from flows import server
 from tests import projects
 from tests.browser import look, needs_browser, visit
+from tests.scheduling import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(420), needs_browser]
 
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
-    """A run as a flow at a server with pages: its folder, address, id and record."""
+    """A run on a local cluster, as a flow at a server with pages: its folder, address, id and record."""
     folder = tmp_path_factory.mktemp("ui")
     shop = projects.make(folder / "shop", rows=1500)
     with (
@@ -27,7 +29,8 @@ def ran(tmp_path_factory):
         from prefect.settings import PREFECT_API_URL, temporary_settings
 
         with temporary_settings({PREFECT_API_URL: api}):
-            record = projects.run(shop, prefect=True)
+            patch.setattr("flows.artifacts.PROGRESS_S", 0.0)  # as if the steps took long enough for a bar
+            record = projects.run(shop, prefect=True, workers=1)
         runs = ask(f"{api}/flow_runs/filter", {})
         yield (
             shop,
@@ -79,6 +82,52 @@ def test_a_flow_run_shows_rows_ledger_quarantine_checks_and_metrics(ran, tmp_pat
     text = look(f"{address}/v2/artifacts/artifact/{artifact['id']}", tmp_path / "artifact.png")
     assert "deduplicate order_id" in text
     assert "rows_in" in text
+
+
+def test_a_flow_run_shows_bars_of_its_steps_and_links_to_the_dashboard(ran, tmp_path):
+    _, address, run, _ = ran
+
+    found = {
+        one["key"]: one for one in ask(f"{address}/api/artifacts/filter", {}) if one["flow_run_id"] == run
+    }
+    bars = {key: one for key, one in found.items() if one["type"] == "progress"}
+    assert {"orders-orders-progress", "orders-train-returns-progress"} <= set(bars)
+    assert {one["data"] for one in bars.values()} == {100.0}
+    link = found["orders-dask-dashboard"]
+    assert re.fullmatch(r"\[Dask dashboard\]\(http://127\.0\.0\.1:\d+/status\)", link["data"])
+    bar = bars["orders-orders-progress"]
+    assert "100%" in look(f"{address}/v2/artifacts/artifact/{bar['id']}", tmp_path / "bar.png")
+    assert "Dask dashboard" in look(f"{address}/v2/artifacts/artifact/{link['id']}", tmp_path / "link.png")
+
+
+def test_tables_are_assets_whose_events_name_what_they_are_made_of_and_no_page_draws_them(ran, tmp_path):
+    _, address, run, _ = ran
+
+    made = "prefect.asset.materialization.succeeded"
+    events = wait_until(
+        lambda: [
+            one
+            for one in ask(f"{address}/api/events/filter", {"filter": {"event": {"name": [made]}}})["events"]
+            if any(each["prefect.resource.id"] == f"prefect.flow-run.{run}" for each in one["related"])
+        ],
+        "the events of the tables",
+        30,
+    )
+    before = {
+        one["resource"]["prefect.resource.id"]: {
+            each["prefect.resource.id"] for each in one["related"] if each["prefect.resource.role"] == "asset"
+        }
+        for one in events
+    }
+    assert set(before) == {f"dlflow://orders/{name}" for name in projects.TABLES}
+    assert before["dlflow://orders/sales"] == {
+        f"dlflow://orders/{name}" for name in ("orders", "customers", "products")
+    }
+    assert "dlflow://orders/sales" in look(f"{address}/v2/events", tmp_path / "events.png", height=4000)
+    with urllib.request.urlopen(f"{address}/api/openapi.json", timeout=30) as answer:  # noqa: S310 - our own address
+        paths = json.load(answer)["paths"]
+    assert "/artifacts/filter" in paths
+    assert [path for path in paths if "asset" in path] == []
 
 
 def test_the_report_of_the_run_is_whole(ran):
