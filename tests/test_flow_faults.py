@@ -183,3 +183,34 @@ def test_a_second_run_of_a_deployment_leaves_the_work_to_the_first(tmp_path, api
     assert (second.name, second.type.value) == ("Skipped", "COMPLETED")
     assert done.name == "Completed"
     assert len(entries(shop)) == 1
+
+
+def test_a_server_that_is_lost_for_good_takes_history_and_schedules_with_it_and_nothing_else(tmp_path, api):
+    from prefect.exceptions import ObjectNotFound
+
+    shop = projects.make(tmp_path / "shop", rows=1500)
+
+    def completed():
+        name = deployed(shop, "--workers", "0")
+        worker = prefect_worker(tmp_path, api.environment)
+        try:
+            with client_of(api.url) as client:
+                run = begin(client, name)
+                state = wait_until(lambda: final(client, run), "the run", 120)
+        finally:
+            end_group(worker)
+        assert state.is_completed(), (tmp_path / "worker.log").read_text()[-3000:]
+        return name
+
+    name = completed()
+    api.kill()
+    for part in api.folder.glob("prefect.db*"):
+        part.unlink()
+    api.start()
+    with client_of(api.url) as client, pytest.raises(ObjectNotFound):
+        client.read_deployment_by_name(name)
+
+    assert completed() == name
+    after, before = entries(shop)
+    assert (set(before.tables), after.tables) == (set(projects.TABLES), {})  # what was committed is taken up
+    assert as_undisturbed(shop, tmp_path)
