@@ -140,8 +140,8 @@ def check_api(url: str, deadline_s: float = 5.0) -> None:
         return
     except (OSError, ValueError) as error:
         raise ServerError(
-            f"the Prefect API at {url!r} does not answer ({getattr(error, 'reason', error)}); start it, correct PREFECT_API_URL "
-            "or the active profile, or run with --no-prefect: the tables are the same"
+            f"the Prefect API at {url!r} does not answer ({getattr(error, 'reason', error)}); start it (it needs some "
+            "seconds), correct PREFECT_API_URL or the active profile, or use `dlflow run --no-prefect`: the tables are the same"
         ) from error
 
 

@@ -122,5 +122,5 @@ def test_a_prefect_api_that_does_not_answer_is_told_before_any_work(tmp_path):
 
     assert told.returncode == 3
     assert "the Prefect API at 'http://127.0.0.1:9/api' does not answer" in " ".join(told.stderr.split())
-    assert "run with --no-prefect" in " ".join(told.stderr.split())
+    assert "dlflow run --no-prefect" in " ".join(told.stderr.split())
     assert without.returncode == 0
