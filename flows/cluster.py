@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows import remote_cluster
-from flows.cluster_kind import Kind, Scaling, Ssh
+from flows.cluster_kind import Kind, Kubernetes, Scaling, Slurm, Ssh
 from flows.lifeline import NoAnswerError
 from flows.local_cluster import SETTINGS, starting
 
@@ -75,11 +75,11 @@ def cluster(
             yield client
         return
     if kind is not None:
-        if not workers:
+        if not workers or (isinstance(workers, Scaling) and not isinstance(kind, Slurm)):
             raise ValueError(
-                f"workers is {workers!r}; expected how many worker processes the cluster shall have"
+                f"workers is {workers!r}; expected how many worker processes the cluster of kind {kind.name!r} shall have"
             )
-        with _remote(kind, workers, log) as client:
+        with _remote(kind, workers, tls, log, deadline_s) as client:
             yield client
         return
     if isinstance(workers, Scaling):
@@ -106,7 +106,9 @@ def cluster(
 
 
 @contextmanager
-def _remote(kind: Kind, workers: int | Scaling, log: Path | None) -> Iterator["Client"]:
+def _remote(
+    kind: Kind, workers: int | Scaling, tls: tuple[str, str, str] | None, log: Path | None, deadline_s: float
+) -> Iterator["Client"]:
     """The client of a cluster on other machines that ends with the block."""
     if problem := remote_cluster.missing(kind):
         raise ClusterError(problem)
@@ -120,6 +122,10 @@ def _remote(kind: Kind, workers: int | Scaling, log: Path | None) -> Iterator["C
                 f"the cluster of kind {kind.name!r} did not start: {error}; expected its machines within {kind.start_s:g} s; "
                 "correct `cluster` in the pipeline file, and look at the log of the run"
             ) from error
+        if isinstance(kind, Kubernetes):
+            with _connected(kind.scheduler, tls, deadline_s, answer["workers"], kind.start_s) as client:
+                yield client
+            return
         security = Security(require_encryption=True, **answer["security"])
         with Client(answer["address"], security=security, name="dlflow") as client:
             try:
@@ -174,7 +180,13 @@ def blas_threads() -> int:
 
 
 @contextmanager
-def _connected(address: str, tls: tuple[str, str, str] | None, deadline_s: float) -> Iterator["Client"]:
+def _connected(
+    address: str,
+    tls: tuple[str, str, str] | None,
+    deadline_s: float,
+    workers: int = 1,
+    workers_s: float | None = None,
+) -> Iterator["Client"]:
     from distributed import Client  # noqa: PLC0415
 
     security = _security(address, tls)
@@ -186,7 +198,7 @@ def _connected(address: str, tls: tuple[str, str, str] | None, deadline_s: float
             f"that speaks {address.partition('://')[0]!r}; check the address, that it runs, and the TLS files if it wants them"
         ) from error
     with client:
-        _check(client, address, deadline_s)
+        _check(client, address, workers_s or deadline_s, workers)
         _limit_blas(client)
         yield client
 
@@ -216,16 +228,18 @@ def _security(address: str, tls: tuple[str, str, str] | None) -> "Security":
     return security
 
 
-def _check(client: "Client", address: str, deadline_s: float) -> None:
+def _check(client: "Client", address: str, deadline_s: float, workers: int = 1) -> None:
     """Our code is on the scheduler and every worker, in our versions; the settings are ours.
 
     Only functions of the standard library are sent before we know: another that cannot be imported hangs the client.
     """
     try:
-        client.wait_for_workers(1, timeout=deadline_s)
+        client.wait_for_workers(workers, timeout=deadline_s)
     except TimeoutError as error:
+        found = len(client.nthreads())
         raise ClusterError(
-            f"scheduler {address!r} has no worker after {deadline_s:g} s; expected one at least; start workers there"
+            f"scheduler {address!r} has {found or 'no'} worker{'s' * (found > 1)} after {deadline_s:g} s; expected {workers} at least; "
+            "start workers there"
         ) from error
     for name in _CODE:
         for place, found in _everywhere(client, importlib.import_module, name).items():

@@ -6,6 +6,10 @@ workers = { at_least = 2, at_most = 40 }
 cluster = { kind = "ssh", hosts = ["head", "node1", "node2"] }
 workers = 16
 
+cluster = { kind = "kubernetes", scheduler = "tls://dlflow-scheduler.default.svc:8786", group = "daskworkergroup/dlflow-default" }
+workers = 16
+tls = ["/tls/ca.pem", "/tls/cert.pem", "/tls/key.pem"]
+
 `workers` counts processes of one thread, all together. Texts may hold ${NAME} of the process.
 """
 
@@ -13,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-__all__ = ["KINDS", "Kind", "Pbs", "Scaling", "Slurm", "Ssh"]
+__all__ = ["KINDS", "Kind", "Kubernetes", "Pbs", "Scaling", "Slurm", "Ssh"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,5 +79,20 @@ class Pbs(Slurm):
     name: ClassVar[str] = "pbs"
 
 
-Kind = Ssh | Slurm | Pbs
-KINDS: Mapping[str, type[Ssh | Slurm | Pbs]] = {kind.name: kind for kind in (Ssh, Slurm, Pbs)}
+@dataclass(frozen=True, kw_only=True)
+class Kubernetes:
+    """A group of workers on Kubernetes with a scheduler that is there: scaled up for the run by kubectl, and back."""
+
+    name: ClassVar[str] = "kubernetes"
+    program: ClassVar[tuple[str, str]] = ("kubectl", "install it")
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    scheduler: str  # address; it needs the TLS files as any scheduler does
+    group: str  # what kubectl can scale, such as "daskworkergroup/dlflow-default" or "deployment/worker"
+    namespace: str | None = None  # without it that of kubectl's context
+    context: str | None = None  # without it kubectl's current one; in a pod that of its service account
+    start_s: float = 600.0  # until all workers are there
+
+
+Kind = Ssh | Slurm | Pbs | Kubernetes
+KINDS: Mapping[str, type[Kind]] = {kind.name: kind for kind in (Ssh, Slurm, Pbs, Kubernetes)}

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
-from flows.cluster_kind import KINDS, Kind, Scaling, Slurm, Ssh
+from flows.cluster_kind import KINDS, Kind, Kubernetes, Scaling, Slurm, Ssh
 from pipelines import references
 from pipelines.document import Document, dotted
 from pipelines.names import did_you_mean
@@ -112,7 +112,7 @@ def _cluster(document: Document, path: tuple[str, ...], value: Any) -> Kind | No
     if isinstance(made, Ssh):
         if not made.hosts:
             document.problem((*path, "hosts"), f"{dotted(path)}.hosts is empty: expected one host or more")
-    elif made is not None and made.cores < 1:
+    elif isinstance(made, Slurm) and made.cores < 1:
         document.problem((*path, "cores"), f"{dotted(path)}.cores = {made.cores}: expected 1 or more")
     return made
 
@@ -128,7 +128,7 @@ def _misfits(made: Environment) -> dict[str, str]:
         found["workers"] = "is needed with a cluster: how many worker processes; add workers = 16"
     if made.cluster and made.scheduler:
         found["cluster"] = "is started for the run, and scheduler is one that runs; keep one of them"
-    if made.tls and not made.scheduler:
+    if made.tls and not made.scheduler and not isinstance(made.cluster, Kubernetes):
         found["tls"] = (
             "a cluster that is started for a run gets certificates of its own; leave tls out"
             if made.cluster

@@ -1,7 +1,8 @@
-"""A cluster on other machines that a run starts and ends: by SSH, or as jobs of Slurm or PBS.
+"""A cluster on other machines that a run starts and ends: by SSH, as jobs of Slurm or PBS, on Kubernetes.
 
     driver ==lifeline== host: asks for machines, ends them ---- ssh -----> scheduler, workers (flows.ssh_hosts)
                               (jobs: the scheduler is here) --- sbatch --> workers
+                              (Kubernetes: it is there)  --- kubectl -> workers (flows.kubernetes)
 
 The host is a process of its own for the reason that the local cluster has one: however the driver ends, the host is
 left, cancels the jobs and ends the processes. Where the scheduler is on another machine and this one is lost altogether,
@@ -18,7 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from flows.cluster_kind import KINDS, Kind, Scaling, Ssh
+from flows.cluster_kind import KINDS, Kind, Kubernetes, Scaling, Ssh
+from flows.kubernetes import ScaledGroup
 from flows.lifeline import Child, Life, child
 from flows.local_cluster import ENVIRONMENT, SETTINGS
 from flows.ssh_hosts import SshHosts
@@ -30,7 +32,7 @@ _END_S = 60.0  # to cancel jobs: one call of scancel for each
 
 def missing(kind: Kind) -> str:
     """What is to be installed for this kind, as a sentence; empty if all is there."""
-    if isinstance(kind, Ssh):
+    if isinstance(kind, Ssh | Kubernetes):
         program, install = kind.program
         if shutil.which(program):
             return ""
@@ -43,7 +45,7 @@ def missing(kind: Kind) -> str:
 
 @contextmanager
 def starting(kind: Kind, workers: int | Scaling, *, log: Path | None) -> Iterator[Child]:
-    """A cluster that lives as long as the block; its process answers with `address` and `security`."""
+    """A cluster that lives as long as the block; its process answers with `address`, `security` and the `workers` of its start."""
     order = {
         "kind": kind.name,
         "settings": dataclasses.asdict(kind),
@@ -62,22 +64,27 @@ def hold(life: Life, *, kind: str, settings: dict[str, Any], workers: list[int])
     asked = KINDS[kind](**settings)
     dask.config.set({**SETTINGS, "temporary-directory": str(life.scratch)})
     try:
-        made, security = _ssh(asked, workers, life) if isinstance(asked, Ssh) else _jobs(asked, workers)
+        made, security = _made(asked, workers, life)
     except Exception as error:  # noqa: BLE001  whatever it is: the driver gets the last line of the log
         print(str(error).replace("\n", " "), file=sys.stderr, flush=True)  # noqa: T201
         life.leave()
     try:
         if workers[0] != workers[1]:
             made.adapt(minimum=workers[0], maximum=workers[1])
-        life.answer({"address": made.scheduler_address, "security": security})
+        life.answer({"address": made.scheduler_address, "security": security, "workers": workers[0]})
         life.cut.wait()
     finally:
         made.close()
 
 
-def _ssh(asked: Ssh, workers: list[int], life: Life) -> tuple[Any, dict[str, str]]:
-    made = SshHosts(asked, workers[0], life.scratch)
-    return made, made.security
+def _made(asked: Kind, workers: list[int], life: Life) -> tuple[Any, dict[str, str]]:
+    """The cluster, and the TLS that it has made for itself."""
+    if isinstance(asked, Ssh):
+        hosts = SshHosts(asked, workers[0], life.scratch)
+        return hosts, hosts.security
+    if isinstance(asked, Kubernetes):
+        return ScaledGroup(asked, workers[0]), {}
+    return _jobs(asked, workers)
 
 
 def _jobs(asked: Any, workers: list[int]) -> tuple[Any, dict[str, str]]:

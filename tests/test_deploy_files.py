@@ -121,7 +121,11 @@ def test_manifests_are_complete():
         for word in kinds["DaskCluster"]["spec"]["worker"]["spec"]["containers"][0]["args"]
         if "://" in word
     )
-    assert address == f"tls://{kinds['DaskCluster']['metadata']['name']}-scheduler.default.svc:8786"
+    name = kinds["DaskCluster"]["metadata"]["name"]
+    assert address == f"tls://{name}-scheduler.default.svc:8786"
+    told = (DEPLOY.parent / "docs" / "deployment.md").read_text()
+    # the operator calls the group of a cluster's own workers so
+    assert f'scheduler = "{address}", group = "daskworkergroup/{name}-default"' in told
 
 
 def test_deployments_name_flows_that_take_their_parameters():

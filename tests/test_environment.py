@@ -2,7 +2,7 @@
 
 import pytest
 
-from flows.cluster_kind import Scaling, Slurm, Ssh
+from flows.cluster_kind import Kubernetes, Scaling, Slurm, Ssh
 from flows.environment import Environment, Notify
 from flows.project import open_project
 from flows.session import Options
@@ -87,6 +87,22 @@ def test_an_environment_may_have_a_cluster_started_by_its_kind(file, monkeypatch
     assert Options(workers=1).within(lab) == Options(workers=1)
 
 
+def test_workers_on_kubernetes_have_the_files_of_their_scheduler(file):
+    text = """
+[env.pods]
+workers = 4
+tls = ["ca.pem", "cert.pem", "key.pem"]
+cluster = { kind = "kubernetes", scheduler = "tls://${HEAD:-head}:8786", group = "deployment/worker" }
+"""
+
+    pods = open_project(file(text), env="pods").environment
+
+    assert pods.cluster == Kubernetes(scheduler="tls://head:8786", group="deployment/worker")
+    assert Options().within(pods) == Options(
+        workers=4, tls=("ca.pem", "cert.pem", "key.pem"), cluster=pods.cluster
+    )
+
+
 def test_without_an_environment_nothing_is_different_and_its_variables_need_not_be_set(file):
     project = open_project(file(PROD))
 
@@ -119,7 +135,7 @@ def test_the_command_line_comes_before_the_environment(file, monkeypatch):
         ('[env.a]\nnotify = { url = "ftp://secret" }', "a", "env.a.notify.url: expected https://..."),
         ("[env.a]\nparams = { dat = 1 }", "a", "the file has no such param; did you mean 'data'"),
         ("[env]\na = 1", None, "env.a"),
-        ('[env.a]\ncluster = { kind = "slrm" }', "a", "kind = 'slrm': expected { kind = \"ssh\" | \"slurm\" | \"pbs\", ... }; did you mean 'slurm'"),
+        ('[env.a]\ncluster = { kind = "slrm" }', "a", "kind = 'slrm': expected { kind = \"ssh\" | \"slurm\" | \"pbs\" | \"kubernetes\", ... }; did you mean 'slurm'"),
         ('[env.a]\nworkers = 2\ncluster = { kind = "slurm", cores = 1, memory = "1GiB", folder = "/x", cors = 2 }', "a", "pipeline.toml:13: unknown key 'cors' in env.a.cluster; did you mean 'cores'"),
         ('[env.a]\nworkers = 2\ncluster = { kind = "slurm", memory = "1GiB", folder = "/x" }', None, "env.a.cluster: key 'cores' is missing"),
         ('[env.a]\ncluster = { kind = "slurm", cores = 1, memory = "1GiB", folder = "/x" }', None, "env.a.workers: is needed with a cluster"),
