@@ -67,7 +67,11 @@ def test_bad_data_and_bugs_and_what_hung_are_not_tried_again(prefect_server, mon
 
 
 def stored():
-    return {path for path in Path(os.environ["PREFECT_HOME"], "storage").rglob("*") if path.is_file()}
+    """The files that Prefect keeps results in: where this process has read it at its first import, whatever a server was told since."""
+    from prefect.settings import get_current_settings
+
+    folder = get_current_settings().results.local_storage_path
+    return {path for path in folder.rglob("*") if path.is_file()}
 
 
 def test_what_a_flow_raised_is_kept_as_a_sentence_and_not_as_a_pickle(prefect_server, monkeypatch):
