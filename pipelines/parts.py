@@ -28,6 +28,9 @@ SKEWED_ROWS, SKEWED_TIMES = (
     1 << 18,
     4,
 )  # a bucket with more rows, and more than so many times the mean, is cut
+SKEWED_FITS = (
+    2  # a bucket of more bytes than so many times the greatest is cut, too: a task could not hold it
+)
 TASKS = 16  # that an input is cut into, within these bounds: enough for some workers, few files for readers
 
 
@@ -87,15 +90,17 @@ def bucket_count(size: int) -> int:
     return max(2, -(-size // max(least, min(most, size // BUCKETS))))
 
 
-def slices(rows: Sequence[int], usual: int) -> list[tuple[int, int]]:
-    """How the files of one bucket are given to tasks: all to one, unless the bucket has far more rows than usual.
+def slices(rows: Sequence[int], usual: int, row_size: float) -> list[tuple[int, int]]:
+    """How the files of one bucket are given to tasks: all to one, unless it has far more rows than usual or than fit.
 
-    `rows` of the bucket in each file. A hot key has all its rows in one bucket; its files in their order to several
-    tasks give the same rows in the same order.
+    `rows` of the bucket in each file, `row_size` bytes of input of a row. A hot key, and a large partition, has all its rows
+    in one bucket; its files in their order to several tasks give the same rows in the same order.
     """
-    most = max(SKEWED_ROWS, SKEWED_TIMES * usual)
+    fit = int(BUCKET_BYTES[1] / max(row_size, 1))
+    most = min(max(SKEWED_ROWS, SKEWED_TIMES * usual), SKEWED_FITS * fit)
     if sum(rows) <= most:
         return [(0, len(rows))]
+    most = min(most, fit)
     found, start, total = [], 0, 0
     for place, count in enumerate(rows):
         if total and total + count > most:

@@ -227,7 +227,7 @@ class Passes:
             return [Bucket(paths, bucket) for bucket in range(to.buckets)]
         other = self._move(beside, to.buckets)
         found = []
-        for bucket, groups in enumerate(_groups(receipts, to.buckets, exchange.apart)):
+        for bucket, groups in enumerate(_groups(receipts, to.buckets, self._size(), exchange.apart)):
             for number, (start, stop) in enumerate(groups):
                 mine = paths[start:stop]
                 rest = tuple(path for path in paths if path not in mine) if beside.whole else ()
@@ -242,7 +242,7 @@ class Passes:
         paths = tuple(receipt["kept"] for receipt in receipts)
         return [
             Bucket(paths[start:stop], bucket)
-            for bucket, groups in enumerate(_groups(receipts, to.buckets))
+            for bucket, groups in enumerate(_groups(receipts, to.buckets, self._size()))
             for start, stop in groups
         ]
 
@@ -303,8 +303,15 @@ def _kept(receipts: Sequence[Receipt], gone: tuple[str, ...] = ()) -> list[Kept]
     return [Kept(receipt["kept"], part, gone) for part, receipt in enumerate(receipts)]
 
 
-def _groups(receipts: Sequence[Receipt], buckets: int, apart: bool = True) -> list[list[tuple[int, int]]]:
-    """For each bucket, which of the files go to one task; unless `apart`, all."""
+def _groups(
+    receipts: Sequence[Receipt], buckets: int, size: int, apart: bool = True
+) -> list[list[tuple[int, int]]]:
+    """For each bucket, which of the files go to one task; unless `apart`, all. `size` of all rows in bytes, about."""
+    if not apart:
+        return [[(0, len(receipts))]] * buckets
     rows = [receipt["buckets"] for receipt in receipts]
-    usual = sum(map(sum, rows)) // (buckets if apart else 1)
-    return [slices([counts[bucket] for counts in rows], usual) for bucket in range(buckets)]
+    total = sum(map(sum, rows))
+    return [
+        slices([counts[bucket] for counts in rows], total // buckets, size / max(total, 1))
+        for bucket in range(buckets)
+    ]

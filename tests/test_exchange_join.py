@@ -136,9 +136,21 @@ def test_neither_the_cut_nor_a_hot_key_nor_the_workers_change_a_row_or_its_place
 
 
 def test_a_bucket_with_a_hot_key_is_given_to_several_tasks():
-    assert parts.slices([10, 10, 10], usual=8) == [(0, 3)]
-    assert parts.slices([200_000, 50_000, 150_000, 10, 200_000], usual=1000) == [(0, 2), (2, 4), (4, 5)]
-    assert parts.slices([900_000], usual=1000) == [(0, 1)]
+    assert parts.slices([10, 10, 10], usual=8, row_size=100) == [(0, 3)]
+    assert parts.slices([200_000, 50_000, 150_000, 10, 200_000], usual=1000, row_size=100) == [
+        (0, 2),
+        (2, 4),
+        (4, 5),
+    ]
+    assert parts.slices([900_000], usual=1000, row_size=100) == [(0, 1)]
+
+
+def test_a_bucket_of_wide_rows_is_cut_into_what_a_task_can_hold():
+    wide, narrow = {"usual": 130_000, "row_size": 500}, {"usual": 130_000, "row_size": 100}
+
+    assert parts.slices([100_000] * 2, **wide) == [(0, 2)]
+    assert parts.slices([100_000] * 3, **wide) == [(0, 1), (1, 2), (2, 3)]
+    assert parts.slices([100_000] * 3, **narrow) == [(0, 3)]
 
 
 def test_unmatched_rows_are_set_aside_and_the_other_ones_added(tmp_path):
