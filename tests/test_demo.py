@@ -1,5 +1,7 @@
 """`dlflow demo` as a newcomer meets it."""
 
+import pytest
+
 from tests import projects
 
 ROWS = ("--rows", "6000")
@@ -32,6 +34,7 @@ def test_the_demo_shows_the_whole_mission_in_25_calm_lines(tmp_path):
     assert (tmp_path / "dlflow-demo" / "report.html").stat().st_size > 50_000
 
 
+@pytest.mark.slow  # two demos; `test_parallel_gang` kills workers in the fast suite
 def test_a_killed_worker_changes_nothing_but_the_time(tmp_path):
     for name in (
         "calm",

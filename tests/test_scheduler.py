@@ -92,6 +92,7 @@ def test_a_run_on_a_tls_cluster_makes_the_tables_and_weights_of_a_run_in_this_pr
     assert projects.everything(there) == projects.everything(here)
 
 
+@pytest.mark.slow  # it waits as long as a person would; `test_cluster` has the sentence with a short deadline
 def test_a_cluster_that_cannot_be_reached_is_one_sentence(tmp_path):
     folder = projects.make(tmp_path / "shop")
 
