@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from pipelines.errors import InputError
 from pipelines.fields import combined, countable, kind_of, numbers, numpy_of
 from pipelines.sketch import group_labels, plain
-from pipelines.sums import SCALE
+from pipelines.sums import SCALE, quotient
 
 __all__ = [
     "GROUPS",
@@ -161,7 +161,7 @@ class GroupedMoments:
         labels = state.labels.to_pylist()
         if request is None:
             means = {
-                label: [_quotient(total, count)]
+                label: [quotient(total, count)]
                 for label, total, count in zip(labels, totals, counts, strict=True)
             }
             return not (self.spread and means), means
@@ -200,18 +200,8 @@ def _totals(state: Entries) -> tuple[list[int | None], list[int]]:
     return totals, counts
 
 
-def _quotient(total: int | None, count: int) -> float | None:
-    """The nearest float to a sum divided by a count: Python rounds the division of integers once."""
-    if total is None or count <= 0:
-        return None
-    try:
-        return total / (count << SCALE)
-    except OverflowError:
-        return None
-
-
 def _root(total: int | None, count: int) -> float | None:
-    square = _quotient(total, count)
+    square = quotient(total, count)
     return None if square is None else math.sqrt(square)
 
 

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from pipelines.fields import combined, finite, kind_of, numbers
 from pipelines.quantiles import Quantiles
 from pipelines.stage import Sketch
-from pipelines.sums import SCALE, exact_sum
+from pipelines.sums import exact_sum, quotient
 
 __all__ = [
     "Histogram",
@@ -109,30 +109,20 @@ class Moments:
         """The numbers, or the mean for the second round."""
         if request is not None:
             count = request["count"]
-            variance, sample = _quotient(state.squares, count), _quotient(state.squares, count - 1)
+            variance, sample = quotient(state.squares, count), quotient(state.squares, count - 1)
             std = None if sample is None else math.sqrt(sample)
             return True, {**request, "variance": variance, "std": std}
         fitted = {
             "rows": state.rows,
             "nulls": state.rows - state.count,
             "count": state.count,
-            "mean": _quotient(state.total, state.count),
+            "mean": quotient(state.total, state.count),
             "min": state.low,
             "max": state.high,
         }
         if not self.spread:
             return True, fitted
         return (False, fitted) if state.count else (True, {**fitted, "variance": None, "std": None})
-
-
-def _quotient(total: int | None, count: int) -> float | None:
-    """The nearest float to a sum divided by a count; Python rounds the division of integers once."""
-    if total is None or count <= 0:
-        return None
-    try:
-        return total / (count << SCALE)
-    except OverflowError:
-        return None
 
 
 @dataclass(frozen=True)

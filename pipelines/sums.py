@@ -14,7 +14,7 @@ import math
 
 import numpy as np
 
-__all__ = ["SCALE", "exact_sum", "scaled"]
+__all__ = ["SCALE", "exact_sum", "quotient", "scaled"]
 
 SCALE = 1126
 """Sums are integers in units of 2 ** -SCALE: 52 bits below the smallest float, so that frexp of any float fits."""
@@ -54,3 +54,16 @@ def _block(values: np.ndarray) -> int:
         total += scaled(float(high.sum()))
         np.subtract(values, high, out=values)
     return total
+
+
+def quotient(total: int | None, count: int) -> float | None:
+    """The nearest float to an exact sum divided by a count: Python rounds the division of integers once.
+
+    None where there is no sum, no count, or the quotient is beyond the floats.
+    """
+    if total is None or count <= 0:
+        return None
+    try:
+        return total / (count << SCALE)
+    except OverflowError:
+        return None
