@@ -4,12 +4,12 @@ A state is a few flat arrays, one entry for each group and number that was count
 bytes and no object of its own: 100,000 groups are as usual as ten. Nothing is an estimate, and no cut changes a bit.
 
     mean        (group, exponent of the value) -> sums of the upper and lower half of the mantissa, count
+    deviation   beside them the sums of four parts of the square
     quantile    (group, bin of values) -> count; then only the bin of each rank, finer, until its values are few
     mode        (group, value) -> count
 """
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from pipelines.errors import InputError
 from pipelines.fields import combined, countable, kind_of, numbers, numpy_of
 from pipelines.sketch import group_labels, plain
-from pipelines.sums import SCALE, quotient
+from pipelines.sums import SCALE, deviations, quotient, squared
 
 __all__ = [
     "GROUPS",
@@ -39,10 +39,8 @@ GROUPS = 100_000
 
 ENTRIES = 1 << 23  # of a state: 200 MB
 _HALF = 27  # bits of the lower half of a mantissa
-_WHOLE, _BEYOND = (
-    1 << 13,
-    1 << 14,
-)  # exponents that no float has: of integers, and of a square that left float64
+_WHOLE = 1 << 13  # an exponent that no float has: of integers
+_WORD = 0xFFFFFFFF
 
 Fitted = dict[str, list[Any]]
 """By the label of the group, in ascending order: its numbers, null where it has too few values."""
@@ -140,69 +138,77 @@ class GroupedMoments:
     column: str
     spread: bool = False
 
-    def sketch(self, table: pa.Table, request: Fitted | None) -> Entries:
-        """Sums of the values; in the second round of the squared distances from the mean of the group."""
+    def sketch(self, table: pa.Table, request: None) -> Entries:
+        """Sums of the values, and with `spread` of their squares."""
+        del request
         labels, group, values = grouped(table, self.by, self.column)
-        if request is not None:
-            known = pa.array(list(request), pa.string())
-            place = numpy_of(pc.index_in(labels, value_set=known)).astype(np.int64)
-            means = np.array([one[0] for one in request.values()], np.float64)
-            with np.errstate(over="ignore"):
-                values = np.square(values - means[place][group])
-        return within(reduced(labels, group, *_exact(values)), self.by)
+        key, *sums = _exact(values, self.spread)
+        return within(reduced(labels, group, key, *sums), self.by)
 
     def merge(self, left: Entries, right: Entries) -> Entries:
         """The sums of both."""
         return merged(left, right, self.by)
 
-    def finish(self, state: Entries, request: Fitted | None) -> tuple[bool, Any]:
-        """The means, then the deviations."""
-        totals, counts = _totals(state)
-        labels = state.labels.to_pylist()
-        if request is None:
-            means = {
-                label: [quotient(total, count)]
-                for label, total, count in zip(labels, totals, counts, strict=True)
-            }
-            return not (self.spread and means), means
-        return True, {
-            label: [*request[label], _root(total, count - 1)]
-            for label, total, count in zip(labels, totals, counts, strict=True)
-        }
+    def finish(self, state: Entries, request: None) -> tuple[bool, Fitted]:
+        """The means and deviations."""
+        del request
+        found: Fitted = {}
+        for label, (total, squares, count) in zip(state.labels.to_pylist(), _totals(state), strict=True):
+            mean = quotient(total, count)
+            found[label] = [mean, deviations(total, squares, count)[1]] if self.spread else [mean]
+        return True, found
 
 
-def _exact(values: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Exponent, upper and lower half of the mantissa, and 1, of each value: their sums lose nothing for 2 ** 36 rows."""
+def _exact(values: np.ndarray, spread: bool) -> list[np.ndarray]:
+    """A key that says how to read the others; halves of each value, 1, and with `spread` four parts of its square.
+
+    They are integers, whose sums lose nothing for 2 ** 29 rows.
+    """
     ones = np.ones(len(values), np.int64)
     if values.dtype.kind != "f":
-        return np.full(len(values), _WHOLE), values >> 32, values & 0xFFFFFFFF, ones
-    beyond = ~np.isfinite(values)
-    mantissa, exponent = np.frexp(np.where(beyond, 0.0, values))
-    whole = (mantissa * 2.0**53).astype(np.int64)
-    key = np.where(beyond, _BEYOND, exponent.astype(np.int64))
-    return key, whole >> _HALF, whole & ((1 << _HALF) - 1), ones
+        sums = [values >> 32, values & _WORD, ones]
+        return [np.full(len(values), _WHOLE), *sums, *(_quarters(values) if spread else ())]
+    mantissa, exponent = np.frexp(values)
+    sums = [*_split(mantissa * 2.0**53), ones]
+    if spread:
+        square, rest = squared(mantissa)
+        sums += [*_split(square * 2.0**54), *_split(rest * 2.0**106)]
+    return [exponent.astype(np.int64), *sums]
 
 
-def _totals(state: Entries) -> tuple[list[int | None], list[int]]:
-    """Of each group the sum in units of 2 ** -SCALE (None: it left float64), and how many values it has."""
-    totals: list[int | None] = [0] * len(state.labels)
-    counts = [0] * len(state.labels)
-    upper, lower, count = (one.tolist() for one in state.sums)
-    for entry, (group, key) in enumerate(zip(state.group.tolist(), state.key.tolist(), strict=True)):
-        counts[group] += count[entry]
-        total = totals[group]
-        if key == _BEYOND or total is None:
-            totals[group] = None
-        elif key == _WHOLE:
-            totals[group] = total + (((upper[entry] << 32) + lower[entry]) << SCALE)
-        else:
-            totals[group] = total + (((upper[entry] << _HALF) + lower[entry]) << (key - 53 + SCALE))
-    return totals, counts
+def _split(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    whole = values.astype(np.int64)
+    return whole >> _HALF, whole & ((1 << _HALF) - 1)
 
 
-def _root(total: int | None, count: int) -> float | None:
-    square = quotient(total, count)
-    return None if square is None else math.sqrt(square)
+def _quarters(values: np.ndarray) -> list[np.ndarray]:
+    """The squares, cut at each 32 bits, the highest first; what is carried to the next stays where it is."""
+    upper, lower = values >> 32, values & _WORD
+    high, middle, low = upper * upper, upper * lower, lower.astype(np.uint64) ** 2
+    third = (low >> np.uint64(32)).astype(np.int64) + 2 * (middle & _WORD)
+    return [high >> 32, (high & _WORD) + 2 * (middle >> 32), third, (low & np.uint64(_WORD)).astype(np.int64)]
+
+
+def _totals(state: Entries) -> Iterator[tuple[int, int, int]]:
+    """Of each group the sum in units of 2 ** -SCALE, that of the squares in 2 ** -(2 * SCALE), and how many values it has."""
+    sums = [one.tolist() for one in state.sums]
+    ends = np.searchsorted(state.group, np.arange(len(state.labels)), side="right").tolist()
+    keys, start = state.key.tolist(), 0
+    for end in ends:
+        total = squares = count = 0
+        for entry in range(start, end):
+            upper, lower, rows, *parts = (one[entry] for one in sums)
+            exponent, count = keys[entry], count + rows
+            if exponent == _WHOLE:
+                total += ((upper << 32) + lower) << SCALE
+                squares += sum(part << 32 * (3 - i) for i, part in enumerate(parts)) << 2 * SCALE
+                continue
+            total += ((upper << _HALF) + lower) << (exponent - 53 + SCALE)
+            if parts:
+                square, rest = ((parts[i] << _HALF) + parts[i + 1] for i in (0, 2))
+                squares += ((square << 52) + rest) << (2 * exponent - 106 + 2 * SCALE)
+        yield total, squares, count
+        start = end
 
 
 # ---- modes

@@ -138,14 +138,10 @@ class Measured:
     decode: Callable[[float], str] | None
 
     def sketch(self, table: pa.Table, request: Mapping[str, Any] | None) -> dict[str, Any]:
-        """States of the moments, and of the values or the histogram."""
+        """States of the moments and the values, then of the histogram."""
         if request is None:
             return {"moments": self._moments.sketch(table, None), "values": self._values.sketch(table, None)}
-        histogram = Histogram(self.column, request["edges"])
-        return {
-            "moments": self._moments.sketch(table, request["moments"]),
-            "histogram": histogram.sketch(table, None),
-        }
+        return {"histogram": Histogram(self.column, request["edges"]).sketch(table, None)}
 
     def merge(self, left: dict[str, Any], right: dict[str, Any]) -> dict[str, Any]:
         """Those of both."""
@@ -158,13 +154,11 @@ class Measured:
 
     def finish(self, state: dict[str, Any], request: Mapping[str, Any] | None) -> tuple[bool, Any]:
         """The edges for the second round, then the column's profile."""
-        done, moments = self._moments.finish(
-            state["moments"], None if request is None else request["moments"]
-        )
         if request is not None:
-            return True, self._profile(moments, request, list(state["histogram"][1:-1]))
+            return True, self._profile(request["moments"], request, list(state["histogram"][1:-1]))
+        moments = self._moments.finish(state["moments"], None)[1]
         values = self._values.finish(state["values"], None)[1]
-        if done:  # no value at all
+        if not moments["count"]:
             return True, self._profile(moments, {"values": values, "edges": ()}, [])
         return False, {"moments": moments, "values": values, "edges": _edges(moments["min"], moments["max"])}
 
@@ -188,7 +182,7 @@ class Measured:
 
     @property
     def _moments(self) -> Moments:
-        return Moments(self.column, spread=True)
+        return Moments(self.column, spread=self.decode is None)
 
     @property
     def _values(self) -> Values:

@@ -21,9 +21,10 @@ import pyarrow as pa
 
 from pipelines.fields import numbers
 
-__all__ = ["Counted", "Quantiles", "Request", "keys_of"]
+__all__ = ["MEDIAN", "Counted", "Quantiles", "Request", "between", "keys_of"]
 
 SHIFTS = (45, 29, 13, 0)
+MEDIAN = 0.5
 LIMIT = 1 << 14  # values that a state may list instead of counting them in bins
 
 
@@ -53,6 +54,8 @@ class Request:
 @dataclass(frozen=True)
 class Quantiles:
     """Quantiles of numbers or times, interpolated as numpy's "linear"; missing values, nan and infinities do not count.
+
+    Of an even number of values the median is the mean of the middle two, rounded once, as pandas has it.
 
     Fitted: {"count": 3, "quantiles": [[0.5, 7.0]]}; a value is null if nothing was counted.
     """
@@ -165,9 +168,14 @@ def _ranks(q: float, count: int) -> tuple[int, int]:
 
 
 def _interpolated(q: float, count: int, known: dict[int, float]) -> float:
-    """As numpy does it, to the last bit."""
     lower, upper = _ranks(q, count)
-    a, b = known[lower], known[upper]
-    share = (count - 1) * q - lower
-    between = b - (b - a) * (1 - share) if share >= 0.5 else a + (b - a) * share
-    return float(between) if math.isfinite(between) else a * (1 - share) + b * share
+    return between(q, (count - 1) * q - lower, known[lower], known[upper])
+
+
+def between(q: float, share: float, a: float, b: float) -> float:
+    """The value at this share of the way from a to b: of a median the nearest float to their mean, else as numpy, to the last bit."""
+    if q == MEDIAN and share:
+        middle = (a + b) / 2  # halving loses nothing
+        return middle if math.isfinite(middle) else a / 2 + b / 2
+    point = b - (b - a) * (1 - share) if share >= 0.5 else a + (b - a) * share
+    return float(point) if math.isfinite(point) else a * (1 - share) + b * share

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from pipelines.fields import numpy_of
 from pipelines.grouped import Entries, Fitted, grouped, merged, reduced, within
-from pipelines.quantiles import keys_of
+from pipelines.quantiles import MEDIAN, between, keys_of
 
 __all__ = ["GroupedMedianDistance", "GroupedQuantiles"]
 
@@ -97,12 +97,21 @@ class GroupedQuantiles:
     def _fitted(self, request: _Search, values: list[np.ndarray]) -> Fitted:
         columns = []
         for place, q in enumerate(self.at):
-            a, b = (one.astype(np.float64) for one in values[2 * place : 2 * place + 2])
+            a, b = values[2 * place : 2 * place + 2]
             share = (request.sizes - 1) * q - request.rank[:, 2 * place]
-            with np.errstate(over="ignore", invalid="ignore"):
-                between = np.where(share >= 0.5, b - (b - a) * (1 - share), a + (b - a) * share)
-            columns.append(np.where(np.isfinite(between), between, a * (1 - share) + b * share).tolist())
+            columns.append(_points(q, share, a, b))
         return dict(zip(request.labels.to_pylist(), map(list, zip(*columns, strict=True)), strict=True))
+
+
+def _points(q: float, share: np.ndarray, a: np.ndarray, b: np.ndarray) -> list[float]:
+    """`between` of each group."""
+    if a.dtype.kind != "f" or q == MEDIAN:
+        rows = zip(share.tolist(), a.tolist(), b.tolist(), strict=True)
+        return [between(q, *row) for row in rows]
+    with np.errstate(over="ignore", invalid="ignore"):
+        point = np.where(share >= 0.5, b - (b - a) * (1 - share), a + (b - a) * share)
+    found: list[float] = np.where(np.isfinite(point), point, a * (1 - share) + b * share).tolist()
+    return found
 
 
 def _ranks(q: float, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,6 @@ without bound, the distinct values of a column, stops at a limit and says so. Mi
 not count. A fitted value is JSON-able; times are ISO 8601 text.
 """
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -20,7 +19,7 @@ import pyarrow.compute as pc
 from pipelines.fields import combined, finite, kind_of, numbers
 from pipelines.quantiles import Quantiles
 from pipelines.stage import Sketch
-from pipelines.sums import exact_sum, quotient
+from pipelines.sums import deviations, exact_squares, exact_sum, quotient
 
 __all__ = [
     "Histogram",
@@ -65,53 +64,46 @@ class Spread:
     total: int  # in units of 2 ** -SCALE
     low: float | None
     high: float | None
-    squares: int | None  # of the distances from the mean; None: they leave float64
+    squares: int  # the sum of the squares, in units of 2 ** -(2 * SCALE)
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Rows, missing values, mean, extremes; with `spread` also variance and standard deviation, in a second round.
+    """Rows, missing values, mean, extremes; with `spread` also variance and standard deviation.
 
-    The mean is the exact sum divided and rounded once. `variance` divides by the count, `std` by the count less one,
-    as pandas does. All are null where there are too few values.
+    All come from the exact sums of the values and of their squares, and are rounded once. `variance` divides by the count,
+    `std` by the count less one, as pandas does. They are null where there are too few values, or beyond the floats.
     """
 
     column: str
     spread: bool = False
 
-    def sketch(self, table: pa.Table, request: dict[str, Any] | None) -> Spread:
-        """Sums of one part; in the second round, of the squared distances from the mean."""
+    def sketch(self, table: pa.Table, request: None) -> Spread:
+        """Sums of one part."""
+        del request
         values = numbers(table[self.column])
-        if request is not None:
-            with np.errstate(over="ignore"):
-                squares = np.square(values - request["mean"])
-            return Spread(0, 0, 0, None, None, exact_sum(squares) if np.isfinite(squares).all() else None)
         if not len(values):
             return Spread(table.num_rows, 0, 0, None, None, 0)
         low, high = values.min().item(), values.max().item()
-        return Spread(table.num_rows, len(values), exact_sum(values), low, high, 0)
+        squares = exact_squares(values) if self.spread else 0
+        return Spread(table.num_rows, len(values), exact_sum(values), low, high, squares)
 
     def merge(self, left: Spread, right: Spread) -> Spread:
         """The sums of both."""
         lows = [one.low for one in (left, right) if one.low is not None]
         highs = [one.high for one in (left, right) if one.high is not None]
-        squares = None if left.squares is None or right.squares is None else left.squares + right.squares
         return Spread(
             left.rows + right.rows,
             left.count + right.count,
             left.total + right.total,
             min(lows, default=None),
             max(highs, default=None),
-            squares,
+            left.squares + right.squares,
         )
 
-    def finish(self, state: Spread, request: dict[str, Any] | None) -> tuple[bool, Any]:
-        """The numbers, or the mean for the second round."""
-        if request is not None:
-            count = request["count"]
-            variance, sample = quotient(state.squares, count), quotient(state.squares, count - 1)
-            std = None if sample is None else math.sqrt(sample)
-            return True, {**request, "variance": variance, "std": std}
+    def finish(self, state: Spread, request: None) -> tuple[bool, Any]:
+        """The numbers."""
+        del request
         fitted = {
             "rows": state.rows,
             "nulls": state.rows - state.count,
@@ -122,7 +114,8 @@ class Moments:
         }
         if not self.spread:
             return True, fitted
-        return (False, fitted) if state.count else (True, {**fitted, "variance": None, "std": None})
+        variance, std = deviations(state.total, state.squares, state.count)
+        return True, {**fitted, "variance": variance, "std": std}
 
 
 @dataclass(frozen=True)

@@ -92,6 +92,24 @@ def test_any_floats_have_exact_means_and_quantiles(values, at, listed):
     assert repr(quantiles) == repr({"a": [value for _, value in expected]} if there else {})
 
 
+@settings(max_examples=25, deadline=None)
+@given(
+    values=st.lists(st.integers(-(2**63), 2**63 - 1) | st.integers(-9, 9), max_size=12),
+    cut=st.integers(0, 12),
+)
+def test_any_integers_have_exact_deviations_and_quantiles(values, cut):
+    table = pa.table({"g": pa.array(["a"] * len(values), pa.string()), "x": pa.array(values, pa.int64())})
+    parts = [table.slice(0, cut), table.slice(cut)]
+
+    moments = summarise(GroupedMoments(("g",), "x", spread=True), parts)
+    quantiles = summarise(GroupedQuantiles(("g",), "x", (0.25, 0.5)), parts)
+
+    one = summarise(Moments("x", spread=True), [table])
+    expected = summarise(Quantiles("x", (0.25, 0.5)), [table])["quantiles"]
+    assert moments == ({"a": [one["mean"], one["std"]]} if values else {})
+    assert quantiles == ({"a": [value for _, value in expected]} if values else {})
+
+
 def test_tens_of_thousands_of_groups_are_usual():
     rng = np.random.default_rng(3)
     groups, values = rng.permutation(np.repeat(np.arange(20_000), 2)), rng.normal(50, 9, 40_000)

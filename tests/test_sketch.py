@@ -1,6 +1,7 @@
 import json
 import math
 import pickle
+import statistics
 from fractions import Fraction
 from functools import reduce
 
@@ -8,14 +9,14 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipelines import quantiles
 from pipelines.grouped import GroupedMoments
 from pipelines.ranks import GroupedMedianDistance, GroupedQuantiles
 from pipelines.sketch import Histogram, Moments, Quantiles, Several, Values, group_labels, summarise
-from pipelines.sums import SCALE, exact_sum
+from pipelines.sums import SCALE, exact_squares, exact_sum
 from tests.strategies import cuts, tables
 
 FLOAT = pa.float64()
@@ -121,12 +122,24 @@ def test_a_sum_of_integers_is_exact(values):
     assert Fraction(exact_sum(np.array(values, np.int64)), 2**SCALE) == sum(values)
 
 
+@given(values=st.lists(finite | st.sampled_from([5e-324, 1e-160, 1.7976931348623157e308]), max_size=40))
+def test_a_sum_of_squares_is_exact(values):
+    exact = sum(Fraction(value) ** 2 for value in values)
+    assert Fraction(exact_squares(np.array(values, np.float64)), 4**SCALE) == exact
+
+
+@given(values=st.lists(st.integers(-(2**63), 2**63 - 1) | st.integers(-9, 9), max_size=20))
+def test_a_sum_of_squares_of_integers_is_exact(values):
+    assert Fraction(exact_squares(np.array(values, np.int64)), 4**SCALE) == sum(v * v for v in values)
+
+
 def test_a_sum_over_many_blocks_is_exact():
     rng = np.random.default_rng(1)
     values = rng.standard_normal(100_000) * 10.0 ** rng.integers(-30, 30, 100_000)
 
     assert exact_sum(values) / (1 << SCALE) == math.fsum(values)
     assert exact_sum(values) == exact_sum(rng.permutation(values))
+    assert exact_squares(values) == exact_squares(rng.permutation(values))
 
 
 # ---- moments
@@ -145,6 +158,54 @@ def test_the_mean_is_rounded_once(values):
     assert fitted["max"] == max(counted, default=None)
 
 
+EXTREME = [
+    0.0,
+    -0.0,
+    5e-324,
+    -5e-324,
+    2.0**-1022,
+    1e-200,
+    1e16,
+    1e16 + 2,
+    1e154,
+    1e308,
+    -1e308,
+    1.7976931348623157e308,
+]
+
+
+@given(values=st.lists(finite | st.floats(-1e6, 1e6) | st.sampled_from(EXTREME), max_size=20))
+@example(values=[1e16, 1e16 + 2])  # the mean is no float
+@example(values=[1e308] * 3)
+@example(values=[1e-200, 3e-200])  # the variance is no float, the deviation is one
+@example(values=[5e-324, 0.0, -5e-324])
+def test_variance_and_deviation_are_rounded_once_whatever_cancels(values):
+    fitted = summarise(Moments("x", spread=True), [table(values[:3]), table(values[3:])])
+    exact = list(map(Fraction, values))
+
+    assert fitted["variance"] == (rounded(statistics.pvariance, exact) if values else None)
+    assert fitted["std"] == (rounded(statistics.stdev, values) if len(values) > 1 else None)
+
+
+@given(values=st.lists(st.integers(-(2**63), 2**63 - 1) | st.integers(-9, 9), max_size=12))
+@example(values=[2**63 - 1, 2**63 - 2])
+@example(values=[-(2**31), 2**31 - 1, -(2**63)])
+def test_variance_and_deviation_of_integers_are_rounded_once(values):
+    fitted = summarise(Moments("x", spread=True), [table(values, pa.int64())])
+    exact = list(map(Fraction, values))
+
+    assert fitted["variance"] == (rounded(statistics.pvariance, exact) if values else None)
+    assert fitted["std"] == (rounded(statistics.stdev, exact) if len(values) > 1 else None)
+
+
+def rounded(authority, values):
+    """The nearest float to the exact answer; None if there is none."""
+    try:
+        return float(authority(values))
+    except OverflowError:
+        return None
+
+
 @given(values=st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=40))
 def test_variance_and_deviation_are_those_of_pandas(values):
     fitted = summarise(Moments("x", spread=True), [table(values)])
@@ -158,7 +219,8 @@ def test_moments_of_extremes_are_told_or_missing_but_never_wrong():
     none = summarise(Moments("x", spread=True), [table([])])
     single = summarise(Moments("x", spread=True), [table([3.0])])
 
-    assert (one["mean"], one["variance"], one["std"]) == (0.0, None, None)
+    assert (one["mean"], one["variance"]) == (0.0, None)
+    assert one["std"] == pytest.approx(1e308 * math.sqrt(2))
     assert (none["mean"], none["min"], none["variance"], none["std"]) == (None, None, None, None)
     assert (single["variance"], single["std"]) == (0.0, None)
     json.dumps([one, none, single], allow_nan=False)
@@ -177,7 +239,31 @@ def test_quantiles_are_those_of_numpy_to_the_last_bit(values, at):
     assert fitted["count"] == len(counted)
     if not counted or max(map(abs, counted)) > 1e307:  # numpy makes inf and nan of the widest ranges
         return
-    assert [value for _, value in fitted["quantiles"]] == np.quantile(counted, at).tolist()
+    expected = np.quantile(counted, at).tolist()
+    assert [value for q, value in fitted["quantiles"] if q != 0.5] == [
+        value for q, value in zip(at, expected, strict=True) if q != 0.5
+    ]
+
+
+@given(values=st.lists(finite | st.floats(-1e3, 1e3) | st.sampled_from(EXTREME), min_size=1, max_size=20))
+@example(values=[-1e16, 1.0])
+@example(values=[1e308, 1.7e308])
+@example(values=[5e-324, 0.0])
+def test_the_median_is_the_mean_of_the_middle_two_rounded_once(values):
+    groups = pa.table({"x": pa.array(values, FLOAT), "g": pa.repeat("a", len(values))})
+    exact = float(statistics.median(map(Fraction, values)))
+
+    assert summarise(Quantiles("x", (0.5,)), [groups])["quantiles"] == [[0.5, exact]]
+    assert summarise(GroupedQuantiles(("g",), "x", (0.5,)), [groups]) == {"a": [exact]}
+
+
+@given(values=st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=12))
+def test_the_median_of_integers_is_rounded_once(values):
+    groups = pa.table({"x": pa.array(values, pa.int64()), "g": pa.repeat("a", len(values))})
+    exact = float(statistics.median(map(Fraction, values)))
+
+    assert summarise(Quantiles("x", (0.5,)), [groups])["quantiles"] == [[0.5, exact]]
+    assert summarise(GroupedQuantiles(("g",), "x", (0.5,)), [groups]) == {"a": [exact]}
 
 
 HARD = {
@@ -208,7 +294,9 @@ def test_quantiles_of_hard_columns_are_exact_in_few_rounds(name):
         assert len(pickle.dumps(state)) < 2**20
         done, request = sketch.finish(state, request)
 
-    assert [value for _, value in request["quantiles"]] == np.quantile(values, sketch.at).tolist()
+    middle = float(statistics.median(map(Fraction, values.tolist())))
+    expected = [middle if q == 0.5 else np.quantile(values, q) for q in sketch.at]
+    assert [value for _, value in request["quantiles"]] == expected
     assert rounds <= 5
 
 
@@ -267,7 +355,7 @@ def test_several_sketches_need_the_rounds_of_the_longest():
     second = sketch.finish(state_of(sketch, parts, first[1]), first[1])
 
     assert (first[0], second[0]) == (False, True)
-    assert list(first[1]["done"]) == ["mean"]
+    assert list(first[1]["done"]) == ["mean", "spread"]
     assert list(second[1]) == ["median", "mean", "spread"]
     assert second[1]["median"]["quantiles"] == [[0.5, 9999.5]]
 
