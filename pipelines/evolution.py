@@ -9,15 +9,13 @@
 A wider type holds every value of the other exactly; that is the one rule. A type never becomes narrower.
 """
 
-import json
-import os
 import re
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
+from pipelines import cache as caches
 from pipelines import fingerprint, sources
 from pipelines.errors import InputError
 from pipelines.schema import Field
@@ -40,7 +38,7 @@ def grown_by_files(
     Raises: InputError if a file cannot be read, or has a column that cannot be one of a table.
     """
     form = fingerprint.digest({**fingerprint.plain(source), "path": "", "url": None, "columns": None})
-    seen = _load(cache)
+    seen = caches.load(cache)
     found: dict[str, dict[str, Any]] = {}
     for file in files:
         place = f"{form}:{file.sha256}"
@@ -51,7 +49,7 @@ def grown_by_files(
             }
         found[file.path] = seen[place]
     if found:
-        _store(cache, seen)
+        caches.store(cache, seen)
     looked = (
         (path, {name: one if isinstance(one, str) else field_of(one) for name, one in offered.items()})
         for path, offered in found.items()
@@ -181,19 +179,3 @@ def _wider(one: str, other: str) -> Any:
 
 def _settings(one: Field) -> dict[str, Any]:
     return {key: value for key, value in asdict(one).items() if value != _DEFAULTS[key]}
-
-
-def _load(cache: Path) -> dict[str, dict[str, Any]]:
-    try:
-        found = json.loads(cache.read_text("utf-8"))
-    except (OSError, ValueError):  # a cache that cannot be read is an empty one
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _store(cache: Path, entries: Mapping[str, Mapping[str, Any]]) -> None:
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=cache.name, dir=cache.parent)
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        json.dump(entries, file)
-    Path(name).replace(cache)

@@ -92,7 +92,7 @@ def settings_of(table: Table, sources: Mapping[str, Source]) -> dict[str, str]:
     said = {"settings": fingerprint.digest(plain)}
     for name in table.inputs:
         plain = {**fingerprint.plain(sources[name]), **NO_PART}
-        del plain["evolved"]
+        del plain["evolved"], plain["identity"]
         said[f"declaration of {name}"] = fingerprint.digest(plain)
     return said
 

@@ -307,6 +307,7 @@ def _with_state(
                 "url": None,
                 "storage": None,
                 "on_change": "",
+                "identity": "",
             }
             parts[f"declaration of {other}"] = fingerprint.digest(declared)
             parts[f"source {other}"] = fingerprint.files_below(files[other])

@@ -9,7 +9,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from pipelines import sources
-from pipelines.errors import InputError, SourceChanged
+from pipelines.errors import InputError, SourceChanged, SpecError
 from pipelines.schema import field
 from pipelines.sources import Source, inputs
 from tests.sources_reading import declared, write
@@ -62,6 +62,7 @@ def test_digests_are_kept_and_taken_again_when_the_file_is_another(tmp_path, mon
     taken = []
     digest = inputs._digest
     monkeypatch.setattr(inputs, "_digest", lambda *file: taken.append(file) or digest(*file))
+    monkeypatch.setattr(inputs, "_RECENT_NS", -1)
 
     [first] = sources.files(source(path), cache)
     [again] = sources.files(source(path), cache)
@@ -86,6 +87,45 @@ def test_the_digest_of_a_file_that_was_just_written_is_not_trusted_later(tmp_pat
     sources.files(source(path), cache)
 
     assert not cache.exists()
+
+
+def test_a_file_that_is_rewritten_with_its_size_and_time_is_another(tmp_path, monkeypatch):
+    path, cache = write(tmp_path / "a.csv", "a\n1\n"), tmp_path / "digests.json"
+    monkeypatch.setattr(inputs, "_RECENT_NS", -1)
+    [first] = sources.files(source(path), cache)
+
+    write(path, "a\n2\n")
+    [other] = sources.files(source(path), cache)
+
+    assert (first.size, first.mtime_ns) == (other.size, other.mtime_ns)
+    assert other.sha256 == hashlib.sha256(b"a\n2\n").hexdigest()
+    with pytest.raises(SourceChanged, match=r"a\.csv: changed since the run was planned"):
+        sources.cut(source(path), first, 0)
+
+
+def test_with_identity_hash_a_file_is_known_by_its_bytes_alone(tmp_path, monkeypatch):
+    """As where a file system says nothing of when a file was changed."""
+    path, cache = write(tmp_path / "a.csv", "a\n1\n"), tmp_path / "digests.json"
+    monkeypatch.setattr(inputs, "_state", lambda *_: (4, 1, "1:1"))
+    first = sources.files(source(path), cache)
+    path.write_text("a\n2\n")
+
+    assert sources.files(source(path), cache) == first
+    [found] = sources.files(source(path, identity="hash"), cache)
+
+    assert found.sha256 == hashlib.sha256(b"a\n2\n").hexdigest()
+
+
+@pytest.mark.parametrize("path", ["s3://bucket/a.csv", "a.csv"])
+def test_an_identity_that_cannot_be_is_refused(path):
+    told = (
+        "identity has no effect here: an object is known by its etag"
+        if path[0] == "s"
+        else "identity = 'mtime': expected"
+    )
+
+    with pytest.raises(SpecError, match=told):
+        source(path, identity="hash" if path[0] == "s" else "mtime")
 
 
 @pytest.mark.parametrize("change", ["more", "same size", "gone"])

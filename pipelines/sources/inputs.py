@@ -7,15 +7,14 @@ import contextlib
 import dataclasses
 import glob
 import hashlib
-import json
 import os
 import stat
-import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipelines import cache as caches
 from pipelines import stores
 from pipelines.errors import InputError, NoInput, PipelineError, SourceChanged
 from pipelines.schema import Field
@@ -47,7 +46,7 @@ _SUFFIXES = {
     "images": (".zip",),
     "text": (".txt",),
 }
-_RECENT_NS = 2_000_000_000  # a file system may give two writes within this time the same mtime
+_RECENT_NS = 2_000_000_000  # a file system may give two writes within this time the same times
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ class InputFile:
     size: int
     mtime_ns: int
     sha256: str  # of its bytes; of an object and the rows of a database another digest, which begins with its kind
-    state: str = ""  # where size and mtime do not say it: the etag of an object, the snapshot of a database
+    state: str = ""  # what size and mtime do not say: ctime and inode of a file, etag of an object, snapshot of a database
     beside: tuple[str, ...] = ()  # files that are read with it
 
 
@@ -114,27 +113,27 @@ def files(source: Source, cache: Path | str | None = None) -> list[InputFile]:
 
     Raises: InputError if there is none or one cannot be read; SourceChanged if one changes meanwhile.
     """
-    known = _load(cache)
+    known = {} if cache is None or source.identity == "hash" else caches.load(cache)
     found: list[InputFile] = []
     fresh: dict[str, list[int | str]] = {}
     paths = _paths(source, source.path)
     for path, beside in zip(paths, _beside(source, paths), strict=True):
         place = "\0".join([str(path.resolve()), *(str(Path(one).resolve()) for one in beside)])
-        size, mtime_ns, inode = _state(path, source.reader, beside)
+        size, mtime_ns, state = there = _state(path, source.reader, beside)
         old = known.get(place)
-        if old is not None and old[:3] == [size, mtime_ns, inode]:
+        if isinstance(old, list) and len(old) == 4 and old[:3] == [*there]:
             sha256 = str(old[3])
         else:
             sha256 = _digest(path, source.reader, beside)
-            if _state(path, source.reader, beside) != (size, mtime_ns, inode):
+            if _state(path, source.reader, beside) != there:
                 raise SourceChanged(
                     f"{path}: changed while its digest was taken; run again when it is at rest"
                 )
-            if time.time_ns() - mtime_ns > _RECENT_NS:
-                fresh[place] = [size, mtime_ns, inode, sha256]
-        found.append(InputFile(str(path), size, mtime_ns, sha256, beside=beside))
-    if cache is not None and fresh:
-        _store(Path(cache), known | fresh)
+            if time.time_ns() - max(mtime_ns, int(state.partition(":")[0])) > _RECENT_NS:
+                fresh[place] = [*there, sha256]
+        found.append(InputFile(str(path), size, mtime_ns, sha256, state, beside))
+    if cache is not None and fresh and source.identity != "hash":
+        caches.store(cache, {**known, **fresh})
     return found
 
 
@@ -148,9 +147,9 @@ def listed(folder: Path) -> list[str]:
 
 
 def measured(part: Part) -> Part:
-    """The part of a folder with size and mtime of the files that it reads."""
-    size, mtime_ns, _ = _state(Path(part.path), "", (), part.members)
-    return dataclasses.replace(part, size=size, mtime_ns=mtime_ns)
+    """The part of a folder with size and times of the files that it reads."""
+    size, mtime_ns, state = _state(Path(part.path), "", (), part.members)
+    return dataclasses.replace(part, size=size, mtime_ns=mtime_ns, state=state)
 
 
 def objects(source: Source) -> list[InputFile]:
@@ -205,8 +204,8 @@ def _check_same(one: InputFile | Part, kind: str) -> None:
             size, same = sum(each.size for each in there), " ".join(each.etag for each in there) == one.state
         else:
             members = one.members if isinstance(one, Part) else ()
-            size, mtime_ns, _ = _state(Path(one.path), kind, one.beside, members)
-            same = mtime_ns == one.mtime_ns
+            size, mtime_ns, state = _state(Path(one.path), kind, one.beside, members)
+            same = (mtime_ns, state) == (one.mtime_ns, one.state)
     except FileNotFoundError as error:
         raise SourceChanged(
             f"{error.filename or one.path}: is gone since the run was planned; bring it back or run again"
@@ -219,23 +218,27 @@ def _check_same(one: InputFile | Part, kind: str) -> None:
 
 def _state(
     path: Path, kind: str, beside: Sequence[str] = (), members: Sequence[str] = ()
-) -> tuple[int, int, int]:
-    """Size, mtime and inode; of a folder, of its files and folders, and of a database with its write-ahead log."""
+) -> tuple[int, int, str]:
+    """Size, mtime, and "ctime:inode"; of a folder, of its files and folders, and of a database with its write-ahead log.
+
+    The system sets the ctime at every write, and no program can set it back as it can the mtime.
+    """
     found = path.stat()
-    size, mtime_ns = found.st_size, found.st_mtime_ns
     if stat.S_ISDIR(found.st_mode):
-        more = [path / name for name in members or listed(path)]
-        folders = set() if members else {one.parent for one in more}  # a renamed file changes its folder only
-        size, mtime_ns = (
-            0,
-            max([0 if members else mtime_ns, *(folder.stat().st_mtime_ns for folder in folders)]),
-        )
+        files = [path / name for name in members or listed(path)]
+        folders = (
+            set() if members else {path, *(one.parent for one in files)}
+        )  # a renamed file changes its folder only
+        states = [one.stat() for one in files]
+        times = [*states, *(one.stat() for one in folders)]
     else:
-        more = [*_logs(path, kind), *map(Path, beside)]
-    for one in more:
-        state = one.stat()
-        size, mtime_ns = size + state.st_size, max(mtime_ns, state.st_mtime_ns)
-    return size, mtime_ns, found.st_ino
+        states = times = [found, *(one.stat() for one in (*_logs(path, kind), *map(Path, beside)))]
+    changed_ns = max((one.st_ctime_ns for one in times), default=0)
+    return (
+        sum(one.st_size for one in states),
+        max((one.st_mtime_ns for one in times), default=0),
+        f"{changed_ns}:{found.st_ino}",
+    )
 
 
 def _logs(path: Path, kind: str) -> list[Path]:
@@ -323,27 +326,3 @@ def _there(path: Path) -> str:
     names = sorted(one.name + "/" * one.is_dir() for one in folder.iterdir())
     more = f" and {len(names) - 8:,} more" if len(names) > 8 else ""
     return f"{folder} has {', '.join(names[:8]) or 'nothing'}{more}"
-
-
-def _load(cache: Path | str | None) -> dict[str, list[int | str]]:
-    if cache is None:
-        return {}
-    try:
-        entries = json.loads(Path(cache).read_text("utf-8"))
-    except (OSError, ValueError):  # a cache that cannot be read is an empty one
-        return {}
-    if not isinstance(entries, dict):
-        return {}
-    return {path: entry for path, entry in entries.items() if isinstance(entry, list) and len(entry) == 4}
-
-
-def _store(cache: Path, entries: dict[str, list[int | str]]) -> None:
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=cache.name, dir=cache.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(entries, file, indent=0, sort_keys=True)
-        Path(name).replace(cache)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

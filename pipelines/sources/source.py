@@ -13,12 +13,13 @@ from pipelines.names import did_you_mean
 from pipelines.schema import Field, Schema
 from pipelines.stage import ORIGIN
 
-__all__ = ["Contract", "Extra", "Kind", "OnChange", "Source"]
+__all__ = ["Contract", "Extra", "Identity", "Kind", "OnChange", "Source"]
 
 Kind = Literal["csv", "jsonl", "sqlite", "sql", "parquet", "arrow", "idx", "images", "text"]
 Extra = Literal["error", "ignore"]
 Contract = Literal["evolve", "freeze", "quarantine", "null"]
 OnChange = Literal["error", "ignore", "reload"]
+Identity = Literal["times", "hash"]
 
 _URLS = ("sqlite", *postgres.SCHEMES)
 _NAMED = {"null", "ignore", "extra"}
@@ -66,6 +67,9 @@ class Source:
     extra: Extra = "error"  # what other names that are not declared are
     on_change: OnChange = (
         "error"  # what a loaded file is that changed or is gone; of tables with load = "append"
+    )
+    identity: Identity = (
+        "times"  # whether a file with the size and times of before is the same; "hash": its bytes say so
     )
     part_bytes: int = (
         16 << 20
@@ -214,6 +218,7 @@ class Source:
                 f'a {self.kind} source needs either table = "name" or query = "select ...", and not both'
             )
         for key, known in (
+            ("identity", get_args(Identity)),
             ("nul", ("reject", "remove")),
             ("fit", ("exact", "resize")),
             ("label", (None, "first", "last")),
@@ -267,6 +272,10 @@ class Source:
             for key in sorted(others)
             if getattr(self, key) != defaults[key]
         ]
+        if self.identity != "times" and (self.remote or self.reader == "postgresql"):
+            problems.append(
+                "identity has no effect here: an object is known by its etag, rows of a server by their digest; leave it out"
+            )
         if not self.header:
             renamed = [column for column, field in self.columns.items() if field.name]
             problems += [

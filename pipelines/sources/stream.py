@@ -167,7 +167,7 @@ def _from_beginning(path: str, encoding: str, quote: str, size: int) -> Iterator
 
 def _identity(path: str) -> tuple[int, int, int]:
     found = Path(path).stat()
-    return found.st_size, found.st_mtime_ns, found.st_ino
+    return found.st_size, found.st_ctime_ns, found.st_ino
 
 
 def _taken(key: _Key | None, start: int) -> _Stream | None:
