@@ -27,6 +27,7 @@ from flows.session import Options
 from flows.status import status
 from flows.terminal import Terminal
 from pipelines import warehouse
+from pipelines.difference import in_line
 from pipelines.recipes import conform
 
 __all__ = ["Pipeline", "Rows", "Run"]
@@ -111,7 +112,12 @@ class Pipeline:
         """What a run would do, and why."""
         facts = plan_facts(self._project())
         tables = [
-            {"what": "table", "name": one["table"], "action": one["action"], "why": "; ".join(one["why"])}
+            {
+                "what": "table",
+                "name": one["table"],
+                "action": one["action"],
+                "why": "; ".join(map(in_line, one["why"])),
+            }
             for one in facts["tables"]
         ]
         models = [

@@ -53,8 +53,16 @@ def print_history(root: Place, table: str, *, as_json: bool) -> None:
     ]
     if as_json:
         print_json(found)
-    else:
-        print_rows(list(found[0]), [list(version.values()) for version in found])
+        return
+    shown = [
+        {**version, "why": "; ".join(reason.partition("\n")[0].rstrip(":") for reason in event.why)}
+        for version, event in zip(found, events, strict=True)
+    ]
+    print_rows(list(shown[0]), [list(version.values()) for version in shown])
+    for event in events:
+        for reason in event.why:
+            if "\n" in reason:
+                click.echo(f"version {event.version}: {reason}")
 
 
 def print_checks(root: Place, table: str | None, *, every: bool, as_json: bool) -> None:

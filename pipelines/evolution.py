@@ -109,20 +109,20 @@ def recorded(declared: Source, now: Source) -> dict[str, dict[str, Any]]:
 
 
 def widened(declared: Source, before: Mapping[str, Mapping[str, Any]], now: Source) -> list[str]:
-    """Columns whose type is wider than what was loaded before, in words."""
+    """Columns whose type is wider than what was loaded before, as lines of a difference."""
     found = []
     for column, one in now.columns.items():
         old = before.get(column) or (
             {"type": declared.columns[column].type} if column in declared.columns else None
         )
         if old is not None and old["type"] != one.type:
-            found.append(f"~ {column} {old['type']} -> {one.type}")
+            found += [f"- {column} {old['type']}", f"+ {column} {one.type}"]
     return found
 
 
 def added(before: Mapping[str, Mapping[str, Any]], now: Source) -> list[str]:
-    """Columns that are new since the last load, in words."""
-    return [f"+ {column} {now.columns[column].type}" for column in now.evolved if column not in before]
+    """Columns that are new since the last load, as lines of a difference."""
+    return [f"+ {column} {now.columns[column].title}" for column in now.evolved if column not in before]
 
 
 def _paths(source: Source, columns: Mapping[str, Field]) -> dict[str, str]:

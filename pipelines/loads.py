@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipelines import evolution, fingerprint, warehouse
+from pipelines import difference, evolution, fingerprint, warehouse
 from pipelines.errors import InputError
 from pipelines.sources import InputFile, Source
 from pipelines.spec import Pipeline, Table
@@ -143,16 +143,16 @@ def decide(
     elif found.remove and not _are_live(uri, found.remove):
         why.append("its files were rewritten since; all source files are loaded again")
     elif wider := _wider(before, sources, grown):
-        why.append(f"columns of a wider type: {', '.join(wider)}; all files are loaded again")
+        why.append(difference.told("columns of a wider type, so all files are loaded again", wider))
     if not why and before is not None:
         for other in table.inputs:
             if new := evolution.added(before.evolved.get(other, {}), grown[other]):
-                found.why.append(f"source {other}: new columns: {', '.join(new)}")
+                found.why.append(difference.told(f"source {other}: new columns", new))
     whole = bool(why)
     problem = found.problem
     if whole and problem is None and found.lost:
         problem = (
-            f"table {name!r}: {why[0]}, but {_listed(found.lost)} loaded before {_is(found.lost)} no longer there as "
+            f"table {name!r}: {difference.in_line(why[0])}, but {_listed(found.lost)} loaded before {_is(found.lost)} no longer there as "
             f"{'it was' if len(found.lost) == 1 else 'they were'}; bring back what was loaded, undo the change, or set "
             'on_change = "reload" to go on without it'
         )

@@ -120,7 +120,8 @@ class Plan:
             load = table.load
             inputs = ", ".join(_described(one, load) for one in table.inputs)
             lines.append(f"{table.action:<5}  {table.name}  <- {inputs}")
-            lines.extend(f"         why: {reason}" for reason in table.why)
+            whys = (reason.replace("\n", "\n" + " " * 12) for reason in table.why)
+            lines.extend(f"         why: {reason}" for reason in whys)
             if load is not None:
                 lines.extend(f"         ignored: {text}" for text in load.ignored)
                 lines.extend([f"         STOP: {load.problem}"] if load.problem else [])

@@ -92,8 +92,8 @@ CASES = [
     ),
     Case(
         "B13", "a name twice", b"x,x\n1,2\n", columns={"x": "int64"},
-        error="in.csv:1: header has 2 names, 1 columns are declared: 'x' is there 2 times; - declared, + found: + x; "
-        "correct columns, or leave names out by ignore = [...]",
+        error="in.csv:1: header has 2 names, 1 columns are declared (- declared, + found):\n  + x: is there 2 times; "
+        "correct the declaration or the data",
     ),
     Case("B14", "an empty file", b"", error="in.csv: empty file, expected a header; set allow_empty = true if that may be"),
     Case("B14", "an empty file that may be", b"", settings={"allow_empty": True}),
@@ -120,7 +120,9 @@ CASES = [
     Case("B22", "a cut last line", HEAD + b"1,1.5,a\n2,2.", [A], [columns_rule(3, 2)]),
     Case(
         "B23", "no header", b"1,1.5,a\n2,2.5,b\n",
-        error="in.csv:1: header has 3 names, 3 columns are declared: 'id' is missing; known: 1, 1.5, a",
+        error="in.csv:1: header has 3 names, 3 columns are declared (- declared, + found):\n  - id int64: is missing\n  - x float64: is missing\n"
+        '  - y string: is missing\n  + 1: is not declared\n  + 1.5: is not declared\n  + a: is not declared; correct the declaration or the data, leave new columns '
+        'out by ignore = ["1", "1.5", "a"], or take them in by contract = "evolve", or set header = false if there is no header',
     ),
     Case("B23", "no header, declared", b"1,1.5,a\n3,3.5,c\n", [A, C], settings={"header": False}),
     Case(

@@ -1,7 +1,11 @@
 """What a source promises, and what happens to what does not fit: stop, set aside, make null, or take in."""
 
+from pathlib import Path
+
 import pytest
 
+from flows.failures import explain
+from flows.tables import print_history
 from pipelines import warehouse
 from pipelines.errors import InputError, SpecError
 from tests.test_loads import Shop
@@ -74,15 +78,39 @@ def test_a_new_column_stops_the_run_with_what_differs(tmp_path, contract):
     shop = made(tmp_path, contract)
     (shop.folder / "data" / "b.csv").write_text("id,price,note\n5,6,hello\n")
 
-    with pytest.raises(InputError, match="not declared: 'note'"):
+    with pytest.raises(
+        InputError,
+        match=r"declared, \+ found\):\n  \+ note: is not declared; .* ignore = \[\"note\"\], or take them",
+    ):
         shop.run()
+
+
+def test_on_the_terminal_the_difference_is_one_change_a_line(tmp_path):
+    shop = made(tmp_path, "freeze")
+    (shop.folder / "data" / "a.csv").write_text("id,prise,note\n5,6,hello\n")
+    with pytest.raises(InputError) as failure:
+        shop.run()
+
+    text, code = explain(failure.value)
+
+    lines = text.splitlines()
+    at = next(number for number, line in enumerate(lines) if line.startswith("        "))
+    assert code == 2
+    assert " ".join(lines[:at]).endswith("2 columns are declared (- declared, + found):")
+    assert lines[at:-1] == [
+        "        - price float64: is missing, did you mean 'prise'?",
+        "        + prise: is not declared",
+        "        + note: is not declared",
+        'fix   correct the declaration or the data, leave new columns out by ignore = ["prise", "note"], or',
+        '      take them in by contract = "evolve"',
+    ]
 
 
 def test_with_evolve_a_declared_column_may_not_be_missing(tmp_path):
     shop = made(tmp_path, "evolve")
     (shop.folder / "data" / "b.csv").write_text("id,note\n5,x\n")
 
-    with pytest.raises(InputError, match="'price' is missing"):
+    with pytest.raises(InputError, match="- price float64: is missing"):
         shop.run()
 
 
@@ -96,7 +124,7 @@ def test_an_optional_column_is_null_where_a_file_lacks_it(tmp_path):
     assert rows(shop)[-2:] == [{"id": 5, "price": None}, {"id": 6, "price": None}]
 
 
-def test_changed_columns_are_a_reason_of_the_plan_and_of_the_version(tmp_path):
+def test_changed_columns_are_a_reason_of_the_plan_and_of_the_version(tmp_path, capsys):
     shop = made(tmp_path, "quarantine")
     shop.run()
     shop.declare(
@@ -106,10 +134,25 @@ def test_changed_columns_are_a_reason_of_the_plan_and_of_the_version(tmp_path):
 
     assert shop.why == (
         "declaration of orders changed",
-        "columns: ~ id NOT NULL -> nullable, ~ price double -> string, ~ price unit none -> EUR",
+        "columns:\n  - id int64 NOT NULL\n  + id int64\n  - price float64\n  + price string, unit EUR",
     )
+    assert shop.plan().text().splitlines()[2:7] == [
+        "         why: columns:",
+        "              - id int64 NOT NULL",
+        "              + id int64",
+        "              - price float64",
+        "              + price string, unit EUR",
+    ]
     shop.run()
-    assert warehouse.history(shop.uri)[0].why[-1].startswith("columns: ~ id NOT NULL -> nullable")
+    print_history(Path(shop.uri).parent, "orders", as_json=False)
+    assert capsys.readouterr().out.splitlines()[-5:] == [
+        "version 1: columns:",
+        "  - id int64 NOT NULL",
+        "  + id int64",
+        "  - price float64",
+        "  + price string, unit EUR",
+    ]
+    assert warehouse.history(shop.uri)[0].why[-1].startswith("columns:\n  - id int64 NOT NULL\n")
 
 
 @pytest.mark.parametrize(

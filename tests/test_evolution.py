@@ -130,7 +130,10 @@ def test_the_log_of_a_table_that_has_grown_is_read_by_other_programs_as_ever(tmp
     ]
     assert warehouse.Snapshot.open(shop.uri).schema.names == ["id", "price", "double", "note"]
     event = warehouse.history(shop.uri)[0]
-    assert (event.operation, event.record["why"][1]) == ("load", "source orders: new columns: + note string")
+    assert (event.operation, event.record["why"][1]) == (
+        "load",
+        "source orders: new columns:\n  + note string",
+    )
     actions = {kind for kind, _ in warehouse.log.actions(shop.uri, 1)}
     assert {"metaData", "add", "txn", "commitInfo"} == actions
 

@@ -287,6 +287,20 @@ def test_the_passes_of_a_table_are_drawn_with_what_moves_between_them_and_why():
     assert "pass 1: resolve region, tier: exchange, rows of equal customer_id must meet" in said
 
 
+def test_a_difference_of_columns_is_one_change_a_line():
+    record = demo_record()
+    record["tables"][0]["why"] = [
+        "its steps changed",
+        "columns:\n  - price float64\n  + price string",
+        "and so on",
+    ]
+
+    page = render(record)
+
+    assert "Why it ran:</span> its steps changed; and so on.</p>" in page
+    assert "<pre>columns:\n  - price float64\n  + price string</pre>" in page
+
+
 def test_many_passes_stand_in_rows_that_a_page_can_show():
     """Every box is inside the drawing, none upon another, and the drawing is no wider than the page."""
     steps = [{"steps": ["read"] * (1 + number % 3), "ends": "sketch for x", "why": ()} for number in range(9)]

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines import sources
+from pipelines.difference import type_name
 from pipelines.errors import InputError
 from pipelines.stage import OFFSET
 from tests.sources_reading import CUTS, declared, lines, read_all, read_once, rejects, values, write
@@ -208,7 +209,7 @@ def test_tensors_of_another_form_are_a_difference(reading):
     rows = reading(table, {"x": {"type": "tensor", "dtype": "uint8", "shape": [2, 2]}})
 
     assert values(rows) == [(b"abcd",)]
-    assert "- x tensor uint8 [4], + x fixed_size_binary[4] {dtype: uint8, shape: [2, 2]}" in (
+    assert "\n  - x tensor uint8 [4]\n  + x tensor uint8 [2, 2]: declare" in (
         reading.error(table, {"x": {"type": "tensor", "dtype": "uint8", "shape": [4]}})
     )
 
@@ -230,8 +231,13 @@ def test_b30_every_difference_of_the_schemas_is_told_at_once(reading):
     table = pa.table({"id": ["1"], "prize": [1.5], "more": [True]})
 
     assert reading.error(table, {"id": "int64", "price": "float64"}) == (
-        "in: the columns are not those declared (- declared, + in the file): - id int64, + id string, - price float64; did "
-        "you mean 'prize'?, + prize double, + more bool; correct columns or the file, or leave names out by ignore = [...]"
+        "in: the columns are not those declared (- declared, + in the file):\n"
+        "  - id int64\n"
+        '  + id string: declare "string", or correct the file\n'
+        "  - price float64: is missing, did you mean 'prize'?\n"
+        "  + prize float64: is not declared\n"
+        "  + more bool: is not declared; correct the declaration or the data, leave new columns out by "
+        'ignore = ["prize", "more"], or take them in by contract = "evolve"'
     )
 
 
@@ -250,7 +256,9 @@ def test_b30_every_difference_of_the_schemas_is_told_at_once(reading):
     ],
 )
 def test_b30_another_kind_is_never_cast(reading, found, kind):
-    assert f"- x {kind}, + x {found.type}; " in reading.error(pa.table({"x": found}), {"x": kind})
+    assert f"\n  - x {kind}\n  + x {type_name(pa.field('x', found.type))}: " in reading.error(
+        pa.table({"x": found}), {"x": kind}
+    )
 
 
 def test_b30_columns_may_stand_in_another_order_and_be_left_out(reading):

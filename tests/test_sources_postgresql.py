@@ -162,8 +162,9 @@ def test_a_column_of_another_type_fails_before_any_row_is_read(shop):
 
     with pytest.raises(
         InputError,
-        match=r"people: table 'people': column 'id' is int4, date is declared; declare int64 or string, or cast it"
-        r" in a query; column 'x' is float8, int32 is declared; declare float64 or string, or cast it in a query$",
+        match=r"people: the columns of table 'people' are not those declared \(- declared, \+ on the server\):\n"
+        r'  - id date\n  \+ id int4: declare "int64" or "string", or cast it in a query\n'
+        r'  - x int32\n  \+ x float8: declare "float64" or "string", or cast it in a query; correct columns, or cast in a query$',
     ):
         shop.read({**COLUMNS, "id": "date", "x": "int32"})
 
@@ -186,7 +187,7 @@ def test_b38_names_are_quoted_and_compared(shop):
         shop.read(table="peopl")
     with pytest.raises(
         InputError,
-        match=r"table 's.people' has 3 names, 1 columns are declared: 'nam' is missing; did you mean",
+        match=r"table 's.people' has 3 names, 1 columns are declared \(- declared, \+ found\):\n  - nam string: is missing, did you mean",
     ):
         shop.read({"nam": "string"}, table="s.people")
 

@@ -147,7 +147,7 @@ def test_names_are_quoted_and_compared(tmp_path):
         read(path)
     with pytest.raises(
         InputError,
-        match=r"has 2 names, 1 columns are declared: 'selec' is missing; did you mean 'select'\?; not declared: 'select', 'rowid'",
+        match=r"has 2 names, 1 columns are declared \(- declared, \+ found\):\n  - selec int8: is missing, did you mean 'select'\?\n  \+ select: is not",
     ):
         read(path, {"selec": "int8"}, odd)
 

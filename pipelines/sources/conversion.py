@@ -20,12 +20,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines import epochs, tensor
+from pipelines import difference, epochs, tensor
+from pipelines.difference import type_name
 from pipelines.errors import InputError
 from pipelines.fields import combined, kind_of
 from pipelines.literals import ARROW
-from pipelines.names import did_you_mean
 from pipelines.schema import Field
+from pipelines.sources.head import missing, remedy
 from pipelines.sources.inputs import Part
 from pipelines.sources.records import HEAD
 from pipelines.sources.rows import typed_rows
@@ -68,17 +69,32 @@ def check_columns(source: Source, path: str, schema: pa.Schema) -> None:
         if not found and name in optional:
             continue
         others = [other for other in schema.names if other not in source.names.values()]
-        hint = did_you_mean(name, others) if others and not found else ""
-        lines.append(f"- {name} {field.title}{hint}")
-        lines += [f"+ {name} {_title(one)}" for one in found]
+        lines.append(f"- {name} {field.title}{missing(name, others) if not found else ''}")
+        lines += [
+            f"+ {name} {type_name(one)}: {_as_it_is(one) if len(found) == 1 else 'is there more than once'}"
+            for one in found
+        ]
+    others = [one.name for one in schema if one.name not in known and one.name not in source.ignore]
     if source.extra == "error":
-        others = [one for one in schema if one.name not in known and one.name not in source.ignore]
-        lines += [f"+ {one.name} {_title(one)}" for one in others]
+        lines += [f"+ {name} {type_name(schema.field(name))}: is not declared" for name in others]
     if lines:
+        more = others if source.extra == "error" else []
         raise InputError(
-            f"{path}: the columns are not those declared (- declared, + in the file): {', '.join(lines)}; correct columns or "
-            "the file, or leave names out by ignore = [...]"
+            difference.told(
+                f"{path}: the columns are not those declared (- declared, + in the file)",
+                lines,
+                remedy(source, more),
+            )
         )
+
+
+def _as_it_is(found: pa.Field) -> str:
+    declared = field_of(found)
+    return (
+        "correct the file"
+        if isinstance(declared, str)
+        else f'declare "{declared.title}", or correct the file'
+    )
 
 
 def field_of(found: pa.Field) -> Field | str:
@@ -157,17 +173,6 @@ def readable(field: Field, found: pa.Field) -> bool:
     if pa.types.is_decimal(found.type) and kind_of(ARROW[field.type]) != "float":
         return False
     return kind in _ALLOWED[kind_of(ARROW[field.type])]
-
-
-def _title(found: pa.Field) -> str:
-    if tensor.is_tensor(found):
-        said = ", ".join(
-            f"{key.decode()}: {text.decode()}"
-            for key, text in sorted(found.metadata.items())
-            if key in {b"dtype", b"shape"}
-        )
-        return f"{found.type} {{{said}}}"
-    return str(found.type.value_type if pa.types.is_dictionary(found.type) else found.type)
 
 
 def converted(values: pa.Array, field: Field) -> Found:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pipelines import difference
 from pipelines.errors import InputError
 from pipelines.names import did_you_mean
 from pipelines.sources import stream
@@ -15,7 +16,7 @@ from pipelines.sources.inputs import Part
 from pipelines.sources.records import STREAM_PART, Framing, cut_records, find, strays
 from pipelines.sources.source import Source
 
-__all__ = ["SMALL", "Head", "check_names", "cut_text", "fields", "framing", "read_head"]
+__all__ = ["SMALL", "Head", "check_names", "cut_text", "fields", "framing", "missing", "read_head", "remedy"]
 
 SMALL = 8 << 20  # bytes of a packed file that is read at once: text packs to 3-20:1
 _SIZE = 1 << 20  # bytes in which the header and the first row must be
@@ -72,9 +73,7 @@ def read_head(source: Source, path: str) -> Head | None:
     names = _names(source, path, header, encoding)
     if len(names) == 1 < len(source.columns):
         _check_delimiter(source, path, header.line, names[0], len(source.columns))
-    check_names(
-        source, f"{path}:{header.line}", "header", names, "; if the file has no header, set header = false"
-    )
+    check_names(source, f"{path}:{header.line}", "header", names, headed=True)
     _check_widths(source, path, names, records[1:], how)
     return Head(start + header.stop, header.line_behind, names)
 
@@ -166,41 +165,40 @@ def _names(source: Source, path: str, header: _Record, encoding: str) -> tuple[s
     return tuple(next(csv.reader([text], delimiter=source.separator, quotechar=source.quote, strict=True)))
 
 
-def check_names(source: Source, place: str, what: str, names: Sequence[str], hint: str = "") -> None:
-    """Raises: InputError if the columns of a file are not those declared; `hint` is for a file that has none of them."""
-    declared = list(source.names.values())
-    optional = {source.names[column] for column in source.optional}
-    missing = [name for name in declared if name not in names and name not in optional]
-    others = [name for name in names if name not in declared and name not in source.ignore]
-    twice = {name for name in names if names.count(name) > 1}
-    if source.extra == "ignore":
-        twice &= set(declared)
-    problems = [
-        f"{name!r} is there {names.count(name)} times" for name in sorted(twice) if name not in source.ignore
-    ]
-    problems += [f"{name!r} is missing{did_you_mean(name, others) if others else ''}" for name in missing]
-    if others and source.extra == "error":
-        problems.append(f"not declared: {_listed(others)}")
-    if not problems:
-        return
-    more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
-    raise InputError(
-        f"{place}: {what} has {len(names)} names, {len(declared)} columns are declared: {'; '.join(problems[:5])}{more}; "
-        f"- declared, + found: {_difference(source, missing, [*sorted(twice), *(others if source.extra == 'error' else ())])}; correct columns, or leave names out by "
-        f"ignore = [...]{hint if len(missing) == len(declared) else ''}"
-    )
-
-
-def _difference(source: Source, missing: Sequence[str], others: Sequence[str]) -> str:
+def check_names(source: Source, place: str, what: str, names: Sequence[str], *, headed: bool = False) -> None:
+    """Raises: InputError with the difference if the columns of a file are not those declared; `headed`: a header says which."""
     title = {source.names[column]: field.title for column, field in source.columns.items()}
-    lines = [f"- {name} {title[name]}" for name in missing] + [
-        f"+ {name[:40]}" for name in dict.fromkeys(others)
+    optional = {source.names[column] for column in source.optional}
+    lost = [name for name in title if name not in names and name not in optional]
+    others = list(dict.fromkeys(name for name in names if name not in title and name not in source.ignore))
+    counts = {name: names.count(name) for name in dict.fromkeys(names) if name not in source.ignore}
+    new = others if source.extra == "error" else []
+    lines = [f"- {name} {title[name]}{missing(name, others)}" for name in lost]
+    lines += [
+        f"+ {name[:40]}: {f'is there {count} times' if count > 1 else 'is not declared'}"
+        for name, count in counts.items()
+        if name in new or (name in title and count > 1)
     ]
-    return ", ".join(lines[:40]) + (", ..." if len(lines) > 40 else "")
+    if not lines:
+        return
+    no_header = ", or set header = false if there is no header" if headed and len(lost) == len(title) else ""
+    head = f"{place}: {what} has {len(names)} names, {len(title)} columns are declared (- declared, + found)"
+    raise InputError(difference.told(head, lines, remedy(source, new) + no_header))
 
 
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(repr(name[:40]) for name in names[:20]) + (", ..." if len(names) > 20 else "")
+def missing(name: str, others: Sequence[str]) -> str:
+    """What is said of a declared column that is not there."""
+    hint = did_you_mean(name, others).removeprefix("; ") if others else ""
+    return f": is missing{', ' + hint if hint.startswith('did') else ''}"
+
+
+def remedy(source: Source, new: Sequence[str]) -> str:
+    """What to do where the columns are not those declared, and some of them are `new`."""
+    if not new:
+        return "correct the declaration or the data"
+    named = ", ".join(f'"{name[:40]}"' for name in new[:5]) + (", ..." if len(new) > 5 else "")
+    evolve = "" if source.contract == "evolve" else ', or take them in by contract = "evolve"'
+    return f"correct the declaration or the data, leave new columns out by ignore = [{named}]{evolve}"
 
 
 def _check_delimiter(source: Source, path: str, line: int, text: str, expected: int) -> None:

@@ -221,24 +221,20 @@ def _state(
 ) -> tuple[int, int, str]:
     """Size, mtime, and "ctime:inode"; of a folder, of its files and folders, and of a database with its write-ahead log.
 
-    The system sets the ctime at every write, and no program can set it back as it can the mtime.
+    The system sets the ctime at every write, and no program can set it back as it can the mtime. That of a log is left out:
+    who reads a database as root sets the owner of its log.
     """
     found = path.stat()
     if stat.S_ISDIR(found.st_mode):
         files = [path / name for name in members or listed(path)]
-        folders = (
-            set() if members else {path, *(one.parent for one in files)}
-        )  # a renamed file changes its folder only
-        states = [one.stat() for one in files]
-        times = [*states, *(one.stat() for one in folders)]
+        folders = {path, *(one.parent for one in files)}  # a renamed file changes its folder only
+        read = [one.stat() for one in files]
+        times = read if members else [*read, *(one.stat() for one in folders)]
     else:
-        states = times = [found, *(one.stat() for one in (*_logs(path, kind), *map(Path, beside)))]
-    changed_ns = max((one.st_ctime_ns for one in times), default=0)
-    return (
-        sum(one.st_size for one in states),
-        max((one.st_mtime_ns for one in times), default=0),
-        f"{changed_ns}:{found.st_ino}",
-    )
+        times = [found, *(Path(one).stat() for one in beside)]
+        read = [*times, *(one.stat() for one in _logs(path, kind))]
+    size, mtime_ns = sum(one.st_size for one in read), max(one.st_mtime_ns for one in (*read, *times))
+    return size, mtime_ns, f"{max(one.st_ctime_ns for one in times)}:{found.st_ino}"
 
 
 def _logs(path: Path, kind: str) -> list[Path]:

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines import epochs
+from pipelines import difference, epochs
 from pipelines.errors import InputError
 from pipelines.intake import Rejection
 from pipelines.names import did_you_mean
@@ -192,13 +192,15 @@ def _table(source: Source, cursor: "Cursor") -> _Table:
         what = f"table {source.table!r}"
     types = types_of(cursor, rows)
     check_names(source, source.path, what, list(types))
-    problems = [
-        problem
+    lines = [
+        line
         for column, name in source.names.items()
-        if name in types and (problem := _wrong_type(column, source.columns[column], types[name]))
+        if name in types
+        for line in _wrong_type(name, source.columns[column], types[name])
     ]
-    if problems:
-        raise InputError(f"{source.path}: {what}: {'; '.join(problems)}")
+    if lines:
+        head = f"{source.path}: the columns of {what} are not those declared (- declared, + on the server)"
+        raise InputError(difference.told(head, lines, "correct columns, or cast in a query"))
     if source.key is None:
         return _Table(rows, types, _PLACE if kind in {"r", "m"} else quoted(kind[3:]) if kind else None)
     if source.key not in types:
@@ -256,18 +258,20 @@ def _type(field: pa.Field) -> str:
     ).decode()
 
 
-def _wrong_type(column: str, field: Field, found: str) -> str | None:
+def _wrong_type(name: str, field: Field, found: str) -> list[str]:
+    """The lines of a difference."""
     kind = "float" if field.format in epochs.FORMATS else field.type.rstrip("0123456789")
     if field.type != "string" and found not in _READS[kind]:
-        fitting = "string"
-        for kind, types in _READS.items():
-            if found in types:
-                fitting = f"{ {'int': 'int64', 'float': 'float64'}.get(kind, kind) } or string"
-                break
-        return f"column {column!r} is {found}, {field.type} is declared; declare {fitting}, or cast it in a query"
+        fitting = [one for one, types in _READS.items() if found in types][:1]
+        fitting = [{"int": "int64", "float": "float64"}.get(one, one) for one in fitting]
+        other = " or ".join(f'"{one}"' for one in (*fitting, "string"))
+        return [f"- {name} {field.title}", f"+ {name} {found}: declare {other}, or cast it in a query"]
     if field.format is not None and kind != "float" and found not in _TEXT:
-        return f"column {column!r} is {found}, so its format has no effect; leave it out"
-    return None
+        return [
+            f"- {name} {field.title} with a format",
+            f"+ {name} {found}: leave out its format, which has no effect",
+        ]
+    return []
 
 
 def _check_key(source: Source, cursor: "Cursor", table: _Table) -> None:

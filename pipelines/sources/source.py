@@ -68,9 +68,7 @@ class Source:
     on_change: OnChange = (
         "error"  # what a loaded file is that changed or is gone; of tables with load = "append"
     )
-    identity: Identity = (
-        "times"  # whether a file with the size and times of before is the same; "hash": its bytes say so
-    )
+    identity: Identity = "times"  # by what a file is the one of before; "hash": by its bytes alone
     part_bytes: int = (
         16 << 20
     )  # 8-16 MiB of text keep a task above its overhead and below a core's cache misses
