@@ -150,9 +150,8 @@ def fill_fitted(
                 f"fill: column {name!r} has no value at all, so no {with_}; give value = ... instead"
             )
         if labels is not None:
-            groups = fitted["groups"][name]
-            place = pc.index_in(labels, value_set=pa.array(list(groups), pa.string()), skip_nulls=True)
-            typical = pc.coalesce(_typical_of_groups(with_, name, groups, arrow).take(place), typical)
+            (of_groups,) = fitted["groups"][name].of_rows(labels)
+            typical = pc.coalesce(_typical_of_groups(with_, name, of_groups, arrow), typical)
         replacements[name] = typical
     return _filled(table, replacements)
 
@@ -230,18 +229,21 @@ def _typical(with_: str, name: str, summary: Mapping[str, Any], arrow: pa.DataTy
     return literal(value, arrow, where=f"fill of column {name!r}")
 
 
-def _typical_of_groups(
-    with_: str, name: str, groups: Mapping[str, list[Any]], arrow: pa.DataType
-) -> pa.Array:
-    """The mean, median or mode of each group, as values of the column."""
-    values = [one for (one,) in groups.values()]
-    if with_ == "mode" or pa.types.is_decimal(arrow):
+def _typical_of_groups(with_: str, name: str, values: pa.Array, arrow: pa.DataType) -> pa.Array:
+    """The mean, median or mode of the group of each row, as values of the column."""
+    if with_ != "mode" and pa.types.is_decimal(arrow):
+        encoded = values.dictionary_encode()
         where = f"fill of column {name!r}"
-        found = [None if one is None else literal(one, arrow, where=where).as_py() for one in values]
-        return pa.array(found, arrow)
-    numbers = np.array(values, np.float64)
-    numbers = np.rint(numbers) if kind_of(arrow) == "integer" else numbers
-    return pa.array(numbers, mask=np.isnan(numbers)).cast(arrow, safe=False)
+        found = [literal(one, arrow, where=where).as_py() for one in encoded.dictionary.to_pylist()]
+        return pa.array(found, arrow).take(encoded.indices)
+    if with_ != "mode" and kind_of(arrow) == "integer":
+        values = pc.round(values, round_mode="half_to_even")
+    try:
+        return values.cast(arrow, safe=with_ == "mode")
+    except pa.ArrowInvalid as error:  # fitted on a column of another type
+        raise InputError(
+            f"fill: column {name!r} is {arrow}, and what was fitted by group does not fit it ({error}); cast it before"
+        ) from error
 
 
 def _filled(table: pa.Table, replacements: Mapping[str, pa.Array | pa.Scalar]) -> Rows:

@@ -11,7 +11,6 @@ bytes and no object of its own: 100,000 groups are as usual as ten. Nothing is a
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,13 +18,13 @@ import pyarrow.compute as pc
 
 from pipelines.errors import InputError
 from pipelines.fields import combined, countable, kind_of, numbers, numpy_of
-from pipelines.sketch import group_labels, plain
+from pipelines.sketch import group_labels
 from pipelines.sums import SCALE, deviations, quotient, squared
+from pipelines.warehouse.by_group import ByGroup
 
 __all__ = [
     "GROUPS",
     "Entries",
-    "Fitted",
     "GroupedModes",
     "GroupedMoments",
     "grouped",
@@ -35,15 +34,12 @@ __all__ = [
 ]
 
 GROUPS = 100_000
-"""Groups of one step: what is fitted of them is in the log of the table and goes to every worker, about 30 bytes each."""
+"""Groups of one step: what is fitted of them is in a file beside the table that every worker reads, about 30 bytes each."""
 
 ENTRIES = 1 << 23  # of a state: 200 MB
 _HALF = 27  # bits of the lower half of a mantissa
 _WHOLE = 1 << 13  # an exponent that no float has: of integers
 _WORD = 0xFFFFFFFF
-
-Fitted = dict[str, list[Any]]
-"""By the label of the group, in ascending order: its numbers, null where it has too few values."""
 
 
 @dataclass(frozen=True)
@@ -149,14 +145,14 @@ class GroupedMoments:
         """The sums of both."""
         return merged(left, right, self.by)
 
-    def finish(self, state: Entries, request: None) -> tuple[bool, Fitted]:
+    def finish(self, state: Entries, request: None) -> tuple[bool, ByGroup]:
         """The means and deviations."""
         del request
-        found: Fitted = {}
-        for label, (total, squares, count) in zip(state.labels.to_pylist(), _totals(state), strict=True):
-            mean = quotient(total, count)
-            found[label] = [mean, deviations(total, squares, count)[1]] if self.spread else [mean]
-        return True, found
+        totals = list(_totals(state))
+        found = [[quotient(total, count) for total, _, count in totals]]
+        if self.spread:
+            found.append([deviations(*one)[1] for one in totals])
+        return True, ByGroup.of(state.labels, *found)
 
 
 def _exact(values: np.ndarray, spread: bool) -> list[np.ndarray]:
@@ -216,7 +212,7 @@ def _totals(state: Entries) -> Iterator[tuple[int, int, int]]:
 
 @dataclass(frozen=True)
 class GroupedModes:
-    """The most frequent value of each group, of equally frequent ones the smallest. Fitted: [value]; times as ISO text."""
+    """The most frequent value of each group, of equally frequent ones the smallest. Fitted: [value]."""
 
     by: tuple[str, ...]
     column: str
@@ -236,7 +232,7 @@ class GroupedModes:
         both = pa.concat_tables([left, right]).group_by(["group", "value"], use_threads=False)
         return self._within(both.aggregate([("count", "sum")]).rename_columns(["group", "value", "count"]))
 
-    def finish(self, state: pa.Table, request: None) -> tuple[bool, Fitted]:
+    def finish(self, state: pa.Table, request: None) -> tuple[bool, ByGroup]:
         """The value of each group."""
         del request
         order = [("group", "ascending"), ("count", "descending"), ("value", "ascending")]
@@ -246,10 +242,7 @@ class GroupedModes:
         if len(group):
             first[1:] = numpy_of(pc.not_equal(group[1:], group[:-1]))
         best = state.filter(pa.array(first))
-        return True, {
-            label: [plain(value)]
-            for label, value in zip(best["group"].to_pylist(), best["value"].to_pylist(), strict=True)
-        }
+        return True, ByGroup.of(combined(best["group"]), combined(best["value"]))
 
     def _within(self, state: pa.Table) -> pa.Table:
         _refuse_many(len(pc.unique(state["group"])), self.by)

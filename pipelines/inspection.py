@@ -45,10 +45,7 @@ def build_state(uri: str, fingerprint: str) -> tuple[bool, Mapping[str, Any] | N
 
 def fitted_of(uri: str, version: int | None = None) -> dict[str, Any]:
     """What the steps of a build have fitted, by their names: of the version, or of the newest."""
-    for event in warehouse.history(uri):
-        if (version is None or event.version <= version) and event.record.get("fitted"):
-            return dict(event.record["fitted"])
-    return {}
+    return warehouse.fitted_of(warehouse.Snapshot.open(uri, version))
 
 
 def last_checks(uri: str) -> list[dict[str, Any]]:

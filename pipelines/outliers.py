@@ -27,6 +27,7 @@ from pipelines.grouped import GroupedMoments
 from pipelines.ranks import GroupedMedianDistance, GroupedQuantiles
 from pipelines.sketch import Moments, Quantiles, Several, group_labels
 from pipelines.stage import Fit, Map, Rows, Sketch
+from pipelines.warehouse.by_group import ByGroup
 
 __all__ = ["Clip", "MedianDistance", "clip", "clip_fitted", "clip_grouped"]
 
@@ -178,25 +179,22 @@ def clip_grouped(
     factor: float,
     by: tuple[str, ...],
     on_outlier: str,
-    fitted: Mapping[str, Mapping[str, list[float | None]]],
+    fitted: Mapping[str, ByGroup],
 ) -> Rows:
     """Outliers by what was fitted over all rows of their group."""
     labels = group_labels(table, by)
     limits, notes = {}, {}
     for name, groups in fitted.items():
-        found = np.array([*groups.values(), [None, None]], np.float64).reshape(-1, 2)  # the last: of no group
+        one, other = (numpy_of(pc.fill_null(values, math.nan)) for values in groups.of_rows(labels))
         if method == "iqr":
-            (lower, upper), width = found.T, found[:, 1] - found[:, 0]
+            lower, upper, width = one, other, other - one
         else:
-            lower = upper = found[:, 0]
-            width = found[:, 1] * (_NORMAL if method == "mad" else 1.0)
+            lower = upper = one
+            width = other * (_NORMAL if method == "mad" else 1.0)
             if method == "mad" and factor > 0:
                 width = np.where(width == 0, np.nan, width)
-        known = pa.array(list(groups), pa.string())
-        place = pc.fill_null(pc.index_in(labels, value_set=known, skip_nulls=True), len(groups))
-        rows = numpy_of(place)
-        limits[name] = ((lower - factor * width)[rows], (upper + factor * width)[rows])
-        judged = ~np.isnan(width[rows])
+        limits[name] = (lower - factor * width, upper + factor * width)
+        judged = ~np.isnan(width)
         notes[f"not judged {name}"] = int((numpy_of(pc.is_valid(combined(table[name]))) & ~judged).sum())
     made = clip(table, limits=limits, on_outlier=on_outlier)
     return replace(made, notes={**made.notes, **notes})

@@ -161,8 +161,8 @@ class Passes:
                 f"table {self.plan.name!r}: version {ref.version} of table {other!r} has no fitted values of step {name!r}, it has "
                 f"those of {', '.join(map(repr, known)) or 'none'}; build it again"
             )
-        self.fitted[name] = known[name]
-        return known[name]
+        self.fitted[name] = warehouse.file_groups(self.plan.uri, known[name])
+        return self.fitted[name]
 
     def _fit(
         self, reads: Sequence[Read], maps: list[Map], fits: Sequence[Fit]
@@ -200,7 +200,7 @@ class Passes:
             done, answer = sketch.finish(state, answer)
         chain = list(maps)
         for number, fit in enumerate(fits):
-            fitted = answer if len(fits) == 1 else answer[str(number)]
+            fitted = warehouse.file_groups(self.plan.uri, answer if len(fits) == 1 else answer[str(number)])
             self.fitted[self._fit_name(fit)] = fitted
             chain.append(fit.mapped(fitted))
         return reads, chain

@@ -14,9 +14,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.fields import numpy_of
-from pipelines.grouped import Entries, Fitted, grouped, merged, reduced, within
+from pipelines.fields import combined, numpy_of
+from pipelines.grouped import Entries, grouped, merged, reduced, within
 from pipelines.quantiles import MEDIAN, between, keys_of
+from pipelines.warehouse.by_group import ByGroup
 
 __all__ = ["GroupedMedianDistance", "GroupedQuantiles"]
 
@@ -91,16 +92,16 @@ class GroupedQuantiles:
         level = request.level + 1
         listed = many <= LISTED or level + 1 == len(SHIFTS)
         if not len(request.labels):
-            return True, {}
+            return True, ByGroup.of([], *([] for _ in self.at))
         return False, replace(request, level=level, listed=listed, bins=bins, before=before)
 
-    def _fitted(self, request: _Search, values: list[np.ndarray]) -> Fitted:
+    def _fitted(self, request: _Search, values: list[np.ndarray]) -> ByGroup:
         columns = []
         for place, q in enumerate(self.at):
             a, b = values[2 * place : 2 * place + 2]
             share = (request.sizes - 1) * q - request.rank[:, 2 * place]
             columns.append(_points(q, share, a, b))
-        return dict(zip(request.labels.to_pylist(), map(list, zip(*columns, strict=True)), strict=True))
+        return ByGroup.of(request.labels, *columns)
 
 
 def _points(q: float, share: np.ndarray, a: np.ndarray, b: np.ndarray) -> list[float]:
@@ -146,9 +147,8 @@ class GroupedMedianDistance:
         if request is None:
             return self._median.looked(labels, group, values, None)
         if (medians := request["medians"]) is not None:
-            place = numpy_of(pc.index_in(labels, value_set=pa.array(list(medians), pa.string())))
-            middle = np.array([one[0] for one in medians.values()])
-            values = np.abs(values - middle[place][group])
+            (middle,) = medians.of_rows(labels)
+            values = np.abs(values - numpy_of(middle)[group])
         return self._median.looked(labels, group, values, request["inner"])
 
     def merge(self, left: tuple[Entries, ...], right: tuple[Entries, ...]) -> tuple[Entries, ...]:
@@ -162,5 +162,10 @@ class GroupedMedianDistance:
         if not done:
             return False, {**request, "inner": answer}
         if request["medians"] is None:
-            return not answer, {"medians": answer, "inner": None} if answer else answer
-        return True, {label: [*request["medians"][label], *answer[label]] for label in answer}
+            return (
+                (False, {"medians": answer, "inner": None}) if len(answer) else (True, ByGroup.of([], [], []))
+            )
+        labels, distances = answer.table.columns
+        return True, ByGroup.of(
+            combined(labels), *request["medians"].of_rows(combined(labels)), combined(distances)
+        )

@@ -5,7 +5,6 @@ stratified     the same, cut at the exact quantiles of each stratum             
 by conditions  "month >= 11"                                                        by time, by region
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -15,11 +14,12 @@ import pyarrow.compute as pc
 
 from pipelines.errors import SpecError
 from pipelines.expression import expression
-from pipelines.fields import ORDERED, kind_of, numpy_of, require
+from pipelines.fields import ORDERED, combined, kind_of, numpy_of, require
 from pipelines.hashing import row_hash, unit_interval
 from pipelines.ranks import GroupedQuantiles
 from pipelines.sketch import group_labels
 from pipelines.stage import SPLIT, Fit, Map, Rows, Stage, data_columns
+from pipelines.warehouse.by_group import ByGroup
 
 __all__ = ["TEST", "TRAIN", "VALIDATION", "Split", "split"]
 
@@ -98,7 +98,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Borders:
-    """The places that cut each stratum at the shares, exactly. Fitted: {label: [end of test, end of validation]}."""
+    """The places that cut each stratum at the shares, exactly. Fitted: by label, the end of test and of validation."""
 
     settings: Split
 
@@ -128,11 +128,9 @@ class Borders:
         if not done:
             return False, answer
         ends = (float(self.settings.test), float(self.settings.test) + float(self.settings.validation))
-        places = [self._shares.index(end) for end in ends]
-        return True, {
-            label: [found[place] if end else 0.0 for place, end in zip(places, ends, strict=True)]
-            for label, found in answer.items()
-        }
+        labels, *found = map(combined, answer.table.columns)
+        columns = [found[self._shares.index(end)] if end else np.zeros(len(labels)) for end in ends]
+        return True, ByGroup.of(labels, *columns)
 
 
 def _places(table: pa.Table, settings: Split) -> np.ndarray:
@@ -144,7 +142,7 @@ def _strata(table: pa.Table, settings: Split) -> pa.Array:
     return pc.fill_null(group_labels(table, settings.stratify), "\\missing")
 
 
-def split(table: pa.Table, *, settings: Split, fitted: Mapping[str, list[float]] | None = None) -> Rows:
+def split(table: pa.Table, *, settings: Split, fitted: ByGroup | None = None) -> Rows:
     """Every row with its part in training."""
     if isinstance(settings.test, str) or isinstance(settings.validation, str):
         test, validation = (_holds(table, text) for text in (settings.test, settings.validation))
@@ -152,8 +150,8 @@ def split(table: pa.Table, *, settings: Split, fitted: Mapping[str, list[float]]
         place = _places(table, settings)
         end_of_test: Any = float(settings.test)
         end: Any = end_of_test + float(settings.validation)
-        if settings.stratify:
-            end_of_test, end = _borders(table, settings, fitted or {})
+        if fitted is not None:
+            end_of_test, end = _borders(table, settings, fitted)
         test, validation = place < end_of_test, place < end
     parts = np.select([test, validation], [2, 1], 0)
     column = pa.DictionaryArray.from_arrays(
@@ -163,15 +161,11 @@ def split(table: pa.Table, *, settings: Split, fitted: Mapping[str, list[float]]
     return Rows(table.append_column(pa.field(SPLIT, pa.string(), nullable=False), column), notes=counts)
 
 
-def _borders(
-    table: pa.Table, settings: Split, fitted: Mapping[str, list[float]]
-) -> tuple[np.ndarray, np.ndarray]:
+def _borders(table: pa.Table, settings: Split, fitted: ByGroup) -> list[np.ndarray]:
     """Of each row the places where its stratum's test rows and validation rows end; of a new stratum the shares."""
-    known = pa.array(list(fitted), pa.string())
-    place = numpy_of(pc.fill_null(pc.index_in(_strata(table, settings), value_set=known), len(fitted)))
     shares = [float(settings.test), float(settings.test) + float(settings.validation)]
-    ends = np.array([*fitted.values(), shares])
-    return ends[place, 0], ends[place, 1]
+    ends = fitted.of_rows(_strata(table, settings))
+    return [numpy_of(pc.fill_null(end, share)) for end, share in zip(ends, shares, strict=True)]
 
 
 def _holds(table: pa.Table, text: float | str) -> np.ndarray:

@@ -134,7 +134,7 @@ class Sketch(Protocol):
         """The state of both parts together."""
 
     def finish(self, state: Any, request: Any) -> tuple[bool, Any]:
-        """`(True, fitted)` at the end, `(False, request of the next round)` before. `fitted` is JSON-able."""
+        """`(True, fitted)` at the end, `(False, request of the next round)` before. `fitted` is JSON-able, or has a ByGroup."""
 
 
 @dataclass(frozen=True)

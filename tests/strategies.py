@@ -6,12 +6,14 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 from hypothesis import strategies as st
 
 from pipelines.errors import InputError
 from pipelines.hashing import row_hash
-from pipelines.sketch import summarise
+from pipelines.sketch import plain, summarise
 from pipelines.stage import LINE, OFFSET, ORIGIN, SOURCE, Exchange, Fit, Map, Rows
+from pipelines.warehouse.by_group import ByGroup
 
 SCHEMA = pa.schema(
     [
@@ -77,7 +79,7 @@ def run(step, parts, *, buckets=3):
     stage = step.stage(schema)
     if isinstance(stage, Fit):
         fitted = summarise(stage.sketch, [part.select(list(stage.columns)) for part in parts])
-        stage = stage.mapped(json.loads(json.dumps(fitted)))
+        stage = stage.mapped(stored(fitted))
     elif isinstance(stage, Exchange):
         together = in_order(pa.concat_tables(parts))
         bucket = pa.array(row_hash(together, stage.by) % buckets)
@@ -143,3 +145,25 @@ def bits(table):
 def data(table):
     """The columns without origin, as Python lists."""
     return table.drop_columns([SOURCE, LINE, OFFSET]).to_pydict()
+
+
+def stored(fitted):
+    """What was fitted, as it comes back from the files beside a table."""
+    if isinstance(fitted, dict):
+        return {name: stored(one) for name, one in fitted.items()}
+    if not isinstance(fitted, ByGroup):
+        return json.loads(json.dumps(fitted, allow_nan=False))
+    stream = pa.BufferOutputStream()
+    pq.write_table(fitted.table, stream)
+    return ByGroup(pq.read_table(pa.BufferReader(stream.getvalue())))
+
+
+def told(fitted):
+    """What was fitted as JSON has it; by group: {label: [values]}."""
+    if isinstance(fitted, dict):
+        return {name: told(one) for name, one in fitted.items()}
+    if not isinstance(fitted, ByGroup):
+        return fitted
+    labels, *values = (column.to_pylist() for column in fitted.table.columns)
+    assert sorted(labels, key=str.encode) == labels
+    return {label: list(map(plain, row)) for label, *row in zip(labels, *values, strict=True)}

@@ -13,7 +13,7 @@ from pipelines.errors import InputError, SpecError
 from pipelines.fill import Fill
 from pipelines.sketch import summarise
 from pipelines.stage import Fit
-from tests.strategies import SCHEMA, cuts, data, run, tables, with_origin
+from tests.strategies import SCHEMA, cuts, data, run, tables, told, with_origin
 
 FULL = with_origin(SCHEMA.empty_table()).schema
 
@@ -127,7 +127,7 @@ def test_what_is_fitted_is_small_and_json():
 
     fitted = summarise(stage.sketch, [table])
 
-    assert len(json.dumps(fitted, allow_nan=False)) < 500
+    assert len(json.dumps(told(fitted), allow_nan=False)) < 500
     assert stage.columns == ("x", "g")
 
 

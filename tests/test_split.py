@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from flows.project import open_project
 from pipelines.errors import CheckFailed, SpecError
 from pipelines.split import Split
+from pipelines.warehouse.by_group import ByGroup
 from tests import projects
 from tests.strategies import cuts, data, run, with_origin
 
@@ -64,7 +65,7 @@ def test_a_new_stratum_is_cut_at_the_shares():
     stage = step.stage(ROWS.schema)
     later = with_origin(pa.table({"id": range(1000), "late": pa.array([True] * 1000)}))
 
-    made = stage.mapped({"false": [0.9, 0.9]})(later)
+    made = stage.mapped(ByGroup.of(["false"], [0.9], [0.9]))(later)
 
     assert made.notes["test"] == pytest.approx(500, abs=60)
 

@@ -21,6 +21,8 @@ deltalake is imported inside the functions that need it: a worker never pays for
     rewriting    what workers do for that
     prune        the files that a condition needs
     loads        which source files a table's rows are from
+    fitted, by_group   what steps have fitted, beside the table
+    sealed       small files that a commit names by their digest
     reading, frame   rows of a version, filtered: Arrow, units for training, Dask DataFrame
     series       time series: gaps, coarser steps, what was known when
     feed         rows added, removed, updated between two versions
@@ -47,6 +49,7 @@ from pipelines.warehouse.dimension import history_schema, record_changes
 from pipelines.warehouse.evidence import commit_evidence, read_evidence, tidy_evidence, write_evidence
 from pipelines.warehouse.feed import Feed, changes
 from pipelines.warehouse.file import LiveFile, Receipt, read_file, row_groups, write_file
+from pipelines.warehouse.fitted import file_groups, fitted_of, prune_fitted
 from pipelines.warehouse.frame import dask_frame
 from pipelines.warehouse.lineage import Lineage, source_transactions
 from pipelines.warehouse.loads import LoadedFile, Manifest, load, loaded, prune_manifests
@@ -109,6 +112,8 @@ __all__ = [
     "delete_keys",
     "drop_release",
     "evidence_uri",
+    "file_groups",
+    "fitted_of",
     "gaps",
     "held",
     "history",
@@ -124,6 +129,7 @@ __all__ = [
     "pin",
     "pins",
     "preflight",
+    "prune_fitted",
     "prune_manifests",
     "quarantine_uri",
     "read",

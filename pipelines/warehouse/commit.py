@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from pipelines.errors import CommitConflict, SchemaMismatch
 from pipelines.failpoints import failpoint
-from pipelines.warehouse import columns, log, partition
+from pipelines.warehouse import columns, fitted, log, partition
 from pipelines.warehouse import receipt as receipts
 from pipelines.warehouse.disk import refused
 from pipelines.warehouse.file import LiveFile, Receipt
@@ -120,7 +120,9 @@ def commit(
         _check(uri, change, snapshot, whole=whole)
         version = 0 if snapshot is None else snapshot.version + 1
         given = {name: version if n is None else n for name, n in change.transactions.items()}
-        ids = {key: version} | _marks(lineage, version, whole=whole, born=snapshot is None) | given
+        marks = _marks(lineage, version, whole=whole, born=snapshot is None)
+        marks |= fitted.mark(uri, lineage.fitted, snapshot, whole=whole)
+        ids = {key: version} | marks | given
         if committed := _write(attempt, snapshot, change, ids, lineage):
             failpoint("commit.after_log")
             return committed

@@ -7,7 +7,7 @@ import getpass
 import hashlib
 import socket
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from pipelines.warehouse.snapshot import source_id
@@ -42,13 +42,13 @@ class Lineage:
     counts: Mapping[str, int] = field(default_factory=dict)  # rows_in, rows_out, quarantined, ...
     fitted: Mapping[str, Any] = field(
         default_factory=dict
-    )  # by step: the values that new data have to be treated with
+    )  # by step: the values that new data have to be treated with; beside the table, not in the log (see fitted)
     who: str = field(default_factory=who)
 
     def record(self) -> dict[str, Any]:
-        """All of it as JSON; of more than a thousand sources the first, their number and one digest."""
-        record = asdict(self) | {
-            name: list(getattr(self, name)) for name in ("why", "ledger", "checks", "sources")
+        """It as JSON; of what was fitted the steps, of more than a thousand sources the first, their number and one digest."""
+        record = asdict(replace(self, fitted={})) | {
+            name: list(getattr(self, name)) for name in ("why", "ledger", "checks", "sources", "fitted")
         }
         if len(self.sources) > _MOST_LISTED:
             record |= {

@@ -10,30 +10,25 @@ commit names.
 A file or a batch that leaves the table gets RELEASED as the number of its transaction id: `Snapshot.holds` is then false.
 """
 
-import hashlib
 import json
-import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
 
-from pipelines.errors import CommitConflict, PartFailed
+from pipelines.errors import CommitConflict
 from pipelines.failpoints import failpoint
-from pipelines.places import Place, place
-from pipelines.warehouse import log
+from pipelines.warehouse import log, sealed
 from pipelines.warehouse.commit import Change, Committed, commit
-from pipelines.warehouse.disk import write_new
 from pipelines.warehouse.file import LiveFile, Receipt
 from pipelines.warehouse.lineage import Lineage
-from pipelines.warehouse.names import SYSTEM
 from pipelines.warehouse.snapshot import RELEASED, REPLACED, Snapshot
 
 __all__ = ["LoadedFile", "Manifest", "load", "loaded", "moved", "owners", "prune_manifests"]
 
 LOADS, LOADED = "dlflow:loads", "dlflow:loaded"
-_KEPT_S = 90 * 24 * 3600.0  # as long as a version can be restored
+_KIND = "loads"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,16 +154,8 @@ def moved(
 def prune_manifests(uri: str) -> int:
     """Remove manifests that are older than 90 days and not that of the newest version; how many."""
     current = _number(Snapshot.open(uri))
-    oldest = time.time() - _KEPT_S
-    name = place(uri).name
-    gone = [
-        path
-        for path in _folder(uri).glob(f"{name}-*.json")
-        if path != _path(uri, current or 0) and path.stat().st_mtime < oldest
-    ]
-    for path in gone:
-        path.unlink(missing_ok=True)
-    return len(gone)
+    needed = () if current is None else (sealed.sealed_path(uri, _KIND, current, "json"),)
+    return sealed.prune(uri, _KIND, needed)
 
 
 def _number(snapshot: Snapshot) -> int | None:
@@ -182,39 +169,13 @@ def _of(snapshot: Snapshot) -> tuple[int | None, Manifest | None]:
     number = _number(snapshot)
     if number is None:
         return None, None
-    path = _path(snapshot.uri, number)
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise PartFailed(
-            f"{path}: the list of what was loaded into the table cannot be read ({error}); restore it from a copy, or "
-            f"remove the folder {snapshot.uri} to load everything again"
-        ) from error
-    if _named(content) != number:
-        raise PartFailed(f"{path}: the list of what was loaded is damaged; restore it from a copy")
+    path = sealed.sealed_path(snapshot.uri, _KIND, number, "json")
+    remedy = f"remove the folder {snapshot.uri} to load everything again"
+    content = sealed.read(path, "the list of what was loaded into the table", remedy)
     said = json.loads(content)
     files = tuple(LoadedFile(**{**one, "files": tuple(one["files"])}) for one in said.pop("files"))
     return number, Manifest(**said, files=files)
 
 
 def _write(uri: str, manifest: Manifest) -> int:
-    content = json.dumps(asdict(manifest), ensure_ascii=False).encode()
-    number = _named(content)
-    path = _path(uri, number)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not (path.exists() and path.read_bytes() == content):
-        path.unlink(missing_ok=True)  # half of it, left by a crash
-        write_new(str(path), memoryview(content))
-    return number
-
-
-def _named(content: bytes) -> int:
-    return int.from_bytes(hashlib.sha256(content).digest()[:8]) >> 2  # 62 bits: a positive number of the log
-
-
-def _path(uri: str, number: int) -> Place:
-    return _folder(uri) / f"{place(uri).name}-{number:016x}.json"
-
-
-def _folder(uri: str) -> Place:
-    return place(uri).parent / SYSTEM / "loads"
+    return sealed.write(uri, _KIND, json.dumps(asdict(manifest), ensure_ascii=False).encode(), "json")

@@ -16,6 +16,7 @@ from pipelines.places import opened, place
 from pipelines.warehouse import columns, footer, log, partition, statistics
 from pipelines.warehouse.commit import Change, commit
 from pipelines.warehouse.file import LiveFile, Receipt, part_of, read_file, write_file
+from pipelines.warehouse.fitted import FITTED
 from pipelines.warehouse.lineage import Lineage
 from pipelines.warehouse.merge import Changed, changed
 from pipelines.warehouse.snapshot import BORN, RELEASED, REPLACED, Snapshot
@@ -79,7 +80,7 @@ def restore(uri: str, version: int, *, key: str, lineage: Lineage, runner: "Runn
 
 def _set_back(old: Snapshot, now: Snapshot, key: str) -> dict[str, int | None]:
     """Every transaction id that changed since, with its number of then."""
-    ids: set[str] = {REPLACED}
+    ids: set[str] = {REPLACED, FITTED}
     for version in range(old.version + 1, now.version + 1):
         try:
             actions = list(log.actions(now.uri, version))

@@ -17,6 +17,7 @@ from pipelines.places import Place, modified_s, place, remove_tree
 from pipelines.warehouse import catalog, log
 from pipelines.warehouse.compaction import compact
 from pipelines.warehouse.file import LiveFile
+from pipelines.warehouse.fitted import prune_fitted
 from pipelines.warehouse.lineage import Lineage
 from pipelines.warehouse.loads import prune_manifests
 from pipelines.warehouse.lock import lock
@@ -96,6 +97,7 @@ def maintain(
             )
             if not dry_run:
                 prune_manifests(uri)
+                prune_fitted(uri, retained(uri))
             done += [
                 _one(name + suffix, uri + suffix, (), runner, older_than_h, dry_run=dry_run, run=run)
                 for suffix in (EVIDENCE, QUARANTINE)
