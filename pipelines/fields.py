@@ -25,6 +25,7 @@ __all__ = [
     "kind_of",
     "numbers",
     "numpy_of",
+    "refuse_private",
     "replaced",
     "require",
     "schema_after",
@@ -151,6 +152,21 @@ def inherited(schema: pa.Schema, columns: Iterable[str]) -> dict[bytes, bytes] |
 def schema_after(stage: Map, schema: pa.Schema) -> pa.Schema:
     """The columns that a Map makes of tables of this schema."""
     return stage(schema.empty_table()).kept.schema
+
+
+def refuse_private(schema: pa.Schema, columns: Iterable[str], *, step: str, allowed: Collection[str]) -> None:
+    """Refuse columns whose values or labels would be told by what is fitted: those with a privacy class but a pseudonym's.
+
+    Raises: SpecError for one that is not `allowed` by name.
+    """
+    for name in columns:
+        privacy = (schema.field(name).metadata or {}).get(b"privacy", b"pseudonym")
+        if privacy != b"pseudonym" and name not in allowed:
+            raise SpecError(
+                f"{step}: column {name!r} has privacy class {privacy.decode()!r}, and labels and values of groups are stored as they "
+                f"are beside the table, also where a group is one person; pseudonymise or generalise it before, or allow it by "
+                f"name: allow_private = [{name!r}]"
+            )
 
 
 def shown(schema: pa.Schema, name: str, value: Any) -> str:

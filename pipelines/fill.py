@@ -17,6 +17,7 @@ from pipelines.fields import (
     countable,
     kind_of,
     numpy_of,
+    refuse_private,
     replaced,
     require,
     titled,
@@ -24,6 +25,7 @@ from pipelines.fields import (
 from pipelines.grouped import GroupedModes, GroupedMoments
 from pipelines.ranks import GroupedQuantiles
 from pipelines.sketch import Moments, Quantiles, Several, Values, group_labels
+from pipelines.split import trained
 from pipelines.stage import Exchange, Fit, Map, Rows, Sketch, Stage
 from pipelines.timeline import timeline
 
@@ -47,6 +49,9 @@ class Fill:
     most `limit` missing values in a row. with = "interpolate": on the line between the two, by the distance in time;
     before the first and after the last value nothing is filled. Without `by` all rows are one group, and meet in one
     task. A row without a group or a time is left as it is.
+
+    fit_on = "train": a statistic comes from the rows that train (the step `split` is before this one). What is fitted by
+    group, and a mode, tells values: a private column has to be named in `allow_private`.
     """
 
     do: ClassVar[str] = "fill"
@@ -58,6 +63,8 @@ class Fill:
     by: tuple[str, ...] = ()
     order_by: tuple[str, ...] = ()
     limit: int | None = None
+    fit_on: Literal["all", "train"] = "all"
+    allow_private: tuple[str, ...] = ()
 
     def build(self, schema: pa.Schema) -> pa.Schema:
         """The same columns."""
@@ -72,6 +79,8 @@ class Fill:
             )
         if self.by and self.with_ is None:
             raise SpecError('fill: by needs with = "mean", "median" or "mode", or one in time')
+        if self.fit_on == "train" and self.with_ not in _STATISTICS:
+            raise SpecError(f'fill: fit_on = "train" is for with = one of {", ".join(_STATISTICS)}')
         if (self.order_by or self.limit is not None) and self.with_ not in _IN_TIME:
             raise SpecError(f"fill: order_by and limit are for with = one of {', '.join(_IN_TIME)}")
         numeric = self.with_ in {"mean", "median", "interpolate"}
@@ -87,13 +96,16 @@ class Fill:
             return Map(
                 titled(self.do, self.columns), fill_value, {"columns": self.columns, "value": self.value}
             )
+        if self.by or self.with_ == "mode":
+            refuse_private(schema, (*self.by, *self.columns), step=self.do, allowed=self.allow_private)
         sketches: dict[str, Sketch] = {name: _SKETCHES[self.with_](name) for name in self.columns}
         fit: dict[str, Sketch] = {"all": Several(sketches)}
         if self.by:
             fit["groups"] = Several({name: _GROUPED[self.with_](self.by, name) for name in self.columns})
         params = {"columns": self.columns, "with_": self.with_, "by": self.by}
         read = (*self.columns, *self.by)
-        return Fit(titled(self.do, self.columns), Several(fit), fill_fitted, read, params, self.columns)
+        made = Fit(titled(self.do, self.columns), Several(fit), fill_fitted, read, params, self.columns)
+        return trained(made, schema, step=self.do) if self.fit_on == "train" else made
 
     def _in_time(self, schema: pa.Schema) -> Exchange:
         require(schema, self.order_by, step=self.do, kinds=ORDERED)

@@ -18,6 +18,7 @@ from pipelines.fields import (
     kind_of,
     numbers,
     numpy_of,
+    refuse_private,
     replaced,
     require,
     schema_after,
@@ -26,6 +27,7 @@ from pipelines.fields import (
 from pipelines.grouped import GroupedMoments
 from pipelines.ranks import GroupedMedianDistance, GroupedQuantiles
 from pipelines.sketch import Moments, Quantiles, Several, group_labels
+from pipelines.split import trained
 from pipelines.stage import Fit, Map, Rows, Sketch
 from pipelines.warehouse.by_group import ByGroup
 
@@ -45,6 +47,9 @@ class Clip:
 
     on_outlier = "clip" takes the limit itself (in a column of integers the nearest integer inside), "null" empties the
     cell, "flag" leaves it and adds a column `NAME_outlier` of true and false. A missing value is no outlier.
+
+    fit_on = "train": limits come from the rows that train (the step `split` is before this one). What is fitted by group
+    tells values: a private column has to be named in `allow_private`.
     """
 
     do: ClassVar[str] = "clip"
@@ -57,6 +62,8 @@ class Clip:
     factor: float | None = None
     by: tuple[str, ...] = ()
     on_outlier: Literal["clip", "null", "flag"] = "clip"
+    fit_on: Literal["all", "train"] = "all"
+    allow_private: tuple[str, ...] = ()
 
     def build(self, schema: pa.Schema) -> pa.Schema:
         """The same columns, and those of the flags."""
@@ -83,6 +90,10 @@ class Clip:
             clash := [name for name in self.columns if f"{name}_outlier" in schema.names]
         ):
             raise SpecError(f"clip: column '{clash[0]}_outlier' is already there; rename or drop it before")
+        if self.fit_on == "train" and self.method is None:
+            raise SpecError(
+                'clip: fit_on = "train" needs method = "iqr", "zscore" or "mad"; given limits are not fitted'
+            )
         if self.by and self.method is None:
             raise SpecError(
                 'clip: by needs method = "iqr", "zscore" or "mad"; given limits hold for all rows'
@@ -97,11 +108,14 @@ class Clip:
         params = {"method": self.method, "factor": factor, "on_outlier": self.on_outlier}
         written = (*self.columns, *(f"{one}_outlier" for one in self.columns if self.on_outlier == "flag"))
         if self.by:
+            refuse_private(schema, (*self.by, *self.columns), step=self.do, allowed=self.allow_private)
             grouped = Several({column: _GROUPED[self.method](self.by, column) for column in self.columns})
             read = (*self.columns, *self.by)
-            return Fit(name, grouped, clip_grouped, read, {**params, "by": self.by}, written)
-        sketch = Several({column: _SKETCHES[self.method](column) for column in self.columns})
-        return Fit(name, sketch, clip_fitted, self.columns, params, written)
+            made = Fit(name, grouped, clip_grouped, read, {**params, "by": self.by}, written)
+        else:
+            sketch = Several({column: _SKETCHES[self.method](column) for column in self.columns})
+            made = Fit(name, sketch, clip_fitted, self.columns, params, written)
+        return trained(made, schema, step=self.do) if self.fit_on == "train" else made
 
 
 @dataclass(frozen=True)

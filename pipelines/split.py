@@ -5,7 +5,7 @@ stratified     the same, cut at the exact quantiles of each stratum             
 by conditions  "month >= 11"                                                        by time, by region
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,14 +14,14 @@ import pyarrow.compute as pc
 
 from pipelines.errors import SpecError
 from pipelines.expression import expression
-from pipelines.fields import ORDERED, combined, kind_of, numpy_of, require
+from pipelines.fields import ORDERED, combined, kind_of, numpy_of, refuse_private, require
 from pipelines.hashing import row_hash, unit_interval
 from pipelines.ranks import GroupedQuantiles
 from pipelines.sketch import group_labels
-from pipelines.stage import SPLIT, Fit, Map, Rows, Stage, data_columns
+from pipelines.stage import SPLIT, Fit, Map, Rows, Sketch, Stage, data_columns
 from pipelines.warehouse.by_group import ByGroup
 
-__all__ = ["TEST", "TRAIN", "VALIDATION", "Split", "split"]
+__all__ = ["TEST", "TRAIN", "VALIDATION", "OfTraining", "Split", "split", "trained"]
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 _ANY = ("string", "bool", *ORDERED)
@@ -33,7 +33,8 @@ class Split:
 
     With shares (test = 0.2) a row's place follows from the hash of its key `by`: rows of one key (of one group) are never
     apart, and a row keeps its place when others come. With `stratify` every stratum is cut at exactly these shares; a
-    row near a border may then move when others come. With conditions (test = "month >= 11") a row that satisfies both
+    row near a border may then move when others come; the labels of the strata are stored, so a private column has to be
+    named in `allow_private`. With conditions (test = "month >= 11") a row that satisfies both
     is a test row.
 
     With conditions and with `stratify` rows of one key could come apart. That is an error: the table is checked for it,
@@ -48,6 +49,7 @@ class Split:
     validation: float | str = 0.0
     stratify: tuple[str, ...] = ()
     seed: int = 0
+    allow_private: tuple[str, ...] = ()  # of `stratify`
 
     def __post_init__(self) -> None:
         shares = [value for value in (self.test, self.validation) if not isinstance(value, str)]
@@ -92,8 +94,40 @@ class Split:
                 raise SpecError(f"split: {text!r} is {found}, expected a condition such as month >= 11")
         if not self.stratify:
             return Map("split", split, {"settings": self})
+        refuse_private(schema, self.stratify, step=self.do, allowed=self.allow_private)
         columns = tuple(dict.fromkeys((*self.by, *self.stratify)))
         return Fit("split", Borders(self), split, columns, {"settings": self})
+
+
+@dataclass(frozen=True)
+class OfTraining:
+    """A sketch of the training rows alone."""
+
+    inner: Sketch
+
+    def sketch(self, table: pa.Table, request: Any) -> Any:
+        """The state of the training rows of one part."""
+        return self.inner.sketch(table.filter(pc.equal(table[SPLIT], TRAIN)), request)
+
+    def merge(self, left: Any, right: Any) -> Any:
+        """The state of both parts."""
+        return self.inner.merge(left, right)
+
+    def finish(self, state: Any, request: Any) -> tuple[bool, Any]:
+        """As it is."""
+        return self.inner.finish(state, request)
+
+
+def trained(fit: Fit, schema: pa.Schema, *, step: str) -> Fit:
+    """The same, fitted on the training rows alone.
+
+    Raises: SpecError if the rows are not split yet.
+    """
+    if SPLIT not in data_columns(schema):
+        raise SpecError(
+            f'{step}: fit_on = "train" needs the column {SPLIT!r}; put the step split before this one'
+        )
+    return replace(fit, sketch=OfTraining(fit.sketch), columns=(*fit.columns, SPLIT))
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,23 @@
 """The split is stable, exact where it is stratified, and a torn key is an error."""
 
+from dataclasses import replace
+
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flows.project import open_project
-from pipelines.errors import CheckFailed, SpecError
+from pipelines.errors import CheckFailed, InputError, SpecError
+from pipelines.fill import Fill
+from pipelines.outliers import Clip
+from pipelines.sketch import summarise
 from pipelines.split import Split
 from pipelines.warehouse.by_group import ByGroup
 from tests import projects
-from tests.strategies import cuts, data, run, with_origin
+from tests.strategies import cuts, data, in_order, run, tables, told, with_origin
 
 ROWS = with_origin(
     pa.table(
@@ -150,3 +156,59 @@ def test_a_key_that_is_not_there_at_the_end_cannot_be_checked(tmp_path):
 
     with pytest.raises(SpecError, match="there is no column 'who' at the end of the table"):
         open_project(tmp_path / "pipeline.toml")
+
+
+FITTING = [
+    Fill(columns=("price",), with_="mean", fit_on="train"),
+    Fill(columns=("city", "age"), with_="mode", by=("ok",), fit_on="train"),
+    Fill(columns=("price", "age"), with_="median", by=("city",), fit_on="train"),
+    Clip(columns=("price",), method="iqr", fit_on="train"),
+    Clip(columns=("age",), method="zscore", factor=1, fit_on="train"),
+    Clip(columns=("price",), method="mad", by=("ok",), fit_on="train"),
+]
+
+
+def fitted_on(step, parts):
+    """What the step fits on these rows, and what it makes of them; an error as its text."""
+    stage = step.stage(parts[0].schema)
+    try:
+        fitted = summarise(stage.sketch, [part.select(list(stage.columns)) for part in parts])
+        return told(fitted), data(stage.mapped(fitted)(in_order(pa.concat_tables(parts))).kept)
+    except InputError as error:
+        return str(error), None
+
+
+@pytest.mark.parametrize("step", FITTING, ids=str)
+@settings(max_examples=15, deadline=None)
+@given(
+    data_=st.data(),
+    table=tables(least=1),
+    places=st.lists(st.sampled_from(["train", "test"]), min_size=12, max_size=12),
+)
+def test_what_is_fitted_on_the_training_rows_is_what_they_alone_teach(step, data_, table, places):
+    split = table.append_column("split", pa.array(places[: table.num_rows], pa.string()))
+    train = split.filter(pc.equal(split["split"], "train"))
+
+    fitted, made = fitted_on(step, data_.draw(cuts(split)))
+    alone, _ = fitted_on(replace(step, fit_on="all"), [train])
+
+    assert fitted == alone or isinstance(fitted, str)
+    if made is not None:  # a test row is treated by what the training rows taught
+        stage = replace(step, fit_on="all").stage(train.schema)
+        known = summarise(stage.sketch, [train.select(list(stage.columns))])
+        assert made == data(stage.mapped(known)(split).kept)
+
+
+def test_strata_of_a_private_column_are_refused_and_allowed_by_name():
+    schema = pa.schema(
+        [ROWS.schema.field("id"), ROWS.schema.field("late").with_metadata({"privacy": "health"})]
+    )
+    step = Split(by=("id",), test=0.2, stratify=("late",))
+
+    with pytest.raises(
+        SpecError, match="split: column 'late' has privacy class 'health', and labels and values of groups"
+    ):
+        step.build(schema)
+    assert replace(step, allow_private=("late",)).build(schema).names == ["id", "late", "split"]
+    pseudonym = schema.set(1, schema.field("late").with_metadata({"privacy": "pseudonym"}))
+    assert step.build(pseudonym).names == ["id", "late", "split"]
