@@ -26,7 +26,7 @@ class Vector:
 
 
 def tree_sum(comm, shards, gradients, dtype=np.float32, steps=1):
-    tree = TreeSum(comm, shards, lambda: Vector(np.empty(gradients.shape[1], dtype)))
+    tree = TreeSum(comm, shards, lambda: Vector(comm.zeros(gradients.shape[1], dtype)))
     for step in range(steps):
         for shard in tree.own:
             vector = tree.buffer()

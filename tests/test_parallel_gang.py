@@ -16,7 +16,7 @@ from dlflow.nn import Dense
 from dlflow.parallel import generation
 from dlflow.parallel.gang import fit_on
 from dlflow.training import fit
-from tests.training_jobs import cluster, dataset, job
+from tests.training_jobs import cluster, dataset, job, shared_memories
 
 LONG = {"epochs": 60, "validation": None}  # about a second: there is time to interfere
 
@@ -93,6 +93,38 @@ def test_any_number_of_workers_gives_the_bits_of_one_process(three, folder, shor
     assert running(three) == 0
 
 
+WIDE = {  # enough weights to be lent in shared memory
+    "layers": (Dense(512, activation="relu"), Dense(256, activation="relu"), Dense(1, activation="sigmoid")),
+    "epochs": 1,
+    "validation": None,
+}
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_ranks_of_one_host_share_memory_where_the_system_has_it_and_say_where_not(
+    three, folder, monkeypatch, shared
+):
+    if not shared:
+        usual = generation.describe
+        monkeypatch.setattr(
+            generation, "describe", lambda dask_worker: {**usual(dask_worker), "shared": False}
+        )
+    alone = fit(job(folder, "wide", **WIDE))
+    lent: list[int] = []
+    heard = Listener(lambda: lent.extend(three.run(shared_memories).values()), event="start")
+
+    outcome = fit_on(three, job(folder, f"wide{shared}", **WIDE), report=heard)
+
+    assert outcome.weights_sha256 == alone.weights_sha256
+    assert heard.events[-1]["event"] != "start"
+    (start,) = [event for event in heard.events if event["event"] == "start"]
+    assert start["links"] == ("shared" if shared else "unix")
+    advice = [event["why"] for event in heard.events if event["event"] == "advice"]
+    assert any("no anonymous memory (memfd)" in why for why in advice) is not shared
+    assert [count > 0 for count in lent] == [shared] * 3
+    assert set(three.run(shared_memories).values()) == {0}  # nothing of it is left when the training is over
+
+
 def test_between_hosts_of_a_tls_cluster_the_mesh_is_tls(three, folder, long, monkeypatch):
     from dlflow.training.numerics import numerics
 
@@ -100,7 +132,7 @@ def test_between_hosts_of_a_tls_cluster_the_mesh_is_tls(three, folder, long, mon
     monkeypatch.setattr(
         generation,
         "describe",
-        lambda dask_worker: {"numerics": facts, "host": dask_worker.address, "unix": True},
+        lambda dask_worker: {"numerics": facts, "host": dask_worker.address, "unix": True, "shared": True},
     )
     used = []
 
@@ -273,6 +305,7 @@ def test_workers_with_other_kernels_are_refused_by_name(three, folder, monkeypat
             "numerics": {**facts, "blas": f"openblas {dask_worker.address}"},
             "host": "one",
             "unix": True,
+            "shared": True,
         },
     )
 

@@ -1,5 +1,6 @@
 """The mesh of sockets: who is let in, what a lost peer looks like, and that nothing waits for ever."""
 
+import os
 import socket
 import ssl
 import stat
@@ -11,12 +12,14 @@ import numpy as np
 import pytest
 
 from dlflow.errors import PeerLost
-from dlflow.parallel.comm import Alone, Stopped, all_gather
+from dlflow.parallel.comm import Alone, Stopped, all_gather, bytes_of
 from dlflow.parallel.handshake import HELLO, MAGIC, Refused, Ticket, knock
+from dlflow.parallel.shared import Torn, take
 from dlflow.parallel.stages import peers_of
 from dlflow.parallel.testing import on_every_rank
 from dlflow.parallel.transport import Listener, Tls, connect
 from tests.test_parallel_comm import tree_sum
+from tests.training_jobs import shared_memories
 
 TOKEN = bytes(range(32))
 
@@ -31,7 +34,9 @@ def contexts() -> Tls:
     )
 
 
-def mesh(size, work, *, shape=None, host=None, tls=None, deadline_s=20.0, start_s=20.0, before=None):
+def mesh(
+    size, work, *, shape=None, host=None, tls=None, shared=False, deadline_s=20.0, start_s=20.0, before=None
+):
     """`work` on every rank of a real mesh; `before(listeners)` knocks first."""
     listeners = [Listener(host) for _ in range(size)]
     addresses = {rank: listener.address for rank, listener in enumerate(listeners)}
@@ -53,6 +58,7 @@ def mesh(size, work, *, shape=None, host=None, tls=None, deadline_s=20.0, start_
                 start_s=start_s,
                 deadline_s=deadline_s,
                 tls=tls,
+                shared=shared,
             )
             return work(self.mesh)
 
@@ -76,13 +82,22 @@ def no_thread_is_left():
 
 @pytest.mark.parametrize("length", [1, 1000, 400_001])
 @pytest.mark.parametrize("size", [1, 2, 3])
-@pytest.mark.parametrize("host", [None, "127.0.0.1"], ids=["unix", "tcp"])
-def test_a_mesh_sums_as_one_rank_does(host, size, length):
+@pytest.mark.parametrize(
+    ("host", "shared"), [(None, True), (None, False), ("127.0.0.1", False)], ids=["shared", "unix", "tcp"]
+)
+def test_a_mesh_sums_as_one_rank_does(host, shared, size, length):
     gradients = np.random.default_rng(0).standard_normal((8, length)).astype(np.float32)
     alone = tree_sum(Alone(), 8, gradients, steps=3)
+    lent = []
 
-    totals = mesh(size, lambda comm: tree_sum(comm, 8, gradients, steps=3), host=host)
+    def work(comm):
+        total = tree_sum(comm, 8, gradients, steps=3)
+        lent.append(sum(comm._read.values()))
+        return total
 
+    totals = mesh(size, work, host=host, shared=shared)
+
+    assert all(count > 0 for count in lent) is (shared and length > 100_000 and size > 1) or size == 1
     assert all(total.tobytes() == alone.tobytes() for total in totals)
 
 
@@ -315,3 +330,124 @@ def test_a_rank_that_never_comes_is_named():
             deadline_s=30,
         )
     listeners[1].close()
+
+
+LONG = 100_000  # bytes of a message that is lent
+
+
+def lend(comm, step=0):
+    """What rank 1 does: a message whose memory is its own."""
+    vector = comm.zeros(LONG, np.uint8)
+    vector[...] = 7
+    comm.send(0, bytes_of(vector), step)
+    return vector
+
+
+def test_a_message_in_shared_memory_is_read_where_it_lies_and_cannot_be_written():
+    def work(comm):
+        if comm.rank == 1:
+            lend(comm)
+            comm.flush(0)
+            return None
+        room = memoryview(bytearray(LONG))
+        found = comm.borrow(1, room, 0)
+        said = found is room, found.readonly, bytes(found[:3]), len(found)
+        comm.flush(0)
+        return said
+
+    assert mesh(2, work, shared=True)[0] == (False, True, b"\x07\x07\x07", LONG)
+
+
+def test_memory_that_is_lent_may_change_only_when_the_other_has_flushed():
+    changed = threading.Event()
+
+    def work(comm):
+        if comm.rank == 1:
+            vector = lend(comm)
+            comm.flush(0)
+            vector[...] = 8
+            changed.set()
+            return None
+        found = comm.borrow(1, memoryview(bytearray(LONG)), 0)
+        early = changed.wait(0.3)
+        before = found[0]
+        comm.flush(0)
+        assert changed.wait(10)
+        return early, before, found[0]
+
+    assert mesh(2, work, shared=True)[0] == (False, 7, 8)
+
+
+def test_a_peer_that_never_reads_what_it_was_shown_is_lost_after_the_deadline():
+    done = threading.Event()
+
+    def work(comm):
+        if comm.rank == 1:
+            try:
+                lend(comm, 4)
+                comm.flush(4)
+            finally:
+                done.set()
+        done.wait(10)
+
+    with pytest.raises(PeerLost, match=r"rank 0 .* has not read in 0.5 s what it was shown at step 4"):
+        mesh(2, work, shared=True, deadline_s=0.5)
+
+
+def test_a_peer_that_dies_with_what_it_was_shown_is_lost_at_once():
+    def work(comm):
+        if comm.rank == 1:
+            lend(comm, 4)
+            comm.flush(4)
+
+    began = time.monotonic()
+    with pytest.raises(PeerLost, match=r"rank 0 .* broke its connection .* at step 4"):
+        mesh(2, work, shared=True)
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("place", [LONG * 10, (1 << 63) + 5])
+def test_a_place_beyond_the_memory_of_a_peer_is_a_loss_of_the_peer(place):
+    def work(comm):
+        if comm.rank == 1:
+            comm._pool.place = lambda data: place
+            lend(comm, 4)
+            comm.receive(0, memoryview(bytearray(1)), 4)
+        comm.borrow(1, memoryview(bytearray(LONG)), 4)
+
+    with pytest.raises(PeerLost, match=rf"names {LONG} bytes at {place} of its memory of \d+ at step 4"):
+        mesh(2, work, shared=True)
+
+
+def descriptors():
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@pytest.mark.parametrize("what", ["memory that may shrink", "a file", "nothing"])
+def test_what_is_no_memory_of_a_rank_is_not_taken(tmp_path, what):
+    ours, theirs = socket.socketpair()
+    with ours, theirs, (tmp_path / "file").open("wb") as file:
+        if what == "nothing":
+            theirs.sendall(b"\x01")
+        else:
+            other = os.memfd_create("loose") if what.startswith("memory") else os.dup(file.fileno())
+            socket.send_fds(theirs, [b"\x01"], [other])
+            os.close(other)
+        before = descriptors()
+        with pytest.raises(
+            Torn, match="expected one that is sealed" if what != "nothing" else "0 descriptors"
+        ):
+            take(ours)
+        assert descriptors() <= before
+
+
+def test_shared_memory_is_gone_with_the_links_and_the_arrays():
+    def work(comm):
+        tree_sum(comm, 8, gradients)
+        here.append(shared_memories())
+
+    gradients, here = np.ones((8, 100_000), np.float32), []
+    mesh(2, work, shared=True)
+
+    assert min(here) > 0
+    assert shared_memories() == 0

@@ -1,8 +1,9 @@
 """Small trainings, and clusters to run them on, for the tests of dlflow.training and dlflow.parallel."""
 
+import gc
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -81,3 +82,13 @@ def cluster(workers: int) -> Iterator[Any]:
     ):
         client.wait_for_workers(workers, timeout=60)
         yield client
+
+
+def shared_memories() -> int:
+    """Mappings and descriptors of ranks' shared memory in this process."""
+    gc.collect()
+    found = Path("/proc/self/maps").read_text(encoding="utf-8").count("memfd:dlflow-rank")
+    for each in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # the one of this loop, or of another thread
+            found += "memfd:dlflow-rank" in str(each.readlink())
+    return found

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dlflow.nn.params import Array, Slot, Views, aligned, views
+from dlflow.nn.params import Array, Slot, Views, Zeros, aligned, views
 from dlflow.nn.tables import chunks, spans, table, union
 
 __all__ = ["Message"]
@@ -34,10 +34,16 @@ class Message:
 
     @staticmethod
     def of(
-        slots: Sequence[Slot], tables: Sequence[Slot], layers: int, dtype: npt.DTypeLike, arrays: Any = None
+        slots: Sequence[Slot],
+        tables: Sequence[Slot],
+        layers: int,
+        dtype: npt.DTypeLike,
+        arrays: Any = None,
+        zeros: Zeros | None = None,
     ) -> "Message":
-        """A message of zeros; `arrays` is the module that makes it, None for NumPy."""
-        g = aligned((slots[-1].stop if slots else 0) + 2, dtype, arrays)
+        """A message of zeros; `arrays` is the module that makes it, None for NumPy; `zeros` its memory, if that is to be another's."""
+        size = (slots[-1].stop if slots else 0) + 2
+        g = zeros(size, dtype) if zeros else aligned(size, dtype, arrays)
         return Message(g, views(g, slots, layers), tuple(tables), dict.fromkeys(tables, NONE))
 
     def clear(self) -> None:

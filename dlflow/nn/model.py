@@ -27,7 +27,7 @@ from dlflow.nn.graph import Graph
 from dlflow.nn.layers import Backward, JoinedBackward, Layer
 from dlflow.nn.losses import Hits, Loss, checked_weights
 from dlflow.nn.message import Message
-from dlflow.nn.params import Array, Shape, Slot, Views, Workspace, aligned, slots_of, views
+from dlflow.nn.params import Array, Shape, Slot, Views, Workspace, Zeros, aligned, slots_of, views
 from dlflow.nn.penalties import Decay
 from dlflow.nn.plan import Plan, build
 from dlflow.nn.portable import check_portable, moved
@@ -49,7 +49,7 @@ class Tape:
 class Model:
     """Layers in order, or a Graph, over one vector w (P,) and one message g (P + 2,); dtype float64 is for gradient checks.
 
-    `arrays` is the module that makes all arrays, None for NumPy: see `portable`.
+    `arrays` is the module that makes all arrays, None for NumPy: see `portable`. `zeros` makes w and is not kept: memory that others read.
 
     Raises: ModelError if a layer does not fit the one before it.
     """
@@ -62,6 +62,7 @@ class Model:
         dtype: type = np.float32,
         fuse: bool = True,
         arrays: Any = None,
+        zeros: Zeros | None = None,
     ) -> None:
         in_shape = (in_shape,) if isinstance(in_shape, int) else tuple(in_shape)
         self.graph = layers if isinstance(layers, Graph) else Graph.chain(layers, in_shape)
@@ -76,7 +77,7 @@ class Model:
         self.out_shape = self.shapes[-1]
         self.slots = slots_of(needs)
         self.parameters = self.slots[-1].stop if self.slots else 0
-        self.w = aligned(self.parameters, dtype, arrays)
+        self.w = zeros(self.parameters, dtype) if zeros else aligned(self.parameters, dtype, arrays)
         self._owners = [self.graph.owner(number) for number in range(len(self.layers))]
         own = views(self.w, self.slots, len(self.layers))
         self.p: tuple[Views, ...] = tuple(own[owner] for owner in self._owners)
@@ -128,9 +129,9 @@ class Model:
         if w is not self.w:
             self.w[...] = moved(w, self.arrays)
 
-    def new_message(self) -> Message:
-        """Another message of this model, zero: `gradient(into=...)` fills it."""
-        return Message.of(self.slots, self.tables, len(self.layers), self.dtype, self.arrays)
+    def new_message(self, zeros: Zeros | None = None) -> Message:
+        """Another message of this model, zero: `gradient(into=...)` fills it. `zeros` makes its memory."""
+        return Message.of(self.slots, self.tables, len(self.layers), self.dtype, self.arrays, zeros)
 
     @property
     def tables(self) -> tuple[Slot, ...]:

@@ -6,7 +6,7 @@
 So to send, average, update, save or compare a model is one operation on one array.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any, TypeAlias
@@ -21,6 +21,7 @@ __all__ = [
     "Slot",
     "Views",
     "Workspace",
+    "Zeros",
     "aligned",
     "memory_order",
     "slots_of",
@@ -30,6 +31,8 @@ __all__ = [
 Array: TypeAlias = npt.NDArray[Any]
 Shape: TypeAlias = tuple[int, ...]
 Views: TypeAlias = dict[str, Array]
+Zeros: TypeAlias = Callable[[int, npt.DTypeLike], Array]
+"""Makes an aligned vector of so many zeros, as `aligned` does, but where somebody wants it."""
 
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector register
 

@@ -5,9 +5,10 @@ from math import prod
 from typing import Any, NoReturn, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from dlflow.errors import DlflowError, ModelError
+from dlflow.nn.params import aligned
 from dlflow.parallel.stages import Shape, stages
 
 __all__ = ["CHUNK_BYTES", "Alone", "Comm", "Stopped", "all_gather", "broadcast", "bytes_of", "chunks_of"]
@@ -21,7 +22,10 @@ class Stopped(DlflowError):
 
 
 class Comm(Protocol):
-    """Messages between ranks, in order and without loss on each link; what a rank never waits for without a deadline."""
+    """Messages between ranks, in order and without loss on each link; what a rank never waits for without a deadline.
+
+    `zeros` and `borrow` have an answer for all links: every message is copied.
+    """
 
     rank: int
     size: int
@@ -36,8 +40,20 @@ class Comm(Protocol):
         Raises: PeerLost if the peer is gone, silent, or out of step.
         """
 
+    def zeros(self, size: int, dtype: DTypeLike) -> Array:
+        """A vector of zeros, aligned; where ranks share memory, one whose parts are sent without being copied."""
+        return aligned(size, dtype)
+
+    def borrow(self, peer: int, room: memoryview, step: int) -> memoryview:
+        """The next message of `peer`, of the length of `room`: there, or where the peer has it, to be read until `flush`.
+
+        Raises: PeerLost as `receive`.
+        """
+        self.receive(peer, room, step)
+        return room
+
     def flush(self, step: int) -> None:
-        """Wait until all that was handed over is on its way.
+        """Wait until what was handed over may change: it is on its way, or read.
 
         Raises: PeerLost; Stopped if the driver ended the training.
         """
@@ -46,7 +62,7 @@ class Comm(Protocol):
         """End all links at once; peers that wait for this rank see it."""
 
 
-class Alone:
+class Alone(Comm):
     """The one rank of a training in one process: there is nobody to talk to."""
 
     rank = 0

@@ -43,6 +43,7 @@ LINKS = {
     "unix": Link(25e-6, 13e-6, 0.3e-9, 1e-3),
     "tcp": Link(30e-6, 14e-6, 0.35e-9, 1e-3),
     "tls": Link(48e-6, 30e-6, 1.8e-9, 4e-3),
+    "shared": Link(25e-6, 13e-6, 0.12e-9, 1e-3),
     "dask": Link(200e-6, 200e-6, 2.0e-9, 0.0),
 }
 

@@ -40,7 +40,8 @@ def fit_on(
 ) -> Outcome:
     """Train on the workers of a distributed.Client (at most `workers` of them); same job, same bits as `fit`.
 
-    `report` is told in this thread: the events of `train`, {"event": "restart" | "join", "why": ...}. `job.folder` must be the same storage
+    `report` is told in this thread: the events of `train` ("start" with the `links` of the ranks: "shared" memory, "unix", "tcp" or "tls"
+    sockets, or those of "dask"), {"event": "restart" | "join", "why": ...}. `job.folder` must be the same storage
     for all workers. A rank that shows no progress for `deadline_s` is given up, so a step must take less; with `drop_slow`, so is a
     rank that computes so many times as long as the others. Ranks talk over "sockets" of their own, or over the connections of "dask"
     where workers may open no ports; "auto" tries them in this order. Another training on this cluster is waited for, at most `wait_s`.

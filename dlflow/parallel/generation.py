@@ -58,6 +58,7 @@ class Gang:
         self.training, self.wanted = secrets.token_hex(8), 1
         self.given_up: set[str] = set()  # still hold a rank of ours, and nobody could restart them
         self.run_id, self.ended, self.began = "", False, 0.0  # of this generation
+        self.links = ""  # between its ranks: a name of cost.LINKS
         self.ranks: dict[str, int] = {}
         self.futures: list[Any] = []
 
@@ -121,9 +122,15 @@ class Gang:
             and len({each["host"] for each in facts.values()}) == 1
         )
         tls = self.cluster.address.startswith("tls://")
-        kind = "dask" if self.relay else "unix" if unix else "tls" if tls else "tcp"
+        shared = unix and all(each["shared"] for each in facts.values())
+        self.links = (
+            "dask" if self.relay else "shared" if shared else "unix" if unix else "tls" if tls else "tcp"
+        )
+        if self.links == "unix":
+            why = "this system has no anonymous memory (memfd) that ranks of one host could share: they send all they exchange through sockets"
+            self.report({"event": "advice", "why": f"{why}, which is slower for large models"})
         shards = self.job.shards if self.job.exact else len(self.ranks)
-        shape = best_shape(len(self.ranks), shards, kind)
+        shape = best_shape(len(self.ranks), shards, self.links)
         order = Order(
             run=self.run_id,
             training=self.training,
@@ -132,6 +139,7 @@ class Gang:
             ranks=self.ranks,
             shape=shape,
             unix=unix,
+            shared=shared,
             relay=self.relay,
             start_s=START_S,
             deadline_s=self.deadline_s,
@@ -211,7 +219,7 @@ class Gang:
             elif event["event"] == "straggler":
                 self._slow(list(self.ranks)[event["rank"]], event["times"])
             else:
-                self.report(event)
+                self.report({**event, "links": self.links} if event["event"] == "start" else event)
 
     def _slow(self, address: str, times: float) -> None:
         """Raises: Change if the rank there is to be given up."""

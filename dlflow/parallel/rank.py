@@ -23,6 +23,7 @@ from dlflow.errors import DlflowError, PeerLost
 from dlflow.parallel.comm import Comm, Stopped
 from dlflow.parallel.handshake import Ticket
 from dlflow.parallel.relay import HANDLER, Relay, deliver
+from dlflow.parallel.shared import can_share
 from dlflow.parallel.stages import Shape
 from dlflow.parallel.transport import Address, Listener, Tls, connect
 from dlflow.training.checkpoint import Memory
@@ -47,6 +48,7 @@ class Order:
     ranks: Mapping[str, int]  # worker address -> rank
     shape: Shape
     unix: bool
+    shared: bool  # memory, of the ranks of one host
     relay: bool  # over the cluster's own connections
     start_s: float
     deadline_s: float
@@ -70,7 +72,7 @@ def describe(dask_worker: Any) -> dict[str, Any]:
     """Facts that decide whether this worker fits the others, and how it can reach them."""
     del dask_worker
     unix = hasattr(socket, "AF_UNIX") and len(tempfile.gettempdir()) < UNIX_PATH_BYTES
-    return {"numerics": numerics(), "host": _host(), "unix": unix}
+    return {"numerics": numerics(), "host": _host(), "unix": unix, "shared": can_share()}
 
 
 def prepare(order: Order, dask_worker: Any) -> Address | None:
@@ -168,6 +170,7 @@ def _meet(here: _Rank, rank: int, addresses: Mapping[int, Address], check: Calla
         start_s=order.start_s,
         deadline_s=order.deadline_s,
         tls=here.tls,
+        shared=order.shared,
         check=check,
     )
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from dlflow.errors import PeerLost
+from dlflow.parallel.comm import Comm
 from dlflow.parallel.handshake import POLL_S, Ticket
 from dlflow.parallel.stages import Shape, peers_of
 
@@ -28,7 +29,7 @@ Letter = tuple[int, int, Any]  # step, number of the message on this link, the b
 _relays: dict[Place, "Relay"] = {}  # by run and rank: the handler of a worker finds its rank here
 
 
-class Relay:
+class Relay(Comm):
     """Links to all other ranks by calls between Dask workers; see Comm. Made before any rank begins, so that no message comes too early."""
 
     def __init__(

@@ -4,6 +4,7 @@ import contextlib
 import select
 import socket
 import ssl
+import struct
 import threading
 import time
 from collections import deque
@@ -11,8 +12,9 @@ from collections.abc import Callable
 
 from dlflow.parallel.handshake import POLL_S
 
-__all__ = ["Sender"]
+__all__ = ["RECEIPT", "Sender"]
 
+RECEIPT = struct.Struct("<Q")  # how many messages the other end has read in place
 JOIN_BYTES = 1 << 14  # a header and a message up to this long leave in one packet
 
 
@@ -61,6 +63,26 @@ class Sender:
                     return
                 self._changed.wait(POLL_S)
             check()
+
+    def receipt(self, check: Callable[[], None]) -> int:
+        """The next receipt of the other end; `check` is called now and then and may raise.
+
+        Raises: OSError if the link is broken, or none came within the deadline.
+        """
+        poll, came, began = select.poll(), b"", time.monotonic()
+        poll.register(self._conn, select.POLLIN)
+        while len(came) < RECEIPT.size:
+            if not poll.poll(POLL_S * 1000):
+                check()
+                if time.monotonic() - began > self._deadline_s:
+                    raise TimeoutError(f"no receipt came for {self._deadline_s:g} s")
+                continue
+            piece = self._conn.recv(RECEIPT.size - len(came))
+            if not piece:
+                raise ConnectionError("closed before it had read all")
+            came += piece
+        count: int = RECEIPT.unpack(came)[0]
+        return count
 
     def close(self) -> None:
         """End the link and the thread. Closing twice is closing once."""

@@ -38,7 +38,7 @@ class ThreadRing:
 _Links = dict[tuple[int, int], "queue.SimpleQueue[tuple[int, int, bytes]]"]
 
 
-class _Thread:
+class _Thread(Comm):
     """One rank of a ThreadRing; see Comm."""
 
     def __init__(self, rank: int, shape: Shape, links: _Links, deadline_s: float) -> None:
@@ -79,7 +79,7 @@ class _Thread:
             self._links[self.rank, peer].put(_CLOSED)
 
 
-class Clocked:
+class Clocked(Comm):
     """A comm that counts, and whose rank has a clock of its own: messages take as long as links of this kind would need."""
 
     def __init__(self, comm: Comm, link: Link) -> None:
@@ -111,7 +111,7 @@ class Clocked:
         self._comm.close()
 
 
-class Flaky:
+class Flaky(Comm):
     """A comm whose rank dies at its n-th message or wait, as a process does that is killed there."""
 
     def __init__(self, comm: Comm, *, dies_at: int) -> None:

@@ -1,30 +1,27 @@
-"""Sockets between ranks: Unix sockets on one host, TCP between hosts, TLS where the cluster has it.
+"""How ranks meet: Unix sockets on one host, with memory that they share; TCP between hosts, TLS where the cluster has it.
 
-Links to those ranks only that the shape of the gang has this one exchange with: to all, in a mesh. Two one-way connections per pair, because an OpenSSL object must not be used by two threads at once. What does not fit into
-the socket's buffer is sent by a thread of its own, so that two ranks that send at once never wait for each other. Every
-message carries step, number and length, which must be those the receiver expects: nothing is allocated by what a peer says.
+Links to those ranks only that the shape of the gang has this one exchange with: to all, in a mesh. Two one-way connections per pair,
+because an OpenSSL object must not be used by two threads at once. What does not fit into the socket's buffer is sent by a thread of its
+own, so that two ranks that send at once never wait for each other. What travels on a link: see `mesh`.
 """
 
-import contextlib
 import shutil
 import socket
 import ssl
-import struct
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from math import prod
 
 from dlflow.errors import PeerLost
 from dlflow.parallel.handshake import POLL_S, Refused, Ticket, admit, knock
-from dlflow.parallel.sender import Sender
+from dlflow.parallel.mesh import Link, Mesh, close_socket
+from dlflow.parallel.shared import Pool, Torn, Window, hand, take
 from dlflow.parallel.stages import Shape, peers_of
 
-__all__ = ["Address", "Listener", "Mesh", "NoLink", "Tls", "connect"]
+__all__ = ["Address", "Listener", "NoLink", "Tls", "connect"]
 
-FRAME = struct.Struct("<QQQ")  # step, number of the message on this link, bytes
 HANDSHAKE_S = 5.0  # for one who knocks; a silent stranger is closed after it
 STRANGERS = 64  # handshakes at once
 ACCEPT_S = 0.05  # how soon the door closes once all are in
@@ -82,96 +79,6 @@ class Listener:
             shutil.rmtree(self._folder, ignore_errors=True)
 
 
-class Mesh:
-    """Links to other ranks; see Comm."""
-
-    def __init__(
-        self,
-        shape: Shape,
-        rank: int,
-        links: Mapping[int, tuple[socket.socket, socket.socket]],
-        addresses: Mapping[int, Address],
-        *,
-        deadline_s: float,
-        check: Callable[[], None],
-    ) -> None:
-        self.rank, self.size, self.shape = rank, prod(shape), shape
-        self.deadline_s = deadline_s
-        self._check, self._addresses = check, addresses
-        self._incoming = {peer: incoming for peer, (incoming, _) in links.items()}
-        self._senders = {peer: Sender(outgoing, deadline_s) for peer, (_, outgoing) in links.items()}
-        self._sent = dict.fromkeys(links, 0)
-        self._received = dict.fromkeys(links, 0)
-        self._header = memoryview(bytearray(FRAME.size))
-        for incoming in self._incoming.values():
-            incoming.settimeout(POLL_S)
-
-    def send(self, peer: int, data: memoryview, step: int) -> None:
-        """Hand over one message; see Comm."""
-        header = FRAME.pack(step, self._sent[peer], len(data))
-        self._sent[peer] += 1
-        try:
-            self._senders[peer].send(header, data)
-        except OSError as error:
-            raise self._lost(peer, step, f"takes no more messages ({error})") from error
-
-    def receive(self, peer: int, into: memoryview, step: int) -> None:
-        """Fill `into` with the next message of `peer`; see Comm."""
-        self._fill(peer, self._header, step)
-        found = FRAME.unpack(self._header)
-        expected = (step, self._received[peer], len(into))
-        if found != expected:
-            raise self._lost(
-                peer,
-                step,
-                f"sent step {found[0]}, message {found[1]} of {found[2]} bytes, expected step {expected[0]}, "
-                f"message {expected[1]} of {expected[2]} bytes",
-            )
-        self._received[peer] += 1
-        self._fill(peer, into, step)
-
-    def flush(self, step: int) -> None:
-        """Wait until all is sent; see Comm."""
-        self._check()
-        for peer, sender in self._senders.items():
-            try:
-                sender.flush(self._check)
-            except OSError as error:
-                raise self._lost(peer, step, f"takes no more messages ({error})") from error
-
-    def close(self) -> None:
-        """End all links at once; see Comm. Closing twice is closing once."""
-        for sender in self._senders.values():
-            sender.close()
-        for conn in self._incoming.values():
-            _close(conn)
-
-    def _fill(self, peer: int, view: memoryview, step: int) -> None:
-        conn, done, began = self._incoming[peer], 0, time.monotonic()
-        while done < len(view):
-            try:
-                got = conn.recv_into(view[done:])
-            except TimeoutError:
-                self._check()
-                if time.monotonic() - began > self.deadline_s:
-                    raise self._lost(peer, step, f"sent nothing for {self.deadline_s:g} s") from None
-                continue
-            except OSError as error:
-                self._check()
-                raise self._lost(peer, step, f"broke its connection ({error})") from error
-            if not got:
-                self._check()
-                raise self._lost(peer, step, f"closed its connection after {time.monotonic() - began:.1f} s")
-            done += got
-            began = time.monotonic()
-
-    def _lost(self, peer: int, step: int, what: str) -> PeerLost:
-        return PeerLost(
-            f"rank {peer} ({self._addresses[peer]}) {what} at step {step}; rank {self.rank} of {self.size} stops, "
-            "and fit_on forms the gang anew"
-        )
-
-
 def connect(
     listener: Listener,
     addresses: Mapping[int, Address],
@@ -182,24 +89,28 @@ def connect(
     start_s: float,
     deadline_s: float,
     tls: Tls | None = None,
+    shared: bool = False,
     check: Callable[[], None] = lambda: None,
 ) -> Mesh:
     """Links to the ranks that the shape pairs this one with, once all have come; strangers are turned away meanwhile. Closes the listener.
 
-    `addresses` has those of these ranks. `check` is called at least every 0.2 s wherever this rank waits, now and later, and may raise.
-    Raises: PeerLost if a rank has not come after `start_s`.
+    `addresses` has those of these ranks; where these are paths, ranks that are `shared` read each other's memory. `check` is called at least every 0.2 s wherever this rank waits, now and later, and may raise.
+    Raises: PeerLost if a rank has not come after `start_s`; OSError if there is no memory to share.
     """
     peers = peers_of(rank, shape)
     doorman = _Doorman(listener, ticket, rank, peers, tls)
     outgoing: dict[int, socket.socket] = {}
-    deadline = time.monotonic() + start_s
+    deadline, pool = time.monotonic() + start_s, None
     try:
+        pool = Pool() if shared and peers else None
         doorman.start()
         for peer in peers:
             try:
                 outgoing[peer] = _dial(addresses[peer], tls)
                 left = deadline - time.monotonic()
                 knock(outgoing[peer], ticket, rank, peer, seconds=left, check=check)
+                if not addresses[peer].port:
+                    hand(outgoing[peer], pool)
             except (OSError, Refused) as error:
                 raise NoLink(
                     f"rank {peer} ({addresses[peer]}) did not answer within {start_s:g} s before the first step ({error}); "
@@ -210,10 +121,13 @@ def connect(
     except BaseException:
         doorman.close(keep=False)
         for conn in outgoing.values():
-            _close(conn)
+            close_socket(conn)
+        if pool:
+            pool.close()
         raise
-    links = {peer: (incoming[peer], outgoing[peer]) for peer in outgoing}
-    return Mesh(shape, rank, links, addresses, deadline_s=deadline_s, check=check)
+    links = {peer: Link(incoming[peer][0], outgoing[peer], incoming[peer][1]) for peer in outgoing}
+    names = {peer: str(address) for peer, address in addresses.items()}
+    return Mesh(shape, rank, links, names, deadline_s=deadline_s, check=check, pool=pool)
 
 
 class _Doorman:
@@ -225,7 +139,7 @@ class _Doorman:
         self.complete = threading.Event()
         self._peers = set(peers)
         self._listener, self._ticket, self._rank, self._tls = listener, ticket, rank, tls
-        self._admitted: dict[int, socket.socket] = {}
+        self._admitted: dict[int, tuple[socket.socket, Window | None]] = {}
         self._lock, self._closed = threading.Lock(), threading.Event()
         self._places = threading.BoundedSemaphore(STRANGERS)
         self._thread = threading.Thread(target=self._accept, name=f"dlflow-door-{rank}", daemon=True)
@@ -246,15 +160,17 @@ class _Doorman:
                     f"ranks {missing} did not come to rank {self._rank} in time; fit_on forms the gang anew"
                 )
 
-    def close(self, *, keep: bool) -> dict[int, socket.socket]:
+    def close(self, *, keep: bool) -> dict[int, tuple[socket.socket, Window | None]]:
         """Accept no more; the connections that were admitted, closed too unless they are kept."""
         self._closed.set()
         self._listener.close()
         self._thread.join(2 * POLL_S)
         with self._lock:
             if not keep:
-                for conn in self._admitted.values():
-                    _close(conn)
+                for conn, window in self._admitted.values():
+                    close_socket(conn)
+                    if window:
+                        window.close()
             return dict(self._admitted)
 
     def _accept(self) -> None:
@@ -269,27 +185,30 @@ class _Doorman:
             threading.Thread(target=self._hear, args=(conn,), name="dlflow-handshake", daemon=True).start()
 
     def _hear(self, conn: socket.socket) -> None:
+        window = None
         try:
             _tune(conn)
             conn.settimeout(HANDSHAKE_S)
             if self._tls:
                 conn = self._tls.server.wrap_socket(conn, server_side=True)
-            self._let_in(admit(conn, self._ticket, self._rank, seconds=HANDSHAKE_S), conn)
-        except (
-            OSError,
-            Refused,
-        ):  # a stranger, garbage, or a rank of an old generation: the right one may still come
-            _close(conn)
+            peer = admit(conn, self._ticket, self._rank, seconds=HANDSHAKE_S)
+            window = None if self._listener.address.port else take(conn)
+            self._let_in(peer, conn, window)
+        # a stranger, garbage, or a rank of an old generation: the right one may still come
+        except (OSError, Refused, Torn):
+            close_socket(conn)
+            if window:
+                window.close()
         finally:
             self._places.release()
 
-    def _let_in(self, peer: int, conn: socket.socket) -> None:
+    def _let_in(self, peer: int, conn: socket.socket, window: Window | None) -> None:
         with self._lock:
             if self._closed.is_set() or peer in self._admitted or peer not in self._peers:
                 raise Refused(
                     f"rank {peer} is already here, or none that is expected; its connection was closed"
                 )
-            self._admitted[peer] = conn
+            self._admitted[peer] = conn, window
             if len(self._admitted) == len(self._peers):
                 self.complete.set()
 
@@ -315,9 +234,3 @@ def _tune(conn: socket.socket) -> None:
         conn.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     conn.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_BYTES)
     conn.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
-
-
-def _close(conn: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        conn.shutdown(socket.SHUT_RDWR)
-    conn.close()

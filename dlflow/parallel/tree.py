@@ -32,6 +32,8 @@ from dlflow.parallel.stages import Stage, place_of, stages
 
 __all__ = ["TreeSum", "Vector"]
 
+BLOCK = 1 << 16  # numbers: two operands and their sum stay in the L2 cache
+
 Array = NDArray[Any]
 
 
@@ -98,6 +100,7 @@ class TreeSum(Generic[V]):
             for stage in self._stages
         ]
         self._scratch: dict[tuple[int, int, Node], Array] = {}
+        self._spare = np.empty((shards.bit_length(), BLOCK), self.dtype)
         self._free: list[V] = []
         self._used: list[V] = []
         self._stack: list[tuple[Node, _Held[V]]] = []
@@ -197,15 +200,15 @@ class TreeSum(Generic[V]):
             self._receive_end(stage.blocks[digit], covers[digit], peer, step, parts, rows)
         made = {node: self._target(node, held) for node in joined}
         for node, vector in made.items():
-            _finish(parts, *node, out=vector.g[self.cut :])
+            _finish(parts, *node, vector.g[self.cut :], self._spare)
         for start, stop in chunks[stage.digit]:
             parts = {node: each.vector.g[start:stop] for node, each in held.items()}
             for digit, peer in stage.others():
                 for node in covers[digit]:
-                    parts[node] = self._room(number, digit, node)[: stop - start]
-                    self.comm.receive(peer, bytes_of(parts[node]), step)
+                    room = bytes_of(self._room(number, digit, node)[: stop - start])
+                    parts[node] = np.frombuffer(self.comm.borrow(peer, room, step), self.dtype)
             for node, vector in made.items():
-                _finish(parts, *node, out=vector.g[start:stop])
+                _finish(parts, *node, vector.g[start:stop], self._spare)
         return {
             node: _Held(vector, [_finish_rows(rows, *node, table) for table in range(len(self.tables))])
             for node, vector in made.items()
@@ -300,17 +303,30 @@ def _siblings(left: Node, right: Node) -> bool:
     return left[1] - left[0] == width and left[0] % (2 * width) == 0
 
 
-def _finish(parts: Mapping[Node, Array], low: int, high: int, out: Array | None = None) -> Array:
-    """The sum over [low, high) in the order of the tree, in `out` if that is given; overwrites left operands."""
+def _finish(parts: Mapping[Node, Array], low: int, high: int, out: Array, spare: Array) -> None:
+    """The sum over [low, high) in the order of the tree, into `out`, which may be one of the parts; the others stay as they are.
+
+    Shapes: out and parts (n,); spare (log2(shards) + 1, BLOCK).
+    """
     if (low, high) in parts:
         found = parts[low, high]
-        if out is None or out.ctypes.data == found.ctypes.data:
-            return found
-        np.copyto(out, found)
-        return out
+        if out.ctypes.data != found.ctypes.data:
+            np.copyto(out, found)
+        return
     middle = (low + high) // 2
-    left, right = _finish(parts, low, middle), _finish(parts, middle, high)
-    return np.add(left, right, out=left if out is None else out)
+    for start in range(0, len(out), BLOCK):
+        at = slice(start, min(len(out), start + BLOCK))
+        left, right = _part(parts, low, middle, at, spare), _part(parts, middle, high, at, spare[1:])
+        np.add(left, right, out=out[at])
+
+
+def _part(parts: Mapping[Node, Array], low: int, high: int, at: slice, spare: Array) -> Array:
+    """A block of the sum over [low, high), which is only to be read: a part, or made in the first spare line."""
+    if (low, high) in parts:
+        return parts[low, high][at]
+    middle = (low + high) // 2
+    left, right = _part(parts, low, middle, at, spare), _part(parts, middle, high, at, spare[1:])
+    return np.add(left, right, out=spare[0, : len(left)])
 
 
 def _finish_rows(parts: Mapping[Node, Sequence[Touched]], low: int, high: int, table: int) -> Touched:

@@ -11,6 +11,7 @@ from dlflow.data import Dataset
 from dlflow.errors import ModelError
 from dlflow.nn import Callback, EarlyStopping, Graph, Layer, Loss, Model, Optimizer
 from dlflow.nn.callbacks import check_callbacks
+from dlflow.nn.params import Zeros
 
 __all__ = ["Job", "Line", "Outcome", "default_shards"]
 
@@ -122,13 +123,13 @@ class Job:
                     f"job: {name} has no rows, expected at least 1; look at the split and the filters before it"
                 )
 
-    def model(self) -> Model:
-        """The model that is trained, without weights.
+    def model(self, zeros: Zeros | None = None) -> Model:
+        """The model that is trained, without weights; `zeros` makes the memory of its weights.
 
         Raises: ModelError if layers and columns do not fit.
         """
         if isinstance(self.layers, Graph):
-            model, found = Model(self.layers), tuple(each.shape for each in self.train.inputs)
+            model, found = Model(self.layers, zeros=zeros), tuple(each.shape for each in self.train.inputs)
             if model.in_shapes != found:
                 wanted = dict(zip(model.inputs, model.in_shapes, strict=True))
                 columns = [each.x for each in self.train.inputs]
@@ -137,7 +138,7 @@ class Job:
                     "name them so in Dataset(x=...)"
                 )
             return model
-        return Model(self.layers, self.train.shape)
+        return Model(self.layers, self.train.shape, zeros=zeros)
 
     @property
     def watching(self) -> tuple[Callback, ...]:

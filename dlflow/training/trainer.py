@@ -79,7 +79,7 @@ class _Training:
         self, job: Job, comm: Comm, report: Report, facts: dict[str, str | int], memory: Memory | None
     ) -> None:
         self.job, self.comm, self.report, self.facts, self.memory = job, comm, report, facts, memory
-        self.model = job.model()
+        self.model = job.model(comm.zeros)
         job.loss.check(self.model.out_shape, self.model.head)
         self.update = Update(job, self.model, comm)
         self.batches = Batches(job.train, batch=job.batch, seed=job.seed)

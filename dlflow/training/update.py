@@ -65,7 +65,7 @@ class Update:
         self.tree: TreeSum[Message] = TreeSum(
             comm,
             shards,
-            model.new_message,
+            lambda: model.new_message(comm.zeros),
             shared=shared,
             notes=4,
             edges=edges,

@@ -24,7 +24,7 @@ def measure(rank, sizes):
     """Median milliseconds of a sum, by its bytes."""
     comm, found = links.pop(rank), {}
     for nbytes in sizes.split(","):
-        tree, times = TreeSum(comm, comm.size, lambda length=int(nbytes) // 4: Vector(length)), []
+        tree, times = TreeSum(comm, comm.size, lambda length=int(nbytes) // 4: Vector(comm, length)), []
         for step in range(STEPS):
             vector = tree.buffer()
             vector.g.fill(1)

@@ -193,7 +193,7 @@ def test_the_sum_is_as_dear_as_the_cost_model_says(capsys, size):
         print(
             f"\nsum of {size} processes, processor's ms per rank: measured (median of {ROUNDS}) and by the model"
         )
-        for kind in ("unix", "tcp", "tls"):
+        for kind in ("shared", "unix", "tcp", "tls"):
             for shape in sorted({(size,), best_shape(size, size, kind), (2,) * (size.bit_length() - 1)}):
                 program = ("sum_ours.py", str(size), SMALL, kind, ",".join(map(str, shape)))
                 rounds = [program_of(sys.executable, *program) for _ in range(ROUNDS)]
