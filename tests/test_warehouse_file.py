@@ -74,6 +74,18 @@ def test_what_is_written_is_what_is_read(tmp_path_factory, records):
     assert (receipt["rows"], sum(receipt["row_groups"])) == (len(records), len(records))
 
 
+@given(records=RECORDS, chance=st.randoms())
+@settings(max_examples=20, deadline=None)
+def test_rows_to_be_kept_are_those_that_a_filter_keeps(tmp_path_factory, records, chance):
+    uri = str(tmp_path_factory.mktemp("t"))
+    receipt = write_file(uri, pa.Table.from_pylist(records, schema=EVERY), partition={}, schema=EVERY)
+    keep = pa.array([chance.random() < 0.5 for _ in records], pa.bool_())
+
+    found = read_file(live(uri, receipt), EVERY, keep=keep)
+
+    assert found.equals(read_file(live(uri, receipt), EVERY).filter(keep))
+
+
 @given(records=RECORDS)
 @settings(max_examples=40, deadline=None)
 def test_no_value_lies_outside_the_bounds(tmp_path_factory, records):

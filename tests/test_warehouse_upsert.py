@@ -2,6 +2,7 @@
 
 import datetime as dt
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
@@ -16,6 +17,7 @@ from pipelines.warehouse import (
     delete,
     delete_keys,
     history,
+    keys,
     log,
     ranges,
     upsert,
@@ -85,6 +87,21 @@ def test_rows_are_updated_and_inserted_in_one_commit_and_counted(uri):
     assert (made.version, made.already, made.counts) == (1, False, {"inserted": 1, "updated": 1})
     newest = history(uri)[0]
     assert (newest.operation, newest.record["changed"]) == ("upsert", {"inserted": 1, "updated": 1})
+
+
+@given(st.lists(st.integers(-9, 9), unique=True), st.lists(st.none() | st.integers(-9, 9)), st.booleans())
+@settings(max_examples=50, deadline=None)
+def test_only_the_keys_between_those_of_a_file_are_looked_at(known, there, text):
+    kind = pa.string() if text else pa.int64()
+    known, there = (pa.table({"id": pa.array(values).cast(kind)}) for values in (known, there))
+    known = known.sort_by("id")
+
+    first, near = keys.near(known, "id", there)
+
+    found = keys.positions(there, near, ["id"])
+    assert np.where(found < 0, -1, found + first).tolist() == keys.positions(there, known, ["id"]).tolist()
+    values = there["id"].drop_null().to_pylist()
+    assert all(min(values) <= value <= max(values) for value in near["id"].to_pylist())
 
 
 def test_only_files_that_hold_a_key_are_rewritten(uri):

@@ -125,10 +125,12 @@ def read_file(
     *,
     names: Sequence[str] | None = None,
     groups: Sequence[int] | None = None,
+    keep: pa.BooleanArray | None = None,
     verify: bool = False,
 ) -> pa.Table:
     """The rows of one file, or of some of its row groups, with the partition columns put back; `schema` is the whole table's.
 
+    With `keep`, true or false for each row, only those rows: column after column, so that the others are never all in memory.
     Checksums of pages are always compared, the digest of the whole file with `verify`.
 
     Raises: PartFailed if the file is gone, InputError if it is damaged.
@@ -147,7 +149,12 @@ def read_file(
         wanted_groups = list(range(source.num_row_groups) if groups is None else groups)
         rows = sum(source.metadata.row_group(group).num_rows for group in wanted_groups)
         present = [name for name in names if name in stored and name not in file.partition]
-        table = source.read_row_groups(wanted_groups, present, use_threads=False)  # a worker has one core
+        if keep is None or is_url(file.absolute):  # there each read of a column would be a request
+            table = source.read_row_groups(wanted_groups, present, use_threads=False)  # a worker has one core
+            table = table if keep is None else table.filter(keep)
+        else:
+            table = pa.table({name: _kept(source, wanted_groups, name, keep) for name in present})
+        rows = rows if keep is None else keep.true_count
     arrays = [_column(table, rows, file, schema.field(name)) for name in names]
     wanted = pa.schema([schema.field(name) for name in names])
     return pa.Table.from_arrays(arrays, schema=wanted) if arrays else table
@@ -296,6 +303,10 @@ def _repeats(column: pa.ChunkedArray) -> bool:
 
 def _bytes(kind: pa.DataType) -> bool:
     return pa.types.is_binary(kind) or pa.types.is_fixed_size_binary(kind)
+
+
+def _kept(source: pq.ParquetFile, groups: list[int], name: str, keep: pa.BooleanArray) -> pa.ChunkedArray:
+    return source.read_row_groups(groups, [name], use_threads=False)[name].filter(keep)
 
 
 def _column(table: pa.Table, rows: int, file: LiveFile, wanted: pa.Field) -> pa.Array | pa.ChunkedArray:

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from pipelines.errors import SchemaMismatch
 from pipelines.names import did_you_mean
 
-__all__ = ["check", "first_null", "positions", "repeated", "sorted_by"]
+__all__ = ["check", "first_null", "near", "positions", "repeated", "sorted_by"]
 
 
 def check(where: str, schema: pa.Schema, by: Sequence[str], *, equal: bool = True) -> None:
@@ -40,7 +40,20 @@ def first_null(rows: pa.Table, by: Sequence[str]) -> tuple[str, int] | None:
 
 def sorted_by(rows: pa.Table, by: Sequence[str]) -> pa.Table:
     """The rows in the order of their keys, equal ones in the order that they had."""
-    return rows.take(pc.sort_indices(rows, [(name, "ascending") for name in by]))
+    order = pc.sort_indices(rows, [(name, "ascending") for name in by])
+    if np.array_equal(order.to_numpy(), np.arange(len(order))):
+        return rows  # no copy
+    return rows.take(order)
+
+
+def near(rows: pa.Table, name: str, others: pa.Table) -> tuple[int, pa.Table]:
+    """The rows, of some sorted by column `name`, that lie between the least and the greatest value of `others`; the first's place."""
+    bounds = pc.min_max(others[name])
+    if not bounds["min"].is_valid:
+        return 0, rows.slice(0, 0)
+    start = pc.sum(pc.less(rows[name], bounds["min"]), min_count=0).as_py()
+    end = pc.sum(pc.less_equal(rows[name], bounds["max"]), min_count=0).as_py()
+    return start, rows.slice(start, end - start)
 
 
 def repeated(rows: pa.Table, by: Sequence[str]) -> int | None:

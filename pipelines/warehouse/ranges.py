@@ -23,6 +23,7 @@ from pipelines.places import created, opened, place
 from pipelines.warehouse import keys
 from pipelines.warehouse.disk import refused
 from pipelines.warehouse.file import LiveFile, read_file
+from pipelines.warehouse.lean import lean
 
 if TYPE_CHECKING:
     from pipelines.engine import Runner
@@ -46,10 +47,14 @@ _SAMPLED = 256  # keys of a file, for the bounds
 
 @dataclass(frozen=True)
 class Range:
-    """Rows of a source, sorted by key, no key twice; in a file of one record batch. `low` and `high` by key column."""
+    """Rows of a source, sorted by key, no key twice; in a file of one record batch. `low` and `high` by key column.
+
+    The keys are also in a file of their own: of each file of the table they are read, the rows once.
+    """
 
     number: int
     path: str
+    keys: str
     rows: int
     low: Mapping[str, Any]
     high: Mapping[str, Any]
@@ -89,9 +94,11 @@ def distinct_ranges(
     Raises: SchemaMismatch for a null in `unique`, or values that are there twice; `where` names the source.
     """
     if isinstance(source, pa.Table):
-        pieces = _pieces(source.select(schema.names), by)
         try:
-            paths: list[tuple[str, ...]] = [(write_batches(work, piece.schema, [piece]),) for piece in pieces]
+            paths: list[tuple[str, ...]] = [
+                (write_batches(work, piece.schema, [piece]),)
+                for piece in _pieces(source.select(schema.names), by)
+            ]
         except OSError as error:  # on a worker the runner says so
             raise refused(work, source.nbytes, error) from error
         number = 0
@@ -105,7 +112,7 @@ def distinct_ranges(
     ]
     found = runner.run(_gather, gathers, name="sort", progress=_quiet)
     return [
-        Range(i, *said) for i, said in enumerate(said for said in found if said is not None and said[1] > 0)
+        Range(i, *said) for i, said in enumerate(said for said in found if said is not None and said[2] > 0)
     ]
 
 
@@ -114,7 +121,8 @@ def range_of(number: int, rows: pa.Table, by: Sequence[str], work: str) -> Range
     path = write_batches(work, rows.schema, [rows])
     bounds = {name: pc.min_max(rows[name]) for name in by} if rows.num_rows else {}
     low, high = ({name: bound[end].as_py() for name, bound in bounds.items()} for end in ("min", "max"))
-    return Range(number, path, rows.num_rows, low, high)
+    alone = rows.select(list(by))
+    return Range(number, path, write_batches(work, alone.schema, [alone]), rows.num_rows, low, high)
 
 
 def split_files(
@@ -191,16 +199,10 @@ def write_batches(work: str, schema: pa.Schema, tables: Sequence[pa.Table]) -> s
     return path
 
 
-def read_batch(path: str, number: int, columns: Sequence[str] | None = None) -> pa.Table:
+def read_batch(path: str, number: int) -> pa.Table:
     """One record batch of such a file."""
-    options = None
-    if columns is not None:
-        with opened(path) as file, pa.ipc.open_file(file) as reader:
-            wanted = [reader.schema.get_field_index(name) for name in columns]
-        options = pa.ipc.IpcReadOptions(use_threads=False, included_fields=wanted)
-    with opened(path) as file, pa.ipc.open_file(file, options=options) as reader:
-        table = pa.Table.from_batches([reader.get_batch(number)])
-    return table if columns is None else table.select(list(columns))
+    with opened(path) as file, pa.ipc.open_file(file) as reader:
+        return pa.Table.from_batches([reader.get_batch(number)])
 
 
 def _pieces(table: pa.Table, by: Sequence[str]) -> list[pa.Table]:
@@ -221,7 +223,8 @@ def _split(asked: _Split) -> str:
     return write_batches(asked.work, table.schema, batches(table, asked.bounds, asked.by))
 
 
-def _gather(asked: _Gather) -> tuple[str, int, dict[str, Any], dict[str, Any]]:
+@lean()
+def _gather(asked: _Gather) -> tuple[str, str, int, dict[str, Any], dict[str, Any]]:
     rows = read_range(asked.paths, asked.number, asked.unique).combine_chunks()
     if (null := keys.first_null(rows, asked.unique)) is not None:
         raise SchemaMismatch(
@@ -233,7 +236,7 @@ def _gather(asked: _Gather) -> tuple[str, int, dict[str, Any], dict[str, Any]]:
             f"{asked.where}: key {key} is there twice, expected once; deduplicate the rows by {list(asked.unique)}"
         )
     made = range_of(0, rows, asked.by, asked.work)
-    return made.path, made.rows, dict(made.low), dict(made.high)
+    return made.path, made.keys, made.rows, dict(made.low), dict(made.high)
 
 
 def _quiet(*_: object) -> None:

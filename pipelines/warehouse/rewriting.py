@@ -14,6 +14,7 @@ import pyarrow as pa
 from pipelines.errors import SchemaMismatch
 from pipelines.warehouse import keys, ranges
 from pipelines.warehouse.file import LiveFile, Receipt, part_of, read_file, write_file
+from pipelines.warehouse.lean import lean
 from pipelines.warehouse.ranges import Range
 from pipelines.warehouse.split import write_rows
 
@@ -198,30 +199,34 @@ def _overlaps(file: LiveFile, one: Range, name: str) -> bool:
     return not ((high is not None and high < one.low[name]) or (low is not None and low > one.high[name]))
 
 
+@lean()
 def _take_out(asked: _TakeOut) -> Taken:
     schema = pa.schema(asked.columns)
     there = read_file(asked.file, schema, names=asked.by)
     place = np.full(there.num_rows, -1)
     number = np.full(there.num_rows, -1)
     for one in asked.ranges:
-        wanted = ranges.read_batch(one.path, 0, asked.by)
+        first, wanted = keys.near(ranges.read_batch(one.keys, 0), asked.by[0], there)
         at = keys.positions(there, wanted, asked.by)
-        place = np.where(at >= 0, at, place)
+        place = np.where(at >= 0, at + first, place)
         number = np.where(at >= 0, one.number, number)
     hit = number >= 0
     hits = int(hit.sum())
     numbers = tuple(one.number for one in asked.ranges)
     if not hits:
         return Taken(asked.file, 0, None, None, numbers)
-    rows = read_file(asked.file, schema) if asked.whole or hits < len(hit) else there
     kept = None
     if hits < len(hit) and asked.rewrite:
-        rest = rows.filter(pa.array(~hit))
+        rest = read_file(asked.file, schema, keep=pa.array(~hit))
         kept = write_file(
             asked.uri, rest, partition=asked.file.partition, schema=schema, part=part_of(asked.file.path)
         )
-    rows = (rows if asked.whole else there.select([])).append_column(_PLACE, pa.array(place))
-    pieces = [rows.filter(pa.array(number == one)) for one in numbers]
+        del rest
+    places = pa.array(place[hit])
+    rows = pa.table({_PLACE: places})
+    if asked.whole:
+        rows = read_file(asked.file, schema, keep=pa.array(hit)).append_column(_PLACE, places)
+    pieces = [rows.filter(pa.array(number[hit] == one)) for one in numbers]
     return Taken(asked.file, hits, kept, ranges.write_batches(asked.work, rows.schema, pieces), numbers)
 
 
@@ -239,6 +244,7 @@ def _old(columns: Sequence[pa.Field], found: Sequence[tuple[str, int]]) -> pa.Ta
     return pa.concat_tables([pa.schema(columns).empty_table(), *tables])
 
 
+@lean()
 def _put_in(asked: _PutIn) -> _Put:
     schema = pa.schema(asked.columns)
     new = ranges.read_batch(asked.range.path, 0)

@@ -103,6 +103,11 @@ def upserted(how, root):
     return {key: value for line in said.splitlines() for key, value in json.loads(line).items()}
 
 
+def above(one):
+    """What the work adds to libraries and source, in MB."""
+    return one["mb"] - one["before_mb"]
+
+
 def test_an_upsert_of_scattered_keys_against_merge(tmp_path, capsys):
     root = str(tmp_path / "events")
     make(root, ROWS, PARTS)
@@ -121,7 +126,8 @@ def test_an_upsert_of_scattered_keys_against_merge(tmp_path, capsys):
             worker = f", a worker {one['worker_mb']:,.0f} MB" if "worker_mb" in one else ""
             print(
                 f"  {how:<12} {one['cpu']:.2f} s of the processor ({one['cpu'] / peer['cpu']:.2f} x), "
-                f"peak memory {one['mb']:,.0f} MB ({one['mb'] / peer['mb']:.2f} x){worker}"
+                f"peak memory {one['mb']:,.0f} MB ({one['mb'] / peer['mb']:.2f} x), {above(one):,.0f} MB above the "
+                f"{one['before_mb']:,.0f} MB before it ({above(one) / above(peer):.2f} x){worker}"
             )
 
 

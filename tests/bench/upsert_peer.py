@@ -9,6 +9,7 @@ import resource
 import shutil
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -77,6 +78,11 @@ def run(how: str, root: str, source: pa.Table) -> tuple[float, float]:
         return seconds, busy
 
 
+def resident_mb() -> float:
+    """What this process holds now: before the work, its libraries and the rows to be brought in."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+
+
 if __name__ == "__main__":
     how, root, rows, files, keys = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])
     if how == "make":
@@ -85,10 +91,9 @@ if __name__ == "__main__":
     copy = f"{root}-{how}-{os.getpid()}"
     shutil.copytree(root, copy)
     source = events(np.sort(np.random.default_rng(7).choice(rows + rows // 100, keys, replace=False)))
+    log.handle(copy)
+    before = resident_mb()
     seconds, busy = run(how, copy, source)
     shutil.rmtree(copy)
-    print(
-        json.dumps(
-            {"seconds": seconds, "cpu": busy, "mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
-        )
-    )
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({"seconds": seconds, "cpu": busy, "mb": most, "before_mb": before}))
