@@ -20,8 +20,11 @@ __all__ = [
     "PLACE",
     "by_bucket",
     "by_part",
+    "by_places",
     "keys_of",
+    "laid",
     "read_bucket",
+    "read_laid",
     "read_rows",
     "write_batches",
 ]
@@ -52,9 +55,23 @@ def by_bucket(table: pa.Table, by: tuple[str, ...], buckets: int, *, alone: bool
     return _cut(table, (hashes % np.uint64(buckets)).astype(np.int64), buckets)
 
 
-def keys_of(table: pa.Table, columns: tuple[str, ...], part: int) -> pa.Table:
-    """These columns of all rows with their origin, and where the rows are: `table` is the file of this part."""
-    where = np.arange(table.num_rows) + (part << 32)
+def laid(table: pa.Table, number: np.ndarray) -> tuple[list[pa.Table], list[tuple[int, int]], np.ndarray]:
+    """The rows of each bucket that has some, in their order; bucket and rows of each; the place of each row among all."""
+    order = _order(number)
+    rows = np.bincount(number, minlength=1)
+    there = np.flatnonzero(rows) if len(number) else np.zeros(1, np.int64)
+    counts = rows[there]
+    places = np.empty(len(order), np.int64)
+    places[order] = np.arange(len(order))
+    tables = _sliced(table.take(pa.array(order)), counts)
+    return tables, list(zip(there.tolist(), counts.tolist(), strict=True)), places
+
+
+def keys_of(
+    table: pa.Table, columns: tuple[str, ...], part: int, places: np.ndarray | None = None
+) -> pa.Table:
+    """These columns of all rows with their origin, and where the rows are in the file of this part (as here, or `places`)."""
+    where = (np.arange(table.num_rows) if places is None else places) + (part << 32)
     return table.select([*columns, *ORIGIN.names[:2]]).append_column(PLACE, pa.array(where))
 
 
@@ -64,19 +81,52 @@ def by_part(places: np.ndarray, parts: int) -> list[pa.Table]:
     return _cut(rows, places >> 32, parts)
 
 
+def by_places(gone: Sequence[str], part: int, rows: Sequence[int]) -> list[pa.Table]:
+    """Numbers of rows of a part that are in the files `gone`, ascending, apart for its batches of so many `rows`."""
+    lost = np.sort(_lost(gone, part))
+    ends = np.searchsorted(lost, np.cumsum(rows))
+    return _sliced(pa.table({"row": lost}), np.diff(ends, prepend=0))
+
+
 def read_rows(
     path: str, columns: Sequence[str] | None = None, *, gone: Sequence[str] = (), part: int = 0
 ) -> pa.Table:
-    """Some columns of the rows of a file, without those that are in batch `part` of the files `gone`."""
+    """Some columns of the rows of a file, without those that are in batch `part` of the files `gone` (-1: in all batches)."""
     with opened(path) as file, pa.ipc.open_file(file, options=_options(path, columns)) as reader:
         table = reader.read_all()
     if columns is not None:
         table = table.select(list(columns))
-    lost = [numpy_of(_batch(other, part).column(0)) for other in gone]
-    if not any(map(len, lost)):
+    return _without(table, _lost(gone, part))
+
+
+def read_laid(pieces: Sequence[Sequence[tuple[str, int, int, str | None]]]) -> pa.Table:
+    """The rows of some buckets, one bucket after another, each in the order of origin.
+
+    A piece of a bucket is a batch: the file, its number there, the number of its first row, and the file of those that are gone.
+    """
+    return pa.concat_tables(
+        _in_origin_order(pa.concat_tables([_read_piece(*piece) for piece in bucket])) for bucket in pieces
+    )
+
+
+def _read_piece(path: str, number: int, first: int, gone: str | None) -> pa.Table:
+    table = pa.Table.from_batches([_batch(path, number)])
+    return table if gone is None else _without(table, _lost([gone], number) - first)
+
+
+def _lost(gone: Sequence[str], part: int) -> np.ndarray:
+    """Numbers of rows in batch `part` of these files, or in all of their batches."""
+    none = np.zeros(0, np.int32)
+    if part < 0:
+        return np.concatenate([none, *(numpy_of(combined(read_rows(other)["row"])) for other in gone)])
+    return np.concatenate([none, *(numpy_of(_batch(other, part).column(0)) for other in gone)])
+
+
+def _without(table: pa.Table, lost: np.ndarray) -> pa.Table:
+    if not len(lost):
         return table
     stays = np.ones(table.num_rows, bool)
-    stays[np.concatenate(lost)] = False
+    stays[lost] = False
     return table.filter(pa.array(stays))
 
 
@@ -85,10 +135,7 @@ def read_bucket(paths: Sequence[str], number: int, columns: Sequence[str] | None
     batches = [_batch(path, number) for path in paths]
     if columns is not None:
         return pa.Table.from_batches([batch.select(list(columns)) for batch in batches])
-    table = pa.Table.from_batches(batches)
-    if _in_order(table):
-        return table
-    return table.take(pc.sort_indices(table, [(SOURCE, "ascending"), (LINE, "ascending")]))
+    return _in_origin_order(pa.Table.from_batches(batches))
 
 
 def _batch(path: str, number: int) -> pa.RecordBatch:
@@ -106,15 +153,25 @@ def _options(path: str, columns: Sequence[str] | None) -> pa.ipc.IpcReadOptions:
 
 def _cut(table: pa.Table, number: np.ndarray, parts: int) -> list[pa.Table]:
     """The rows of each number, in their order."""
-    order = np.argsort(
-        number.astype(np.min_scalar_type(parts)), kind="stable"
-    )  # of 16 bits and less a radix sort
-    ends = np.cumsum(np.bincount(number, minlength=parts))
-    table = table.take(pa.array(order))
-    starts = np.concatenate([[0], ends[:-1]])
-    return [
-        table.slice(start, end - start) for start, end in zip(starts.tolist(), ends.tolist(), strict=True)
-    ]
+    return _sliced(table.take(pa.array(_order(number))), np.bincount(number, minlength=parts))
+
+
+def _order(number: np.ndarray) -> np.ndarray:
+    """Rows by number, those of one in their order: of 16 bits and less a radix sort."""
+    return np.argsort(number.astype(np.min_scalar_type(int(number.max(initial=0)))), kind="stable")
+
+
+def _sliced(table: pa.Table, rows: np.ndarray) -> list[pa.Table]:
+    """Tables of so many rows each, one behind the other."""
+    starts = np.cumsum(rows) - rows
+    return [table.slice(start, count) for start, count in zip(starts.tolist(), rows.tolist(), strict=True)]
+
+
+def _in_origin_order(table: pa.Table) -> pa.Table:
+    """Rows of one origin stay in the order in which they come."""
+    if _in_order(table):
+        return table
+    return table.take(pc.sort_indices(table, [(SOURCE, "ascending"), (LINE, "ascending")]))
 
 
 def _in_order(table: pa.Table) -> bool:

@@ -38,7 +38,9 @@ class Trim:
         columns = self.columns or tuple(
             name for name in data_columns(schema) if kind_of(schema.field(name).type) == "string"
         )
-        return Map(titled(self.do, self.columns or ("all texts",)), trim, {"columns": columns})
+        return Map(
+            titled(self.do, self.columns or ("all texts",)), trim, {"columns": columns}, columns, columns
+        )
 
 
 def trim(table: pa.Table, *, columns: tuple[str, ...]) -> Rows:
@@ -80,7 +82,7 @@ class Text:
             "unicode": self.unicode,
             "accents": self.accents,
         }
-        return Map(titled(self.do, self.columns), text, params)
+        return Map(titled(self.do, self.columns), text, params, self.columns, self.columns)
 
 
 def text(
@@ -143,7 +145,8 @@ class MapValues:
             "other": self.other,
             "right": len(set(self.known)),
         }
-        return Map(titled(self.do, [self.column]), map_values, params)
+        one = (self.column,)
+        return Map(titled(self.do, one), map_values, params, one, one, self.other == "quarantine")
 
     def _table(self) -> dict[str, Scalar]:
         """What becomes of each value that is known."""

@@ -140,11 +140,16 @@ class Rename:
         after = [self.columns.get(name, name) for name in data_columns(schema)]
         if twice := sorted({name for name in after if after.count(name) > 1}):
             raise SpecError(f"rename: there would be two columns {twice[0]!r}; drop or rename the other one")
-        return Map(titled(self.do, self.columns), rename, {"columns": dict(self.columns)})
+        names = tuple(self.columns.values())
+        return Map(
+            titled(self.do, self.columns), rename, {"columns": dict(self.columns)}, tuple(self.columns), names
+        )
 
 
 def rename(table: pa.Table, *, columns: dict[str, str]) -> pa.Table:
-    """The table with columns renamed."""
+    """The table with columns renamed; of some of its columns, too, a name that is taken over is free before."""
+    taken = set(columns.values()) - set(columns)
+    table = table.drop_columns([name for name in table.column_names if name in taken])
     return table.rename_columns([columns.get(name, name) for name in table.schema.names])
 
 
@@ -177,7 +182,8 @@ class Cast:
         if problems:
             raise SpecError(*problems)
         params = {"columns": dict(self.columns), "on_error": self.on_error}
-        return Map(titled(self.do, self.columns), cast, params)
+        names, thins = tuple(self.columns), self.on_error == "quarantine"
+        return Map(titled(self.do, self.columns), cast, params, names, names, thins)
 
 
 def cast(table: pa.Table, *, columns: dict[str, str], on_error: str) -> Rows:

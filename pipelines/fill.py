@@ -93,9 +93,8 @@ class Fill:
         if self.with_ is None:
             for name in self.columns:
                 literal(self.value, schema.field(name).type, where=f"fill of column {name!r}")
-            return Map(
-                titled(self.do, self.columns), fill_value, {"columns": self.columns, "value": self.value}
-            )
+            constant = {"columns": self.columns, "value": self.value}
+            return Map(titled(self.do, self.columns), fill_value, constant, self.columns, self.columns)
         if self.by or self.with_ == "mode":
             refuse_private(schema, (*self.by, *self.columns), step=self.do, allowed=self.allow_private)
         sketches: dict[str, Sketch] = {name: _SKETCHES[self.with_](name) for name in self.columns}

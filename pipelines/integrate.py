@@ -174,13 +174,13 @@ class Joined:
     def stage(self, schema: pa.Schema) -> Stage:
         """A Map with a broadcast, else an Exchange of both tables."""
         del schema
-        moves, _ = self.way()
-        keys, params = tuple(self.join.keys), {"joined": self}
-        if not moves:
-            return Map(f"join {self.join.with_}", join_part, params)
-        whole = self.join.how in {"right", "outer"} or self.join.cardinality.startswith("1")
-        beside = Beside(self.other, tuple(self.join.keys.values()), self.columns(), whole)
-        return Exchange(f"join {self.join.with_}", keys, join_bucket, params, alone=True, beside=beside)
+        join, keys, params = self.join, tuple(self.join.keys), {"joined": self}
+        if not self.way()[0]:
+            made = tuple(self.taken().values()) if join.cardinality == "m:1" else None
+            thins = join.how != "left" or join.unmatched != "keep"
+            return Map(f"join {join.with_}", join_part, params, keys, made, thins)
+        beside = Beside(self.other, tuple(join.keys.values()), self.columns(), join.must_move is not None)
+        return Exchange(f"join {join.with_}", keys, join_bucket, params, alone=True, beside=beside)
 
     def columns(self) -> tuple[str, ...]:
         """The columns of the other table that are needed."""

@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines import measures, task
+from pipelines import between, measures, task
 from pipelines.failpoints import failpoint
 from pipelines.reads import Bucket, Kept, read_rows
 from pipelines.stage import Map
 from pipelines.task import Receipt, Task
 
-__all__ = ["Keys", "Look", "count_torn", "leaf", "look", "merge_leaves", "receipt_of"]
+__all__ = ["Gone", "Keys", "Look", "count_torn", "leaf", "look", "merge_leaves", "receipt_of", "settle"]
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,17 @@ class Look:
     sketch: Any
     columns: tuple[str, ...]
     request: Any = None
+
+
+@dataclass(frozen=True)
+class Gone:
+    """The rows of one part that were left out, as the tasks of all keys have said."""
+
+    name: str
+    work: str
+    files: tuple[str, ...]
+    part: int
+    rows: tuple[int, ...]  # of each batch of the part
 
 
 @dataclass(frozen=True)
@@ -57,6 +68,11 @@ def look(one: Look) -> Any:
     for step in one.maps:
         table = step(table).kept
     return one.sketch.sketch(table.select(list(one.columns)), one.request)
+
+
+def settle(one: Gone) -> str:
+    """A file with a batch of row numbers for each batch of the part: who reads a batch needs no others."""
+    return between.write_batches(one.work, one.name, between.by_places(one.files, one.part, one.rows))
 
 
 def count_torn(one: Keys) -> int:

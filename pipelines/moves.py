@@ -1,13 +1,14 @@
 """How the steps of a table move its rows, and why so: what a plan says before anything runs."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 
+from pipelines.chain import foreseen, needed
 from pipelines.errors import SpecError
-from pipelines.stage import SPLIT, Exchange, Fit, Stage, Step, tables_of
+from pipelines.stage import SPLIT, Exchange, Fit, Map, Stage, Step, tables_of
 from pipelines.storage import TableRef
 
 __all__ = ["Move", "Pass", "bound_to", "check_row_wise", "gathers", "move_of", "passes_of", "together"]
@@ -19,8 +20,15 @@ class Move:
 
     step: str
     kind: str  # map, fit, exchange, or keys: an exchange of these alone
+    stage: Stage = field(compare=False)
     why: str = ""
-    fit: Fit | None = field(default=None, compare=False)
+
+    @property
+    def fit(self) -> Fit:
+        """What is fitted, of a step that is."""
+        if not isinstance(self.stage, Fit):
+            raise TypeError(self.step)
+        return self.stage
 
 
 def bound_to(step: Any, schemas: Mapping[str, pa.Schema]) -> Step:
@@ -34,9 +42,9 @@ def move_of(step: Any, schema: pa.Schema, fitted_from: str | None = None) -> Mov
     """How a step, bound to its tables, moves rows of this schema; `fitted_from` is the table that has fitted it before."""
     stage: Stage = step.stage(schema)
     if fitted_from is not None and isinstance(stage, Fit):
-        return Move(f"{stage.name} (as in {fitted_from})", "map", "")
+        return Move(f"{stage.name} (as in {fitted_from})", "map", stage)
     if tables_of(step):
-        return Move(stage.name, type(stage).__name__.lower(), step.way()[1])
+        return Move(stage.name, type(stage).__name__.lower(), stage, step.way()[1])
     why = ""
     kind = type(stage).__name__.lower()
     if isinstance(stage, Exchange):
@@ -46,7 +54,7 @@ def move_of(step: Any, schema: pa.Schema, fitted_from: str | None = None) -> Mov
             kind, why = "keys", f"those of equal {by} must meet; the rows stay where they are"
     elif isinstance(stage, Fit):
         why = "needs all rows first"
-    return Move(stage.name, kind, why, stage if isinstance(stage, Fit) else None)
+    return Move(stage.name, kind, stage, why)
 
 
 def check_fitted(step: Any, stage: Stage, name: str, others: Sequence[Any]) -> None:
@@ -109,8 +117,71 @@ class Pass:
         )
 
 
+@dataclass
+class _Fusing:
+    """The passes so far, and where the rows are: in the hands of the pass, or on the disk since the one before."""
+
+    partition_by: tuple[str, ...]
+    keyed: tuple[Exchange, ...]
+    passes: list[Pass] = field(default_factory=list)
+    names: list[str] = field(default_factory=lambda: ["read"])
+    whys: list[str] = field(default_factory=list)
+    fits: list[Fit] = field(default_factory=list)  # that are sketched together
+    since: list[Map] | None = None  # what is to be done with rows that wait on the disk; None: none do
+    laid: bool = False  # by partition
+
+    def end(self, what: str = "") -> None:
+        """A pass is whole."""
+        self.passes.append(Pass(tuple(self.names), what, tuple(self.whys)))
+        self.names, self.whys = [], []
+
+    def leave(self, stages: Sequence[Stage]) -> None:
+        """The rows are left on the disk, before these stages."""
+        known = gathers(self.partition_by) and foreseen([*stages, *self.keyed], self.partition_by) is not None
+        self.since, self.laid = [], known
+        if known:
+            by = ", ".join(self.partition_by)
+            self.whys.append(
+                f"write: the rows wait beside those of their {by}, which is known already; they do not move again"
+            )
+
+    def look(self, stages: Sequence[Stage]) -> None:
+        """The fits are sketched; behind the pass are they and these stages."""
+        if not self.fits:
+            return
+        columns = [name for fit in self.fits for name in fit.columns]
+        if self.since is None or needed(self.since, columns) is None:
+            self.leave([*self.fits, *stages])
+        self.end(f"sketch for {' and '.join(fit.name for fit in self.fits)}")
+        self.names += [fit.name for fit in self.fits]
+        self.since = [*(self.since or ()), *(fit.mapped(None) for fit in self.fits)]
+        self.fits = []
+
+    def add(self, move: Move, behind: Sequence[Stage]) -> None:
+        """The next step, and the stages of those behind it."""
+        if not (self.fits and move.kind == "fit" and together([*self.fits, move.fit])):
+            self.look([move.stage, *behind])
+        if move.why:
+            self.whys.append(f"{move.step}: {move.kind}, {move.why}")
+        if move.kind == "fit":
+            self.fits.append(move.fit)
+            return
+        if move.kind == "keys":
+            self.leave(behind)
+        if move.kind in {"exchange", "keys"}:
+            self.end(f"{move.kind} for {move.step}")
+        self.names.append(move.step)
+        if move.kind == "keys":
+            self.end("rows that stay")
+            self.names.append("read again")
+        elif move.kind == "exchange":
+            self.since = None
+        elif self.since is not None and not isinstance(move.stage, Exchange):
+            self.since.append(move.stage.mapped(None) if isinstance(move.stage, Fit) else move.stage)
+
+
 def passes_of(
-    moves: Iterable[Move],
+    moves: Sequence[Move],
     *,
     checks: bool,
     keyed: Sequence[Exchange] = (),
@@ -118,53 +189,28 @@ def passes_of(
     partition_by: Sequence[str] = (),
 ) -> list[Pass]:
     """Steps as they fuse; `keyed` are the checks that bring the rows of a key together, `new_by` the key of a load."""
-    passes: list[Pass] = []
-    names: list[str] = ["read"]
-    whys: list[str] = []
-    sketched: list[Fit] = []
-
-    def end(what: str = "") -> None:
-        passes.append(Pass(tuple(names), what, tuple(whys)))
-        names.clear()
-        whys.clear()
-
-    def look() -> None:
-        if sketched:
-            end(f"sketch for {' and '.join(fit.name for fit in sketched)}")
-            names.extend(fit.name for fit in sketched)
-            sketched.clear()
-
-    for move in moves:
-        if not (sketched and move.fit is not None and together([*sketched, move.fit])):
-            look()
-        if move.why:
-            whys.append(f"{move.step}: {move.kind}, {move.why}")
-        if move.fit is not None:
-            sketched.append(move.fit)
-            continue
-        if move.kind in {"exchange", "keys"}:
-            end(f"{move.kind} for {move.step}")
-        names.append(move.step)
-        if move.kind == "keys":
-            end("rows that stay")
-            names.append("read again")
-    look()
+    made = _Fusing(tuple(partition_by), tuple(keyed))
+    for number, move in enumerate(moves):
+        made.add(move, [one.stage for one in moves[number + 1 :]])
+    made.look([])
     if checks:
-        names.append("checks")
+        made.names.append("checks")
     for check in keyed:
-        whys.append(
+        made.whys.append(
             f"check {check.name}: exchange, rows of equal {', '.join(check.by)} must meet to be set aside"
         )
-        end(f"exchange for check {check.name}")
-        names.append(f"check {check.name}")
+        made.end(f"exchange for check {check.name}")
+        made.names.append(f"check {check.name}")
+        made.since = None
     if new_by:
         key = ", ".join(new_by)
-        whys.append(f"new by {key}: exchange, rows meet the keys that the table has")
-        end(f"exchange for new by {key}")
-        names.append(f"new by {key}")
-    if gathers(partition_by):
-        whys.append("write: exchange, the rows of a partition meet in one file")
-        end(f"exchange by {', '.join(partition_by)}")
-    names.append("write")
-    end()
-    return passes
+        made.whys.append(f"new by {key}: exchange, rows meet the keys that the table has")
+        made.end(f"exchange for new by {key}")
+        made.names.append(f"new by {key}")
+        made.since = None
+    if gathers(partition_by) and (made.since is None or not made.laid):
+        made.whys.append("write: exchange, the rows of a partition meet in one file")
+        made.end(f"exchange by {', '.join(partition_by)}")
+    made.names.append("write")
+    made.end()
+    return made.passes

@@ -1,6 +1,8 @@
 """The passes of one build over the parts of its input: what is fitted on the way, what moves, what was counted.
 
 read -> Map -> Map -> [sketch] -> Map ... -> [exchange] -> Map ... -> write files      on the workers
+
+Rows that are left on the disk lie there by partition if that is known already (`layout`); then none of them move again.
 """
 
 import functools
@@ -11,26 +13,27 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines import inspection, measures, publish, quality, warehouse
-from pipelines.chain import needed
+from pipelines.chain import ahead, foreseen, needed
 from pipelines.engine import Runner
 from pipelines.errors import InputError
 from pipelines.keyed import keyed_checks
-from pipelines.leaves import Keys, Look, count_torn, leaf, look, merge_leaves
+from pipelines.layout import Layout, gathered, layout_of
+from pipelines.leaves import Gone, Keys, Look, count_torn, leaf, look, merge_leaves, settle
 from pipelines.made import Made
 from pipelines.matching import refuse_bucket
-from pipelines.moves import gathers, together
+from pipelines.moves import together
 from pipelines.newcomers import newcomers
 from pipelines.opening import opened, origin_of
 from pipelines.parts import bucket_count, file_reads, slices
 from pipelines.places import Place, place
 from pipelines.plan import TablePlan
-from pipelines.reads import Bucket, Kept, Read, SourceParts, TableFiles
+from pipelines.reads import Bucket, Kept, Laid, Read, SourceParts, TableFiles
 from pipelines.sent import Sent, Told
 from pipelines.sketch import Several
 from pipelines.stage import Beside, Exchange, Fit, Map, Step, data_columns, tables_of
 from pipelines.storage import FileRef, TableRef, row_bytes
 from pipelines.storage import reference as reference_of
-from pipelines.task import ExchangeTo, Keep, KeysTo, LeaveOut, Receipt, WriteTo
+from pipelines.task import ExchangeTo, Keep, KeysTo, LayOut, LeaveOut, Receipt, WriteTo
 from pipelines.warehouse.columns import settled
 
 __all__ = ["Passes", "Told"]
@@ -76,12 +79,15 @@ class Passes:
         self.sent.reading([origin_of(one) for one in read])
         maps: list[Map] = []
         fits: list[Fit] = []  # that are sketched together
-        for step in self.plan.spec.steps:
-            bound = self._bound(step)
+        layout: Layout | None = None  # for rows that are left on the disk before them
+        steps = [self._bound(step) for step in self.plan.spec.steps]
+        for number, bound in enumerate(steps):
             stage = bound.stage(schema)
             if fits and not (isinstance(stage, Fit) and together([*fits, stage])):
-                reads, maps = self._fit(reads, maps, fits)
+                reads, maps = self._fit(reads, maps, fits, layout)
                 fits = []
+            if not fits and not isinstance(stage, Map):
+                layout = self._layout(steps[number:], schema)
             match stage:
                 case Map():
                     maps.append(stage)
@@ -90,7 +96,7 @@ class Passes:
                     maps.append(stage.mapped(self._known(stage, self.plan.spec.fitted_from)))
                     schema = maps[-1](schema.empty_table()).kept.schema
                 case Fit() if stage.writes is None:  # what is fitted may decide the columns
-                    reads, maps = self._fit(reads, maps, [stage])
+                    reads, maps = self._fit(reads, maps, [stage], layout)
                     schema = maps[-1](schema.empty_table()).kept.schema
                 case Fit():
                     fits.append(stage)
@@ -99,18 +105,18 @@ class Passes:
                     reads, maps = self._exchange(reads, maps, stage), [stage.mapped()]
                     schema = bound.build(schema)
                 case Exchange():
-                    reads, maps = self._choose(reads, maps, stage), []
+                    reads, maps = self._choose(reads, maps, stage, layout), []
                     schema = bound.build(schema)
         if fits:
-            reads, maps = self._fit(reads, maps, fits)
+            reads, maps = self._fit(reads, maps, fits, layout)
         if self.plan.spec.checks:
             maps.append(quality.row_checks(self.plan.spec.checks, self.reference))
         for stage in [*keyed_checks(self.plan.spec.checks), *newcomers(self.plan, schema)]:
             reads, maps = self._exchange(reads, maps, stage), [stage.mapped()]
         columns = self._settled(pa.schema([schema.field(name) for name in data_columns(schema)]))
         partition_by = () if self.plan.spec.load == "upsert" else self.plan.spec.partition_by
-        if self.plan.load is None and gathers(partition_by):
-            reads, maps = self._gather(reads, maps, partition_by), []
+        if self.plan.gathers:
+            reads, maps = self._gather(reads, maps)
         to = WriteTo(tuple(columns), partition_by, self.plan.load is not None)
         receipts = self.sent.one_pass(reads, maps, to)
         files = [file for receipt in receipts for file in receipt["files"]]
@@ -118,10 +124,6 @@ class Passes:
             {**one, "rows": self.sent.seen[number]} if "sha256" in one else one
             for number, one in enumerate(read)
         ]
-        cursors: dict[str, list[Any]] = {}
-        for one, receipt in zip(reads, receipts, strict=True):
-            if isinstance(one, SourceParts) and one.after is not None:
-                cursors.setdefault(one.after.source, []).append(receipt["cursor"])
         return Made(
             columns,
             files,
@@ -132,7 +134,7 @@ class Passes:
             self._measured(columns, files),
             [origin for receipt in receipts for origin in receipt["origins"]],
             self.sent.set_aside,
-            cursors,
+            _cursors(reads, receipts),
             self.sent.evidence,
         )
 
@@ -165,7 +167,7 @@ class Passes:
         return self.fitted[name]
 
     def _fit(
-        self, reads: Sequence[Read], maps: list[Map], fits: Sequence[Fit]
+        self, reads: Sequence[Read], maps: list[Map], fits: Sequence[Fit], layout: Layout | None
     ) -> tuple[Sequence[Read], list[Map]]:
         """What the next pass reads, and its maps so far.
 
@@ -180,7 +182,7 @@ class Passes:
         answer: Any = None
         if known is None:
             tasks, merge = (
-                self.sent.tasks(reads, maps, Keep(sketch, columns)),
+                self.sent.tasks(reads, maps, Keep(sketch, columns, layout)),
                 functools.partial(merge_leaves, sketch),
             )
             receipts, state = self.runner.fold(
@@ -205,15 +207,25 @@ class Passes:
             chain.append(fit.mapped(fitted))
         return reads, chain
 
-    def _choose(self, reads: Sequence[Read], maps: Iterable[Map], exchange: Exchange) -> list[Kept]:
+    def _choose(
+        self, reads: Sequence[Read], maps: Iterable[Map], exchange: Exchange, layout: Layout | None
+    ) -> list[Kept]:
         """The rows stay on the disk, their keys meet, and what is decided there says which of them go on."""
         columns = exchange.looks or ()
-        to = KeysTo(exchange.by, columns, bucket_count(self._size() // KEYS_SHARE), exchange.alone)
+        to = KeysTo(exchange.by, columns, bucket_count(self._size() // KEYS_SHARE), exchange.alone, layout)
         receipts = self.sent.one_pass(reads, maps, to)
         keys = tuple(receipt["keys"] for receipt in receipts)
         buckets = [Bucket(keys, bucket) for bucket in range(to.buckets)]
         said = self.sent.one_pass(buckets, [exchange.mapped()], LeaveOut(len(receipts)))
-        return _kept(receipts, tuple(one["kept"] for one in said))
+        files, name = tuple(one["kept"] for one in said), f"{self.plan.name}/{self.sent.number}-gone"
+        if layout is None:
+            return [replace(one, gone=files) for one in _kept(receipts)]
+        gone = [
+            Gone(f"{name}/{part:06d}", str(self.sent.work), files, part, tuple(rows for _, rows in one.laid))
+            for part, one in enumerate(_kept(receipts))
+        ]
+        settled = self.runner.run(settle, gone, name=name, progress=self.sent.told)
+        return [replace(one, gone=(path,)) for one, path in zip(_kept(receipts), settled, strict=True)]
 
     def _exchange(self, reads: Sequence[Read], maps: Iterable[Map], exchange: Exchange) -> list[Bucket]:
         size, beside = self._size(), exchange.beside
@@ -235,16 +247,20 @@ class Passes:
                 found.append(Bucket(mine, bucket, other, exchange.by, rest if last else None))
         return found
 
-    def _gather(self, reads: Sequence[Read], maps: Iterable[Map], by: tuple[str, ...]) -> list[Bucket]:
-        """The rows of a partition in one place: few files, whatever the number of tasks."""
-        to = ExchangeTo(by, bucket_count(self._size()))
-        receipts = self.sent.one_pass(reads, maps, to)
-        paths = tuple(receipt["kept"] for receipt in receipts)
-        return [
-            Bucket(paths[start:stop], bucket)
-            for bucket, groups in enumerate(_groups(receipts, to.buckets, self._size()))
-            for start, stop in groups
-        ]
+    def _layout(self, left: Sequence[Step], schema: pa.Schema) -> Layout | None:
+        """How rows of this schema can lie by partition before these steps; None if one of them decides their partition."""
+        stages = ahead(left, schema) if self.plan.gathers else None
+        by = self.plan.spec.partition_by
+        found = None if stages is None else foreseen([*stages, *keyed_checks(self.plan.spec.checks)], by)
+        return None if found is None else layout_of(by, self._size(), *found)
+
+    def _gather(self, reads: Sequence[Read], maps: list[Map]) -> tuple[list[Laid], list[Map]]:
+        """The rows of a partition in one place: few files, whatever the number of tasks. What is left to do with them."""
+        kept = [one for one in reads if isinstance(one, Kept) and one.laid]
+        if not kept:
+            to = LayOut(layout_of(self.plan.spec.partition_by, self._size()))
+            kept, maps = _kept(self.sent.one_pass(reads, maps, to)), []
+        return gathered(kept, self._size()), maps
 
     def _size(self) -> int:
         """Bytes of the input, about: the same however it is cut."""
@@ -299,8 +315,20 @@ class Passes:
         return step.beside(self.reference(names[0])) if names else step
 
 
-def _kept(receipts: Sequence[Receipt], gone: tuple[str, ...] = ()) -> list[Kept]:
-    return [Kept(receipt["kept"], part, gone) for part, receipt in enumerate(receipts)]
+def _cursors(reads: Sequence[Read], receipts: Sequence[Receipt]) -> dict[str, list[Any]]:
+    """Of each source with a cursor, how far its tasks have come."""
+    found: dict[str, list[Any]] = {}
+    for one, receipt in zip(reads, receipts, strict=True):
+        if isinstance(one, SourceParts) and one.after is not None:
+            found.setdefault(one.after.source, []).append(receipt["cursor"])
+    return found
+
+
+def _kept(receipts: Sequence[Receipt]) -> list[Kept]:
+    return [
+        Kept(receipt["kept"], part, laid=tuple(map(tuple, receipt["laid"])))
+        for part, receipt in enumerate(receipts)
+    ]
 
 
 def _groups(

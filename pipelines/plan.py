@@ -17,7 +17,7 @@ from pipelines.document import Document
 from pipelines.errors import NoInput, SpecError
 from pipelines.evolution import grown_by_files
 from pipelines.keyed import check_whole, keyed_checks
-from pipelines.moves import Move, Pass, bound_to, check_fitted, check_row_wise, move_of, passes_of
+from pipelines.moves import Move, Pass, bound_to, check_fitted, check_row_wise, gathers, move_of, passes_of
 from pipelines.names import did_you_mean
 from pipelines.spec import Pipeline, Table
 from pipelines.stage import data_columns, tables_of
@@ -86,19 +86,20 @@ class TablePlan:
         """What a run does with it: "keep", "build" anew, "load" new files, or "merge" by key."""
         if self.current:
             return "keep"
-        if self.load is not None and not self.load.whole:
-            return "load"
-        return "merge" if self.spec.load == "upsert" else "build"
+        adds = self.load is not None and not self.load.whole
+        return "load" if adds else "merge" if self.spec.load == "upsert" else "build"
+
+    @property
+    def gathers(self) -> bool:
+        """Whether the rows of a partition meet, so that it is written by one task."""
+        return self.load is None and self.spec.load != "upsert" and gathers(self.spec.partition_by)
 
     @property
     def passes(self) -> list[Pass]:
         """Its steps as they fuse."""
-        by = self.spec.partition_by if self.load is None and self.spec.load != "upsert" else ()
-        keyed = keyed_checks(self.spec.checks)
-        new_by = () if self.load is None else self.spec.key
-        return passes_of(
-            self.moves, checks=bool(self.spec.checks), keyed=keyed, new_by=new_by, partition_by=by
-        )
+        checks, by = self.spec.checks, self.spec.partition_by if self.gathers else ()
+        keyed, new_by = keyed_checks(checks), () if self.load is None else self.spec.key
+        return passes_of(self.moves, checks=bool(checks), keyed=keyed, new_by=new_by, partition_by=by)
 
 
 @dataclass(frozen=True)

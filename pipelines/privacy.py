@@ -95,7 +95,7 @@ class KeyedPseudonymise:
             "length": step.length,
             "becomes": step.becomes,
         }
-        return Map(titled(step.do, step.columns), pseudonymise, params)
+        return Map(titled(step.do, step.columns), pseudonymise, params, step.columns, step.columns)
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ class Mask:
         if not 0 <= self.keep <= 100:
             raise SpecError(f"mask: keep = {self.keep}: expected 0 to 100 characters")
         params = {"columns": self.columns, "keep": self.keep, "side": self.side, "becomes": self.becomes}
-        return Map(titled(self.do, self.columns), mask, params)
+        return Map(titled(self.do, self.columns), mask, params, self.columns, self.columns)
 
 
 def mask(table: pa.Table, *, columns: tuple[str, ...], keep: int, side: str, becomes: str | None) -> pa.Table:
@@ -205,7 +205,8 @@ class Generalise:
                 expected = wanted.get(kind, '"year", "quarter", "month" or "day"')
                 raise SpecError(f"generalise: {name} = {to!r}: the column is {kind}, expected {expected}")
         params = {"columns": dict(self.columns), "becomes": self.becomes}
-        return Map(titled(self.do, self.columns), generalise, params)
+        names = tuple(self.columns)
+        return Map(titled(self.do, self.columns), generalise, params, names, names)
 
 
 def generalise(table: pa.Table, *, columns: Mapping[str, Any], becomes: str) -> pa.Table:

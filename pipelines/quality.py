@@ -269,7 +269,7 @@ def row_checks(checks: Sequence[Check], reference: Callable[[str], TableRef] | N
         for check in checks
         if check.check in ROWS
     )
-    return Map("checks", count_broken, {"checks": bound})
+    return Map("checks", count_broken, {"checks": bound}, (), (), thins=True)
 
 
 def count_broken(table: pa.Table, *, checks: tuple[tuple[Check, TableRef | None], ...]) -> Rows:

@@ -20,6 +20,7 @@ from pipelines.warehouse.file import read_file
 __all__ = [
     "Bucket",
     "Kept",
+    "Laid",
     "Read",
     "SourceParts",
     "SourceRows",
@@ -63,6 +64,9 @@ class Kept:
     part: int = 0  # which task that was
     gone: tuple[str, ...] = ()  # files with the numbers of rows that were left out, a batch for each part
     columns: tuple[str, ...] | None = None
+    laid: tuple[
+        tuple[int, int], ...
+    ] = ()  # by partition: bucket and rows of each batch. Then `gone` is its own
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,14 @@ class Bucket:
     )
 
 
-Read = SourceParts | SourceRows | TableFiles | Kept | Bucket
+@dataclass(frozen=True)
+class Laid:
+    """Some buckets of rows that were laid out by partition; of each `(file, batch, first row, file of those that are gone)`."""
+
+    buckets: tuple[tuple[tuple[str, int, int, str | None], ...], ...]
+
+
+Read = SourceParts | SourceRows | TableFiles | Kept | Bucket | Laid
 
 
 def read_rows(read: Read) -> Rows:
@@ -94,8 +105,10 @@ def read_rows(read: Read) -> Rows:
             return Rows(
                 pa.concat_tables([empty, *(_read_table_file(pa.schema(columns), *file) for file in files)])
             )
-        case Kept(path, part, gone, columns):
-            return Rows(between.read_rows(path, columns, gone=gone, part=part))
+        case Kept(path, part, gone, columns, laid):
+            return Rows(between.read_rows(path, columns, gone=gone, part=-1 if laid else part))
+        case Laid(buckets):
+            return Rows(between.read_laid(buckets))
         case Bucket(paths, number):
             return Rows(between.read_bucket(paths, number))
 

@@ -31,7 +31,7 @@ class Keep:
     def stage(self, schema: pa.Schema) -> Map:
         """A Map."""
         _require_condition(self.do, self.where, schema)
-        return Map(f"keep {self.where}", keep, {"where": self.where})
+        return Map(f"keep {self.where}", keep, {"where": self.where}, (), (), thins=True)
 
 
 def keep(table: pa.Table, *, where: str) -> Rows:
@@ -62,7 +62,7 @@ class Quarantine:
         if not self.rule:
             raise SpecError("quarantine: rule is empty; give it the name under which the rows are counted")
         params = {"where": self.where, "rule": self.rule, "message": self.message}
-        return Map(f"quarantine {self.rule}", quarantine, params)
+        return Map(f"quarantine {self.rule}", quarantine, params, (), (), thins=True)
 
 
 def quarantine(table: pa.Table, *, where: str, rule: str, message: str | None) -> Rows:

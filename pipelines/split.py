@@ -93,7 +93,9 @@ class Split:
             if isinstance(text, str) and kind_of(found := expression(text).type(schema)) != "bool":
                 raise SpecError(f"split: {text!r} is {found}, expected a condition such as month >= 11")
         if not self.stratify:
-            return Map("split", split, {"settings": self})
+            texts = [text for text in (self.test, self.validation) if isinstance(text, str)]
+            read = {*self.by, *(name for text in texts for name in expression(text).columns)}
+            return Map("split", split, {"settings": self}, tuple(sorted(read)), (SPLIT,))
         refuse_private(schema, self.stratify, step=self.do, allowed=self.allow_private)
         columns = tuple(dict.fromkeys((*self.by, *self.stratify)))
         return Fit("split", Borders(self), split, columns, {"settings": self})

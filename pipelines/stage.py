@@ -105,7 +105,8 @@ class Map:
 
     `fn` is a module-level function (workers import it by name) and never changes its argument. If it keeps every row,
     `writes` are the only columns that it makes or changes (it may leave others out), and `reads` all that these follow
-    from: then a sketch behind it that needs none of them does without it. None: it may do anything.
+    from: then a sketch behind it that needs none of them does without it. None: it may do anything. One that `thins`
+    may leave rows out or set them aside; what it says of columns is true of the rows that stay.
     """
 
     name: str
@@ -113,6 +114,7 @@ class Map:
     params: Mapping[str, Any] = field(default_factory=dict)
     reads: tuple[str, ...] | None = None
     writes: tuple[str, ...] | None = None
+    thins: bool = False
 
     def __call__(self, table: pa.Table) -> Rows:
         """What becomes of the rows of one part."""

@@ -22,6 +22,7 @@ from pipelines.cursor import state_of
 from pipelines.errors import LedgerImbalance
 from pipelines.failpoints import failpoint
 from pipelines.fields import combined, numpy_of
+from pipelines.layout import Layout, bucket_numbers
 from pipelines.places import Place, place, put
 from pipelines.reads import Bucket, Read, SourceParts, SourceRows, read_rows, read_side
 from pipelines.stage import LINE, SOURCE, Map, Rows, Sketch
@@ -35,6 +36,7 @@ __all__ = [
     "ExchangeTo",
     "Keep",
     "KeysTo",
+    "LayOut",
     "LeaveOut",
     "Receipt",
     "Task",
@@ -52,10 +54,11 @@ Receipt = dict[str, Any]
 
 @dataclass(frozen=True)
 class Keep:
-    """Leave the rows in one file, and sketch them."""
+    """Leave the rows in one file, by partition where there is a layout, and sketch them."""
 
     sketch: Sketch
     columns: tuple[str, ...]
+    layout: Layout | None = None
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,14 @@ class KeysTo:
     columns: tuple[str, ...]
     buckets: int
     alone: bool = False
+    layout: Layout | None = None
+
+
+@dataclass(frozen=True)
+class LayOut:
+    """Leave the rows in one file by partition: a record batch for each bucket of which there are rows."""
+
+    layout: Layout
 
 
 @dataclass(frozen=True)
@@ -93,7 +104,7 @@ class WriteTo:
     by_source: bool = False  # a file holds rows of one source file, so that they can be taken out again
 
 
-Then = Keep | ExchangeTo | KeysTo | LeaveOut | WriteTo
+Then = Keep | ExchangeTo | KeysTo | LayOut | LeaveOut | WriteTo
 
 
 @dataclass(frozen=True)
@@ -140,44 +151,9 @@ def run(task: Task) -> tuple[Receipt, Any]:
         found = found.append_column(ROW, pa.array(np.arange(found.num_rows)))
     table = run_maps(found, maps, steps, rejected, disputed)
     failpoint("part.before_write", task.name)
-    made: Receipt = {
-        "task": task.name,
-        "steps": steps,
-        "read": seen,
-        "cursor": None if new is None else state_of(rows, new),
-        "files": [],
-        "origins": [],  # of the files, the source file of each
-        "set_aside": {},  # rows, by source file
-        "kept": None,
-        "keys": None,
-        "buckets": [],  # rows of each, in an exchange
-        "rejects": [],
-        "evidence": [],
-        "rows": table.num_rows,
-    }
-    state = None
-    match task.then:
-        case Keep(sketch, columns):
-            made["kept"] = _keep(task, [table])
-            state = sketch.sketch(table.select(list(columns)), None)
-        case ExchangeTo(by, buckets, alone):
-            tables = between.by_bucket(table, by, buckets, alone=alone)
-            made["kept"] = _keep(task, tables)
-            made["buckets"] = [one.num_rows for one in tables]
-        case KeysTo(by, columns, buckets, alone):
-            made["kept"] = _keep(task, [table])
-            keys = between.keys_of(table, columns, task.part)
-            made["keys"] = _keep(task, between.by_bucket(keys, by, buckets, alone=alone))
-        case LeaveOut(parts):
-            gone = np.ones(found.num_rows, bool)
-            gone[numpy_of(combined(table[ROW]))] = False
-            places = numpy_of(combined(found[between.PLACE]))[gone]
-            made["kept"] = _keep(task, between.by_part(places, parts))
-        case WriteTo(columns, partition_by, by_source):
-            for origin, rows_of in _by_source(table) if by_source else [(-1, table)]:
-                files = _write(task, rows_of, pa.schema(columns), partition_by)
-                made["files"] += files
-                made["origins"] += [origin] * len(files)
+    made = _receipt(task, steps, table.num_rows)
+    made |= {"read": seen, "cursor": None if new is None else state_of(rows, new)}
+    state = _left(task, made, found, table)
     made["set_aside"] = _numbers([one[SOURCE] for _, one in rejected])
     made["rejects"] = _write_beside(task, write_rejects, rejected)
     made["evidence"] = _write_beside(task, write_evidence, disputed)
@@ -259,12 +235,66 @@ def _keep(task: Task, tables: list[pa.Table]) -> str:
     return between.write_batches(task.work, task.name, tables)
 
 
-def _write(task: Task, table: pa.Table, schema: pa.Schema, partition_by: tuple[str, ...]) -> list[Receipt]:
-    """One file per partition value of this part."""
-    return [
-        dict(receipt)
-        for receipt in write_rows(task.uri, table, schema=schema, partition_by=partition_by, part=task.part)
-    ]
+def _receipt(task: Task, steps: list[dict[str, Any]], rows: int) -> Receipt:
+    """What is said of a task, with nothing left yet."""
+    return {
+        "task": task.name,
+        "steps": steps,
+        "read": {},  # rows by input file
+        "cursor": None,
+        "files": [],
+        "origins": [],  # of the files, the source file of each
+        "set_aside": {},  # rows, by source file
+        "kept": None,
+        "keys": None,
+        "buckets": [],  # rows of each, in an exchange
+        "laid": [],  # bucket and rows of each batch, of rows that wait by partition
+        "rejects": [],
+        "evidence": [],
+        "rows": rows,
+    }
+
+
+def _left(task: Task, made: Receipt, found: pa.Table, table: pa.Table) -> Any:
+    """The files that a task leaves, told in its receipt: of the rows that it `found` these stay. The state of the sketch."""
+    match task.then:
+        case Keep(sketch, columns, layout):
+            _leave(task, made, table, layout)
+            return sketch.sketch(table.select(list(columns)), None)
+        case ExchangeTo(by, buckets, alone):
+            tables = between.by_bucket(table, by, buckets, alone=alone)
+            made["kept"] = _keep(task, tables)
+            made["buckets"] = [one.num_rows for one in tables]
+        case LayOut(layout):
+            _leave(task, made, table, layout)
+        case KeysTo(by, columns, buckets, alone, layout):
+            places = _leave(task, made, table, layout)
+            keys = between.keys_of(table, columns, task.part, places)
+            made["keys"] = _keep(task, between.by_bucket(keys, by, buckets, alone=alone))
+        case LeaveOut(parts):
+            gone = np.ones(found.num_rows, bool)
+            gone[numpy_of(combined(table[ROW]))] = False
+            places = numpy_of(combined(found[between.PLACE]))[gone]
+            made["kept"] = _keep(task, between.by_part(places, parts))
+        case WriteTo(columns, partition_by, by_source):
+            for origin, rows_of in _by_source(table) if by_source else [(-1, table)]:
+                schema = pa.schema(columns)
+                files = write_rows(
+                    task.uri, rows_of, schema=schema, partition_by=partition_by, part=task.part
+                )
+                made["files"] += map(dict, files)
+                made["origins"] += [origin] * len(files)
+    return None
+
+
+def _leave(task: Task, made: Receipt, table: pa.Table, layout: Layout | None) -> np.ndarray | None:
+    """Where each row is in the file in which they wait; None: as they come."""
+    if layout is None:
+        made["kept"] = _keep(task, [table])
+        return None
+    tables, made["laid"], places = between.laid(table, bucket_numbers(table, layout))
+    made["kept"] = _keep(task, tables)
+    return places
 
 
 def _write_beside(

@@ -83,7 +83,8 @@ class Units:
             "decimal": self.decimal,
             "other": self.other,
         }
-        return Map(f"units {self.column}", units, params)
+        touched = (self.column,) if self.unit_column is None else (self.column, self.unit_column)
+        return Map(f"units {self.column}", units, params, touched, touched, self.other != "null")
 
 
 def units(

@@ -53,6 +53,8 @@ def _by_partition(
         return [({}, rows)]
     number, first = _numbered([rows[name] for name in partition_by])
     check_partitions(root, partition_by, len(first))
+    if len(first) == 1:
+        return [({name: rows[name][0].as_py() for name in partition_by}, rows)]
     order = np.argsort(number, kind="stable")
     ends = np.cumsum(np.bincount(number))
     gathered = rows.take(pa.array(order))

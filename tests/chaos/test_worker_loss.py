@@ -10,8 +10,9 @@ import signal
 
 import pytest
 
+from pipelines import parts
 from pipelines.engine import InProcess, OnDask
-from tests import clusters, cutting, projects
+from tests import clusters, cutting, laying, projects
 
 pytestmark = pytest.mark.chaos
 
@@ -41,6 +42,15 @@ FEW = (
 )  # five files: three arrivals of one
 
 
+LAID = {
+    "rows that wait by partition": "kept.half_written:orders/0/",
+    "which of them go": "kept.half_written:orders/2-gone/",
+    "a fit": "part.after_read:orders/2-look/",
+    "rows of a partition": "part.before_write:orders/2/",
+    "after the write": "part.after_write:orders/2/",
+}
+
+
 @pytest.fixture(scope="module")
 def outside(tmp_path_factory):
     with clusters.two_workers(tmp_path_factory.mktemp("outside")) as found:
@@ -66,6 +76,20 @@ def test_workers_lost_anywhere_change_no_byte(tmp_path, monkeypatch, outside, wh
     name, _, beginning = place.partition(":")
     assert kills, "nobody was killed"
     assert all(kill[0] == name and kill[1].startswith(beginning) and kill[2] == nth for kill in kills), kills
+
+
+@pytest.mark.parametrize("nth", [1, 3])
+@pytest.mark.parametrize("phase", LAID)
+def test_workers_lost_while_rows_wait_by_partition_change_no_byte(tmp_path, monkeypatch, outside, phase, nth):
+    monkeypatch.setattr(parts, "BUCKET_BYTES", (1024, 2048))
+    text = laying.PIPELINE.format(how="left", steps="")
+    whole = laying.outcome(tmp_path / "whole", text)
+
+    with outside.armed(f"{LAID[phase]}=kill@{nth}") as kills:
+        found = laying.outcome(tmp_path / "lost", text, OnDask(outside.client))
+
+    assert found == whole
+    assert kills, "nobody was killed"
 
 
 @pytest.mark.parametrize("moment", ["commit.before_log", "commit.after_log"])
