@@ -1,6 +1,5 @@
 """What a build reads first: the parts of its inputs, the columns that they give, and where each row will be from."""
 
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -44,17 +43,7 @@ def opened(
         if one.source is None:
             ref = reference(one.name)
             found = list(table_reads(ref, len(made.files)))
-            ends = itertools.accumulate((file.rows for file in ref.files), initial=0)
-            files = [
-                {
-                    "name": one.name,
-                    "path": file.path,
-                    "rows": file.rows,
-                    "version": ref.version,
-                    "before": before,
-                }
-                for file, before in zip(ref.files, ends, strict=False)
-            ]
+            files = [{"name": one.name, "path": ref.uri, "rows": ref.rows, "version": ref.version}]
         else:
             found = [] if reads is not None else list(_source_reads(plan, one, len(made.files)))
             files = [
@@ -71,9 +60,9 @@ def opened(
     return made
 
 
-def origin_of(read: Mapping[str, Any]) -> tuple[str, int]:
-    """What people are told of where rows are from, a file or a table ("orders@3"), and how many of its rows come before."""
-    return (f"{read['name']}@{read['version']}" if "version" in read else read["path"], read.get("before", 0))
+def origin_of(read: Mapping[str, Any]) -> str:
+    """What people are told of where rows are from: a file, or a table ("orders@3")."""
+    return f"{read['name']}@{read['version']}" if "version" in read else str(read["path"])
 
 
 def _source_reads(plan: TablePlan, one: Input, first: int) -> list[SourceParts]:

@@ -52,9 +52,9 @@ def source_reads(source: sources.Source, files: Sequence[sources.InputFile], fir
     return [SourceParts(source, tuple(group)) for group in groups]
 
 
-def table_reads(ref: TableRef, first: int) -> list[TableFiles]:
-    """Row groups of a version, in the order of its files, numbered from `first`."""
-    return file_reads(ref.files, ref.columns, first)
+def table_reads(ref: TableRef, number: int) -> list[TableFiles]:
+    """Row groups of a version: one input with this number, its rows counted through, so that its files do not show."""
+    return file_reads(ref.files, ref.columns, number, together=True)
 
 
 def file_reads(

@@ -25,7 +25,7 @@ from pipelines.moves import together
 from pipelines.newcomers import newcomers
 from pipelines.opening import opened, origin_of
 from pipelines.parts import bucket_count, file_reads, slices
-from pipelines.places import Place, place
+from pipelines.places import Place
 from pipelines.plan import TablePlan
 from pipelines.reads import Bucket, Kept, Laid, Read, SourceParts, TableFiles
 from pipelines.sent import Sent, Told
@@ -71,7 +71,7 @@ class Passes:
             read.append(
                 {
                     "name": name,
-                    "path": str(place(self.plan.uri).parent / name),
+                    "path": other.uri,
                     "rows": other.rows,
                     "version": other.version,
                 }

@@ -50,7 +50,7 @@ class Sent:
         """The names of the input files, by number, as JSON."""
         return self.work / "inputs.json"
 
-    def reading(self, origins: Sequence[tuple[str, int]]) -> None:
+    def reading(self, origins: Sequence[str]) -> None:
         """Before the first pass: what is told of the input files, by number (`opening.origin_of`)."""
         put(self.inputs, json.dumps(origins).encode())
 

@@ -42,7 +42,7 @@ __all__ = [
 
 SOURCE, LINE, OFFSET = "_source", "_line", "_offset"
 ORIGIN = pa.schema([(SOURCE, pa.int32()), (LINE, pa.int64()), (OFFSET, pa.int64())])
-"""Columns that travel with every row until it is written: number of its input file, line (from 1; of a table: row
+"""Columns that travel with every row until it is written: number of its input file or table, line (from 1; of a table: row
 ordinal), byte offset (-1 where there is none). `(_source, _line)` orders all rows of a run, however they were cut."""
 
 SPLIT = "split"

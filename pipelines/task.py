@@ -25,7 +25,7 @@ from pipelines.fields import combined, numpy_of
 from pipelines.layout import Layout, bucket_numbers
 from pipelines.places import Place, place, put
 from pipelines.reads import Bucket, Read, SourceParts, SourceRows, read_rows, read_side
-from pipelines.stage import LINE, SOURCE, Map, Rows, Sketch
+from pipelines.stage import SOURCE, Map, Rows, Sketch
 from pipelines.warehouse.evidence import write_evidence
 from pipelines.warehouse.names import evidence_uri, quarantine_uri
 from pipelines.warehouse.quarantine import write_rejects
@@ -303,16 +303,8 @@ def _write_beside(
     """One file of what the steps have found for the quarantine, or for the evidence."""
     if not found:
         return []
-    origins = json.loads(place(task.inputs).read_text("utf-8"))
+    names = json.loads(place(task.inputs).read_text("utf-8"))
     rows = pa.concat_tables([table.select(found[0][1].schema.names) for _, table in found])
-    before = np.array([rows_before for _, rows_before in origins], np.int64)
-    for source, line in ((SOURCE, LINE), ("first_source", "first_line")):
-        if (
-            before.any() and source in rows.column_names
-        ):  # rows of a table are counted through all of its files
-            counted = pc.add(rows[line], pa.array(before).take(rows[source].combine_chunks()))
-            rows = rows.set_column(rows.schema.get_field_index(line), line, counted)
-    names = [name for name, _ in origins]
     steps = pa.array([step for step, table in found for _ in range(table.num_rows)], pa.string())
     return [
         dict(write(task.uri, rows, key=task.key, run=task.run, step=steps, sources=names, part=task.part))
