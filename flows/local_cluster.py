@@ -11,6 +11,7 @@ in the driver; each further one costs 0.04 s, and one that was killed is back in
 """
 
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Iterator, Mapping
@@ -33,6 +34,9 @@ SETTINGS: Mapping[str, Any] = {
     "distributed.comm.timeouts.connect": "15s",
     "distributed.comm.timeouts.tcp": "15s",  # below 11 s nannies do not start
     "distributed.comm.retry.count": 3,
+    # idle workers and an idle scheduler took 13 % of a core, without these two 4 %
+    "distributed.worker.profile.enabled": False,  # samples the stack of a task every 10 ms; nobody reads it
+    "distributed.admin.tick.interval": "500ms",  # between looks at whether a loop hangs; the default is 20 ms
 }
 """What our clusters run with. Most of it is read by the scheduler when it starts, by workers when they connect."""
 
@@ -50,9 +54,10 @@ ENVIRONMENT = {
 }
 """What BLAS, malloc and Dask read when a process starts; on other machines deploy/dask/dlflow.yaml says the same."""
 
-_PRELOAD = ["distributed", "pandas", "pyarrow.compute", "pyarrow.csv", "pyarrow.parquet", "threadpoolctl"]
-"""Imported once for all workers. We do not use pandas, but pyarrow imports it in the first `pa.array([...])`: once here
-costs 0.3 s beside other work, in every worker it would be 0.4 s at its first task and 20 MB."""
+_PRELOAD = ["distributed", "pandas", "pyarrow.compute", "pyarrow.csv", "pyarrow.dataset", "pyarrow.json"]
+_PRELOAD += ["pyarrow.parquet", "threadpoolctl", "pipelines.leaves", "pipelines.steps"]
+"""Imported once for all workers, which would each do it in their first task. We do not use pandas, but pyarrow imports it
+in the first `pa.array([...])`: once here costs 0.3 s beside other work, in every worker it would be 0.4 s and 20 MB."""
 _MEMORY_SHARE = 0.9  # of the machine's memory, for all workers together; the driver needs some
 
 
@@ -73,6 +78,8 @@ def hold(life: Life, *, workers: int | None, threads: int, memory_limit: int | s
 
     dask.config.set({**SETTINGS, "distributed.worker.multiprocessing-method": "forkserver"})
     dask.config.set({"temporary-directory": str(life.scratch)})
+    from multiprocessing.util import get_temp_dir  # noqa: PLC0415
+
     from dask.system import CPU_COUNT  # noqa: PLC0415
     from distributed import LocalCluster, Security  # noqa: PLC0415
     from distributed.system import MEMORY_LIMIT  # noqa: PLC0415
@@ -96,6 +103,9 @@ def hold(life: Life, *, workers: int | None, threads: int, memory_limit: int | s
             nanny.close_gracefully()
             if nanny.pid:
                 os.kill(nanny.pid, signal.SIGKILL)
+        # nobody is left to say goodbye to, which would take a third of a second
+        shutil.rmtree(get_temp_dir(), ignore_errors=True)  # where the forkserver listens
+        life.leave()
 
 
 def _start_forkserver() -> None:

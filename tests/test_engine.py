@@ -4,12 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from distributed import get_worker
 
 from flows.cluster import cluster
 from pipelines import task
 from pipelines.engine import InProcess, OnDask
 from pipelines.errors import InputError, PartFailed
 from pipelines.failpoints import failpoint
+from pipelines.packs import AHEAD
 from tests import cutting
 
 QUIET = {"name": "test", "progress": lambda done, total, answer: None}
@@ -98,6 +100,99 @@ def test_a_worker_that_dies_costs_one_task(local_cluster, tmp_path):
     answers = OnDask(local_cluster).run(die_once, [str(tmp_path / "died")], **QUIET)
 
     assert answers == ["second life"]
+    local_cluster.wait_for_workers(2, timeout=60)
+
+
+@pytest.fixture
+def packs(local_cluster, monkeypatch):
+    """Parts on workers travel together from the first on that has ended, however slow this machine is."""
+    monkeypatch.setattr("pipelines.packs.PACK_S", 60.0)
+    return OnDask(local_cluster)
+
+
+def and_task(number):
+    return number, get_worker().get_current_task()
+
+
+def test_short_parts_travel_together_and_the_scheduler_holds_few_of_them(packs, local_cluster):
+    held = []
+
+    def told(done, total, answer):
+        if done % 500 == 0:
+            held.append(local_cluster.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks)))
+
+    answers = packs.run(and_task, range(5000), name="test", progress=told)
+
+    assert [number for number, _ in answers] == list(range(5000))
+    assert len({key for _, key in answers}) < 5000 / 20
+    assert max(held) <= 2 * (2 * AHEAD)  # under way for two threads, and fetched
+
+
+def fail_at(item):
+    """A logic error, a hiccup, or a full disk in one part, noted each time."""
+    number, bad, place, error = item
+    if number != bad:
+        return [number]
+    tried = len(list(Path(place).iterdir()))
+    Path(place, str(tried)).touch()
+    if isinstance(error, InputError) or tried < 2 or error.errno == 28:
+        raise error
+    return [number]
+
+
+def parts_with(error, place, *, bad=300):
+    return [(number, bad, str(place), error) for number in range(600)]
+
+
+def test_an_error_of_the_data_in_a_pack_is_raised_as_itself_and_not_tried_again(packs, tmp_path):
+    with pytest.raises(InputError, match="row 7 of part 300"):
+        packs.run(fail_at, parts_with(InputError("row 7 of part 300 is bad"), tmp_path), **QUIET)
+
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_full_disk_in_a_pack_names_the_part_and_is_not_tried_again(packs, tmp_path):
+    with pytest.raises(PartFailed, match=r"test, part 300: OSError: .*No space left"):
+        packs.run(fail_at, parts_with(OSError(28, "No space left on device"), tmp_path), **QUIET)
+
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_hiccup_in_a_pack_is_tried_again_and_changes_neither_answers_nor_their_order(packs, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "fold").mkdir()
+    error = OSError(5, "Input/output error")
+
+    answers = packs.run(fail_at, parts_with(error, tmp_path / "run"), **QUIET)
+    state = packs.fold(fail_at, parts_with(error, tmp_path / "fold"), add, **QUIET)
+
+    assert answers == [[number] for number in range(600)]
+    assert state == list(range(600))
+    assert [len(list((tmp_path / name).iterdir())) for name in ("run", "fold")] == [3, 3]
+
+
+def die_at(item):
+    """Part 300 ends its worker: the first time, or always."""
+    number, place = item
+    if number == 300 and not (place and Path(place).exists()):
+        if place:
+            Path(place).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return [number]
+
+
+def test_a_worker_that_dies_of_a_pack_changes_neither_answers_nor_their_order(packs, local_cluster, tmp_path):
+    assert packs.fold(die_at, [(number, str(tmp_path / "died")) for number in range(600)], add, **QUIET) == [
+        *range(600)
+    ]
+    local_cluster.wait_for_workers(2, timeout=60)
+
+
+@pytest.mark.chaos
+def test_the_part_of_a_pack_that_kills_its_worker_is_blamed_and_not_its_neighbours(packs, local_cluster):
+    with pytest.raises(PartFailed, match="test, part 300: the workers that ran it died"):
+        packs.run(die_at, [(number, None) for number in range(600)], **QUIET)
+
     local_cluster.wait_for_workers(2, timeout=60)
 
 

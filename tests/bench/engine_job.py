@@ -5,7 +5,7 @@
     python tests/bench/engine_job.py large GB OUT --workers W --memory M  more data than memory: read, deduplicate, join,
                                                                           write by month
 
-Times are of the work without the start of the cluster; CPU seconds are those of this process and the workers.
+Times are of the work without the start of the cluster; CPU seconds are those of this process, the scheduler and the workers.
 """
 
 import argparse
@@ -110,14 +110,16 @@ def used():
 
 
 class Clock:
-    """Wall and CPU seconds from lap to lap, the workers' included."""
+    """Wall and CPU seconds from lap to lap, those of scheduler and workers included."""
 
     def __init__(self, client):
         self.client, self.laps = client, {}
         self.at, self.cpu = time.perf_counter(), self._cpu()
 
     def _cpu(self):
-        there = [] if self.client is None else list(self.client.run(used).values())
+        there = []
+        if self.client is not None:
+            there = [*self.client.run(used).values(), self.client.run_on_scheduler(used)]
         return sum(one[0] for one in [used(), *there])
 
     def lap(self, name):
