@@ -181,8 +181,9 @@ def refuse_bucket(beside: Beside, buckets: Sequence[Sequence[int]]) -> None:
     if size > TASK_BYTES:
         raise InputError(
             f"join with {name!r}: {most:,} of its {sum(rows):,} rows would meet in one task, about {size / 2**20:,.0f} MiB, a task may "
-            f"hold {TASK_BYTES >> 20:,}; so many of them have one key {list(beside.by)}, or few: deduplicate or summarise {name!r} by "
-            "it, join by further columns, or take fewer columns"
+            f"hold {TASK_BYTES >> 20:,}; so many of them have one key {list(beside.by)}, or few: begin with {name!r} and join this "
+            f"table to it (rows of one key of the first table go to several tasks), deduplicate or summarise {name!r} by the key, "
+            "join by further columns, or take fewer columns"
         )
 
 

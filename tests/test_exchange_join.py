@@ -233,6 +233,24 @@ def test_a_hot_key_of_the_other_table_is_told_before_its_rows_meet(tmp_path, mon
         run(tmp_path, LEFT[:5], [*RIGHT, *hot], how="semi")
 
 
+def test_a_hot_key_of_the_other_table_joins_the_other_way_round_in_the_same_memory(tmp_path, monkeypatch):
+    """What the message says: the first table's rows of one key go to several tasks."""
+    monkeypatch.setattr(matching, "TASK_BYTES", 1 << 13)
+    monkeypatch.setattr(parts, "PART_BYTES", (64, 600))
+    monkeypatch.setattr(parts, "SKEWED_ROWS", 100)
+    monkeypatch.setattr(parts, "SKEWED_TIMES", 0)
+    one, hot = [(7, "a", 1), (8, "b", 2)], [*RIGHT, *((7, "a", 1000 + number) for number in range(500))]
+    with pytest.raises(InputError, match="begin with 'right' and join this table to it"):
+        run(tmp_path / "one", one, hot, how="inner", cardinality="1:m")
+
+    rows, _ = run(tmp_path / "other", hot, one, how="inner", cardinality="m:1", part_bytes=600)
+
+    swapped = sorted(((row["k"], row["s"], row["r"], row["l"]) for row in rows), key=str)
+    assert swapped == with_pandas(one, hot, "inner")
+    assert len(rows) == 500
+    assert len(builds.digests(tmp_path / "other", "both")) > parts.bucket_count(1)  # tasks
+
+
 def test_private_keys_are_not_told():
     schema = pa.schema(
         [pa.field("k", pa.string(), metadata={"privacy": "direct"}), pa.field("n", pa.int64())]
