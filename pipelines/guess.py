@@ -77,7 +77,11 @@ def column(texts: Sequence[str | None], *, decimal: str = ".", text: bool = Fals
         said.append(f"leading zeros ({zeros!r}), so no number")
     said += [f"{text!r} {count:,} times, taken as text" for text, count in counts.items() if text]
     longest = max(map(len, values))
-    return Guess("string", null=_nulls_of_text(counts), evidence=(*said, f"up to {longest:,} characters"))
+    return Guess(
+        "string",
+        null=_nulls_of_text(counts),
+        evidence=(*said, f"up to {longest:,} character{'s' * (longest != 1)}"),
+    )
 
 
 def _nulls_of_text(counts: Counter[str]) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from typing import Any
 from pipelines import guess, postgres, references, sampling, stores, typed_samples
 from pipelines.errors import InputError
 from pipelines.sampling import Sample
+from pipelines.sources.inputs import around
 
 __all__ = ["infer"]
 
@@ -53,6 +54,7 @@ _BEGINNINGS = (
 _READERS = {**sampling.READERS, **typed_samples.READERS}
 _FILES = 8
 _TABLES = 50  # of a database, that are proposed at once
+_EXPECTED = "CSV, JSON lines, text, Parquet, Arrow, SQLite, IDX, images or a zip of images or texts"
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 
 
@@ -131,10 +133,10 @@ def _without_password(url: str) -> str:
 
 
 def _files(source: str) -> list[str]:
+    path = Path(source)
     if stores.is_url(source):
         found = [one.url for one in stores.found(source, tuple(_endings()))]
     else:
-        path = Path(source)
         if path.is_dir() and _kind_of_folder(source) is not None:
             return [source]
         if path.is_dir():
@@ -144,7 +146,8 @@ def _files(source: str) -> list[str]:
             found = [one for one in glob.glob(source, recursive=True) if Path(one).is_file()]  # noqa: PTH207 - absolute
     if not found:
         raise InputError(
-            f"{source}: no file to look at; expected a file, a folder or a glob of {', '.join(_KINDS)}"
+            f"{source}: no file to look at; {'there is nothing of the kind' if stores.is_url(source) else around(path)}; expected "
+            f"a file, a folder or a glob of {_EXPECTED}"
         )
     found.sort()
     if len(kinds := {_kind(one) for one in found}) > 1:
@@ -195,7 +198,7 @@ def _kind(path: str) -> str:
             return "text"
         if known is not None or few:
             return "csv"
-    raise InputError(f"{path}: a file of unknown kind; expected one of {', '.join(_KINDS)}")
+    raise InputError(f"{path}: a file of unknown kind; expected {_EXPECTED}")
 
 
 def _toml(
@@ -204,7 +207,7 @@ def _toml(
     noun = "file" if files == 1 else "files"
     what = "a database" if sample.kind == "sql" else f"{looked} of {files} {noun}"
     yield f"# proposed by dlflow infer from {sample.rows:,} rows of {what}; check every line"
-    yield from (f"# {note}" for note in sample.notes)
+    yield from (f"# {note}" for note in (*sample.notes, *sample.drift()))
     yield f"[sources.{title}]"
     yield f"kind = {_quoted(sample.kind)}"
     if source:
@@ -215,12 +218,15 @@ def _toml(
             yield f"{key} = {str(value).lower() if isinstance(value, bool) else _quoted(value)}"
     ignored = sample.ignore
     if ignored:
-        why = "; ".join(f"{name} {reason}" for name, reason in ignored.items())
+        why = "; ".join(f"{name} {reason}".strip() for name, reason in ignored.items())
         yield f"ignore = [{', '.join(map(_quoted, ignored))}]  # {why}"
     names: dict[str, str] = {}
     for found in guesses:
         if found not in ignored:
             names[found] = _name(found, set(names.values()))
+    optional = [name for found, name in names.items() if found in sample.lacking]
+    if optional and sample.settings.get("header", True):
+        yield f"optional = [{', '.join(map(_quoted, optional))}]  # null where a file lacks them"
     nested = {name: found for found, name in names.items() if sample.kind == "jsonl" and "." in found}
     if nested:
         pairs = ", ".join(f"{name} = {_quoted(found)}" for name, found in nested.items())

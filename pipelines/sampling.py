@@ -42,6 +42,40 @@ class Sample:
     ignore: dict[str, str] = field(default_factory=dict)  # name -> why
     notes: list[str] = field(default_factory=list)
     rows: int = 0
+    layouts: dict[frozenset[str], tuple[list[str], list[str]]] = field(
+        default_factory=dict
+    )  # sets of columns that files have: these names in their order, and the files
+
+    def found_in(self, path: str, names: Sequence[str]) -> None:
+        """Remember that a file has these columns."""
+        self.layouts.setdefault(frozenset(names), ([*names], []))[1].append(Path(path).name)
+
+    @property
+    def lacking(self) -> set[str]:
+        """Columns that some of the files do not have."""
+        return set().union(*self.layouts) - frozenset.intersection(*self.layouts) if self.layouts else set()
+
+    def drift(self) -> Iterator[str]:
+        """What is to be said of files with different columns."""
+        if len(self.layouts) < 2:
+            return
+        yield f"DRIFT: the files have {len(self.layouts)} sets of columns; if they are different data, declare a source for each:"
+        first: list[str] = []
+        for names, files in self.layouts.values():
+            more = [name for name in names if name not in first]
+            less = [name for name in first if name not in names]
+            said = (
+                f"+ {_some_of(more)}" * bool(more and first)
+                + " " * bool(more and less)
+                + f"- {_some_of(less)}" * bool(less)
+            )
+            others = f" and {len(files) - 1} more" if len(files) > 1 else ""
+            yield f"  {files[0]}{others}: {said or _some_of(names)}"
+            first = first or names
+
+
+def _some_of(names: Sequence[str]) -> str:
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
 
 def head(path: str) -> bytes:
@@ -135,7 +169,7 @@ def _csv(path: str, rows: int, sample: Sample, _: str | None) -> None:
     body = _some([record for record in body if len(record) == len(names)], rows)
     if unnamed := [place for place, one in enumerate(names) if not one]:
         filled = sum(any(record[place] for place in unnamed) for record in body)
-        sample.ignore[""] = f"has no name; {filled:,} of {len(body):,} rows have something there"
+        sample.ignore[""] = f"a column without a name; {filled:,} of {len(body):,} rows have something there"
     _add(sample, path, names, body)
     if sample.settings["delimiter"] == ";" and "decimal" not in sample.settings:
         commas = sum(bool(re.fullmatch(r"-?\d+,\d+", value)) for record in body for value in record)
@@ -166,10 +200,7 @@ def _is_header(records: Sequence[Sequence[str]]) -> bool:
 
 
 def _add(sample: Sample, path: str, names: Sequence[str], rows: Sequence[Sequence[str | None]]) -> None:
-    if sample.columns and list(sample.columns) != list(dict.fromkeys(names)):
-        more = [name for name in names if name not in sample.columns]
-        less = [name for name in sample.columns if name not in names]
-        sample.notes.append(f"DRIFT: {Path(path).name} has other columns: more {more}, less {less}")
+    sample.found_in(path, names)
     columns = list(zip(*rows, strict=True)) if rows else [() for _ in names]
     for name, values in zip(names, columns, strict=True):
         sample.columns.setdefault(name, []).extend(values)

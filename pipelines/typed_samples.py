@@ -33,10 +33,7 @@ _PIXEL = 1 / 255
 
 def _columns(sample: Sample, path: str, schema: pa.Schema, rows: int) -> None:
     sample.rows += rows
-    if sample.columns and list(sample.columns) != schema.names:
-        more = [name for name in schema.names if name not in sample.columns]
-        less = [name for name in sample.columns if name not in schema.names]
-        sample.notes.append(f"DRIFT: {Path(path).name} has other columns: more {more}, less {less}")
+    sample.found_in(path, schema.names)
     for one in schema:
         sample.columns.setdefault(one.name, [])
         found = field_of(one)

@@ -95,7 +95,27 @@ def test_drift_between_files_and_another_encoding_are_said(tmp_path):
     text = infer(str(tmp_path / "data"))
 
     assert "# not UTF-8; gb18030 reads it, which is a guess" in text or "# not UTF-8; cp1252 reads it" in text
-    assert "# DRIFT: b.csv has other columns: more ['more'], less []" in text
+    assert (
+        "# DRIFT: the files have 2 sets of columns; if they are different data, declare a source for each:\n"
+        in text
+    )
+    assert "#   a.csv: stadt, n\n#   b.csv: + more\n" in text
+    assert rows(declared(tmp_path, text)) == (2, 0)
+
+
+def test_files_of_different_data_are_told_apart_and_load_as_proposed(tmp_path):
+    for name, content in {"a": "id,x\n1,2\n", "b": "id,x\n3,4\n", "c": "key,y,z\n5,6,7\n"}.items():
+        (tmp_path / f"{name}.csv").write_text(content)
+        pq.write_table(
+            pa.table({one: [1] for one in content.split("\n")[0].split(",")}), tmp_path / f"{name}.parquet"
+        )
+
+    for end in ("csv", "parquet"):
+        text = infer(str(tmp_path / f"*.{end}"))
+
+        assert f"#   a.{end} and 1 more: id, x\n#   c.{end}: + key, y, z - id, x\n" in text
+        assert 'optional = ["id", "x", "key", "y", "z"]  # null where a file lacks them' in text
+        assert rows(declared(tmp_path, text)) == (3, 0)
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "sqlite", "parquet", "gz", "headless"])
@@ -244,7 +264,9 @@ def test_what_cannot_be_looked_at_is_a_sentence(tmp_path):
 
     with pytest.raises(InputError, match="a file of unknown kind"):
         infer(str(tmp_path / "a.xyz"))
-    with pytest.raises(InputError, match="no file to look at"):
+    with pytest.raises(
+        InputError, match=r"no file to look at; .* has a\.xyz; expected a file, a folder or a glob of CSV"
+    ):
         infer(str(tmp_path / "*.csv"))
 
 
@@ -254,6 +276,8 @@ def test_the_command_writes_a_new_file_and_no_old_one(tmp_path):
     said = projects.command(tmp_path, "infer", "a.csv", "--output", "source.toml")
     again = projects.command(tmp_path, "infer", "a.csv", "--output", "source.toml")
 
-    assert said.stdout == "wrote source.toml; check every line\n"
+    assert said.stdout.startswith(
+        "wrote source.toml; check every line, and put it into pipeline.toml with a table"
+    )
     assert "[sources.a.columns]" in (tmp_path / "source.toml").read_text()
     assert (again.returncode, "source.toml is there" in again.stderr) == (2, True)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from flows.options import FILE, JSON, SET, WAREHOUSE, failures, settings_of, warehouse_of
+from flows.options import FILE, JSON, PIPELINE, SET, WAREHOUSE, failures, settings_of, warehouse_of
 from pipelines.places import Place
 
 __all__ = ["evidence", "infer", "quarantine", "replay"]
@@ -105,4 +105,7 @@ def infer(source: str, rows: int, name: str | None, table: str | None, output: P
         if output.exists():
             raise click.UsageError(f"{output} is there; give a new file, or append with >> {output}")
         output.write_text(text, "utf-8")
-        click.echo(f"wrote {output}; check every line")
+        click.echo(
+            f"wrote {output}; check every line, and put it into {PIPELINE} with a table that reads it: "
+            '[tables.NAME] source = "..."'
+        )

@@ -24,6 +24,7 @@ __all__ = [
     "InputFile",
     "Offered",
     "Part",
+    "around",
     "at_rest",
     "files",
     "listed",
@@ -303,7 +304,7 @@ def _paths(source: Source, wanted_path: str) -> list[Path]:
         ]
         wanted = "a file of this name"
     if not found:
-        raise NoInput(f"{wanted_path}: no input; expected {wanted}; {_there(path)}")
+        raise NoInput(f"{wanted_path}: no input; expected {wanted}; {around(path)}")
     for one in found:
         if not stat.S_ISREG(one.stat().st_mode) and not (folders and one.is_dir()):
             raise InputError(f"{one}: is no regular file; expected a file that can be read twice")
@@ -314,7 +315,7 @@ def _endings(source: Source) -> tuple[str, ...]:
     return tuple(end + packed for end in _SUFFIXES[source.reader] for packed in ("", ".gz", ".zst"))
 
 
-def _there(path: Path) -> str:
+def around(path: Path) -> str:
     """What is in the nearest folder that exists."""
     folder = path
     while not folder.is_dir():
