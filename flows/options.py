@@ -18,7 +18,9 @@ __all__ = [
     "JSON",
     "PIPELINE",
     "SET",
+    "TLS",
     "WAREHOUSE",
+    "WORKERS",
     "Terminated",
     "failures",
     "settings_of",
@@ -59,6 +61,20 @@ WAREHOUSE = click.option(
     "--warehouse",
     type=_Root(),
     help="Folder of the tables, or s3://bucket/prefix (default: that of pipeline.toml here, or ./warehouse).",
+)
+TLS = click.option(
+    "--tls",
+    nargs=3,
+    type=click.Path(exists=True, resolve_path=True),
+    metavar="CA CERT KEY",
+    help="Certificates for a tls:// address.",
+)
+WORKERS = click.option(
+    "--workers",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Worker processes of a local cluster; 0: this process.",
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
 

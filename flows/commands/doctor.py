@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from flows.options import ENV, FILE, JSON, failures
+from flows.options import ENV, FILE, JSON, TLS, failures
 
 __all__ = ["doctor"]
 
@@ -15,13 +15,7 @@ __all__ = ["doctor"]
 @click.option(
     "--scheduler", metavar="ADDRESS", help="A Dask cluster to look at: tcp://HOST:PORT or tls://HOST:PORT."
 )
-@click.option(
-    "--tls",
-    nargs=3,
-    type=click.Path(exists=True),
-    metavar="CA CERT KEY",
-    help="Certificates for a tls:// address.",
-)
+@TLS
 @JSON
 def doctor(
     file: Path, env: str | None, scheduler: str | None, tls: tuple[str, str, str] | None, as_json: bool

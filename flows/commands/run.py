@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from flows.options import ENV, FILE, JSON, PIPELINE, SET, failures, settings_of
+from flows.options import ENV, FILE, JSON, PIPELINE, SET, TLS, failures, settings_of
 
 __all__ = ["check", "demo", "new", "plan", "run"]
 
@@ -66,13 +66,7 @@ def demo(
 @click.option(
     "--scheduler", metavar="ADDRESS", help="A running Dask cluster: tcp://HOST:PORT or tls://HOST:PORT."
 )
-@click.option(
-    "--tls",
-    nargs=3,
-    type=click.Path(exists=True),
-    metavar="CA CERT KEY",
-    help="Certificates for a tls:// address.",
-)
+@TLS
 @click.option(
     "--prefect/--no-prefect",
     default=None,

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from flows.options import ENV, FILE, JSON, SET, failures, settings_of
+from flows.options import ENV, FILE, JSON, SET, TLS, failures, settings_of
 
 __all__ = ["backfill", "deploy", "serve", "status"]
 
@@ -37,13 +37,6 @@ WORKERS = click.option(
     "--workers", type=click.IntRange(0), help="Worker processes of each run; 0: in the run's own process."
 )
 SCHEDULER = click.option("--scheduler", metavar="ADDRESS", help="A running Dask cluster, for each run.")
-TLS = click.option(
-    "--tls",
-    nargs=3,
-    type=click.Path(exists=True, resolve_path=True),
-    metavar="CA CERT KEY",
-    help="Certificates for a tls:// address.",
-)
 STEP_TIMEOUT = click.option(
     "--step-timeout",
     type=click.FloatRange(min=0, min_open=True),

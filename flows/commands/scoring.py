@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from flows.options import JSON, WAREHOUSE, failures, warehouse_of
+from flows.options import JSON, WAREHOUSE, WORKERS, failures, warehouse_of
 from pipelines.places import Place, state_folder
 
 __all__ = ["explain", "export_model", "predict", "score", "score_server"]
@@ -104,13 +104,7 @@ def predict(
     metavar="COLUMN[,COLUMN]",
     help="Columns beside the answers (default: the key of the features, else all that are no tensors).",
 )
-@click.option(
-    "--workers",
-    type=click.IntRange(0),
-    default=0,
-    show_default=True,
-    help="Worker processes of a local cluster; 0: this process.",
-)
+@WORKERS
 @WAREHOUSE
 @JSON
 def score(

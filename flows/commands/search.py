@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from flows.options import ENV, JSON, PIPELINE, SET, failures, settings_of
+from flows.options import ENV, JSON, PIPELINE, SET, WORKERS, failures, settings_of
 
 __all__ = ["search"]
 
@@ -32,13 +32,7 @@ __all__ = ["search"]
     "--monitor", default="loss", show_default=True, help="What is compared: loss, accuracy, auc, mae, ..."
 )
 @click.option("--seed", default=0, show_default=True, help="Of the candidates and the folds.")
-@click.option(
-    "--workers",
-    type=click.IntRange(0),
-    default=0,
-    show_default=True,
-    help="Worker processes of a local cluster; 0: this process.",
-)
+@WORKERS
 @click.option("--limit", default=20, show_default=True, help="Candidates shown; --json gives all.")
 @SET
 @ENV
