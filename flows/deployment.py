@@ -3,6 +3,7 @@
 Prefect keeps the schedule and the history of runs, never the truth: a run looks at what is committed, and does the rest.
 """
 
+import asyncio
 import datetime as dt
 import importlib
 import os
@@ -12,6 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import click
+
+from flows.options import Terminated
 from flows.project import Project
 from flows.server import ServerError, check_api, configured_api, temporary_server
 
@@ -66,6 +70,8 @@ def deploy(project: Project, schedule: Schedule, *, pool: str) -> str:
 def serve(project: Project, schedule: Schedule, home: Path) -> None:
     """Run the deployment in this process until it is told to end; with a Prefect server of its own if no API is configured.
 
+    Ctrl-C and SIGTERM end it, and the run that is under way.
+
     Raises: ServerError.
     """
     api = configured_api()
@@ -75,12 +81,33 @@ def serve(project: Project, schedule: Schedule, home: Path) -> None:
     else:
         check_api(api)
     with own as server:
+        where = f"at {api}"
         if server is not None:
             os.environ.update(server.settings)
-            os.environ["PREFECT_API_URL"] = server.wait()
-        from prefect import serve as serve_deployments  # noqa: PLC0415
+            os.environ["PREFECT_API_URL"] = url = server.wait()
+            where = f"pages at {url.removesuffix('/api')}"
+        _run_deployment(_deployment(project, schedule, None), where)
 
-        serve_deployments(_deployment(project, schedule, None), pause_on_shutdown=False, limit=1)
+
+def _run_deployment(made: Any, where: str) -> None:
+    """What `prefect.serve` does, but for SIGTERM: there it makes a coroutine that nobody awaits, and exits with 0."""
+    from prefect.runner import Runner  # noqa: PLC0415
+
+    class Served(Runner):
+        terminated = False
+
+        def handle_sigterm(self, *_: Any) -> None:
+            self.terminated = True
+            if not self.started:
+                raise Terminated
+            self.execute_in_background(self.astop)
+
+    runner = Served(pause_on_shutdown=False, limit=1)
+    runner.add_deployment(made)
+    click.echo(f"{made.flow_name}/{made.name} runs by its schedule until Ctrl-C; {where}")
+    asyncio.run(runner.start())
+    if runner.terminated:
+        raise Terminated
 
 
 def deployments() -> list[Deployed]:

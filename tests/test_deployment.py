@@ -213,7 +213,8 @@ def test_schedules_that_make_no_sense_are_refused(tmp_path, arguments, message):
 
 @pytest.mark.slow
 @pytest.mark.timeout(200)
-def test_serve_brings_its_own_server_and_ends_with_ctrl_c(tmp_path):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_serve_brings_its_own_server_and_ends_with_ctrl_c_and_sigterm(tmp_path, number, code):
     shop = projects.make(tmp_path / "shop", rows=500)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     said = tmp_path / "said"
@@ -228,9 +229,12 @@ def test_serve_brings_its_own_server_and_ends_with_ctrl_c(tmp_path):
         )
     try:
         wait_until(lambda: ended(shop), "a run", 150)
-        process.send_signal(signal.SIGINT)
-        process.wait(30)
+        process.send_signal(number)
+        ended_with = process.wait(30)
     finally:
         end_group(process)
 
     assert ended(shop)[-1].status == "done", said.read_text()[-3000:]
+    assert ended_with == code
+    assert "never awaited" not in said.read_text()
+    assert said.read_text().splitlines()[-1] == "stopped; what was committed stays, run again to continue"
