@@ -334,14 +334,14 @@ def test_every_kind_of_file_is_read_from_a_store(shop, tmp_path):
 
 
 def test_rows_of_a_store_that_were_set_aside_are_read_again(shop, tmp_path):
-    """And a table that takes in new objects alone takes each once."""
-    text_ = PIPELINE.replace("none", shop.bucket) + 'load = "append"\n'
+    """And a table that takes in new objects alone takes each once; one of them is packed."""
+    text_ = PIPELINE.replace("none", shop.bucket).replace("*.csv", "*") + 'load = "append"\n'
     limited = text_.replace('id = "int32"', 'id = { type = "int32", range = [0, 10] }')
     secrets = {"STORE": shop.store.endpoint, "STORE_KEY": KEY, "STORE_SECRET": SECRET}
     shop.put("in/a.csv", "id,name\n1,x\n100,y\nbad,z\n")
     (tmp_path / "pipeline.toml").write_text(limited)
     assert projects.command(tmp_path, "run", "--workers", "0", **secrets).returncode == 0
-    shop.put("in/b.csv", "id,name\n2,x\n200,y\n")
+    shop.put("in/b.csv.gz", gzip.compress(b"id,name\n2,x\n200,y\n"))
     loaded = projects.command(tmp_path, "run", "--workers", "0", **secrets)
     assert loaded.returncode == 0, loaded.stderr
 
