@@ -195,17 +195,23 @@ def test_what_cannot_be_asked_is_said(tmp_path):
 
 def test_a_flip_of_any_byte_of_a_data_file_is_detected(tmp_path):
     snapshot = load(str(tmp_path / "t"), [[(i, f"name{i}", i / 3, 1, "x") for i in range(20)]])
-    path = Path(snapshot.files()[0].absolute)
+    path, found = Path(snapshot.files()[0].absolute), units(snapshot, verify=True)
     content = path.read_bytes()
 
     for place in range(len(content)):
         damaged = bytearray(content)
         damaged[place] ^= 1 << place % 8
         path.write_bytes(damaged)
-        with pytest.raises(InputError, match=r"digest is .*the file is damaged"):
-            read(snapshot, verify=True)
+        for reading in (
+            lambda: read(snapshot, verify=True),
+            lambda: units(snapshot, verify=True),
+            lambda: read_matrix(found, snapshot.schema, ["id"], verify=True),
+        ):
+            with pytest.raises(InputError, match=r"digest is .*the file is damaged"):
+                reading()
 
     path.write_bytes(content)
+    assert read_matrix(found, snapshot.schema, ["id"], verify=True).shape == (20, 1)
     assert read(snapshot, verify=True).num_rows == 20
 
 

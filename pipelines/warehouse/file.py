@@ -31,6 +31,7 @@ __all__ = [
     "ROW_GROUP",
     "LiveFile",
     "Receipt",
+    "check_digest",
     "digest_of",
     "live",
     "part_of",
@@ -137,7 +138,7 @@ def read_file(
     """
     names = schema.names if names is None else names
     if verify:
-        _check_digest(file)
+        check_digest(file)
     with (
         _told(file),
         opened(file.absolute) as stored_file,
@@ -167,6 +168,27 @@ def row_groups(file: LiveFile) -> tuple[int, ...]:
     """
     with _told(file), opened(file.absolute) as stored:
         return tuple(footer.groups(pq.read_metadata(stored)))
+
+
+def check_digest(file: LiveFile) -> None:
+    """Nothing, if all bytes are those that were written; a file of another program has no digest.
+
+    Raises: PartFailed if the file is gone, InputError if it is damaged.
+    """
+    if file.sha256 is None:
+        return
+    try:
+        with opened(file.absolute) as source:
+            found = _sha256(source)
+    except FileNotFoundError as error:
+        raise PartFailed(
+            f"{file.absolute}: the file is gone, expected it to be kept by vacuum; read a newer version"
+        ) from error
+    if found != file.sha256:
+        raise InputError(
+            f"{file.absolute}: digest is {found[:16]}..., expected {file.sha256[:16]}...; the file is damaged, "
+            "restore it, or build the table again"
+        )
 
 
 def digest_of(path: str) -> str | None:
@@ -323,20 +345,3 @@ def _sha256(source: pa.NativeFile) -> str:
     while piece := source.read(1 << 20):
         digest.update(piece)
     return digest.hexdigest()
-
-
-def _check_digest(file: LiveFile) -> None:
-    if file.sha256 is None:
-        return
-    try:
-        with opened(file.absolute) as source:
-            found = _sha256(source)
-    except FileNotFoundError as error:
-        raise PartFailed(
-            f"{file.absolute}: the file is gone, expected it to be kept by vacuum; read a newer version"
-        ) from error
-    if found != file.sha256:
-        raise InputError(
-            f"{file.absolute}: digest is {found[:16]}..., expected {file.sha256[:16]}...; the file is damaged, "
-            "restore it, or build the table again"
-        )

@@ -17,7 +17,7 @@ from pipelines.errors import PipelineError, SpecError
 from pipelines.expression import expression
 from pipelines.names import did_you_mean
 from pipelines.warehouse import prune
-from pipelines.warehouse.file import LiveFile, read_file, row_groups
+from pipelines.warehouse.file import LiveFile, check_digest, read_file, row_groups
 from pipelines.warehouse.snapshot import Snapshot
 
 __all__ = ["Unit", "read", "read_matrix", "read_unit", "units"]
@@ -67,8 +67,12 @@ def read_unit(
     return table.select(list(columns))
 
 
-def read_matrix(found: Sequence[Unit], schema: pa.Schema, columns: Sequence[str]) -> npt.NDArray[np.float32]:
+def read_matrix(
+    found: Sequence[Unit], schema: pa.Schema, columns: Sequence[str], *, verify: bool = False
+) -> npt.NDArray[np.float32]:
     """Numbers of some units in one matrix; null is nan. A column lies together in memory, as pandas and scikit-learn have it.
+
+    One unit after the other is read and laid into it. `verify` compares the digest of each file once.
 
     Shapes: (rows, columns).
     Raises: as `read_file`; SpecError for a column that holds no numbers.
@@ -77,24 +81,33 @@ def read_matrix(found: Sequence[Unit], schema: pa.Schema, columns: Sequence[str]
         kind = schema.field(name).type
         if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
             raise SpecError(f"column {name!r} is {kind}, expected numbers; leave it out, or encode it")
-    tables = [read_unit(unit, schema, columns) for unit in found]
-    matrix = np.empty((len(columns), sum(table.num_rows for table in tables)), np.float32)
+    if verify:
+        for file in {file.path: file for file, _ in found}.values():
+            check_digest(file)
+    matrix = np.empty((len(columns), sum(map(_rows, found))), np.float32)
     start = 0
-    for table in tables:
-        end = start + table.num_rows
+    for unit in found:
+        table = read_unit(unit, schema, columns)
         for row, column in enumerate(table.columns):
             at = start
             for chunk in column.chunks:
                 matrix[row, at : at + len(chunk)] = chunk.to_numpy(zero_copy_only=False)
                 at += len(chunk)
-        start = end
+        start += table.num_rows
     return matrix.T
 
 
-def units(snapshot: Snapshot, *, where: str | None = None, rows: int = UNIT_ROWS) -> list[Unit]:
-    """The files that a condition needs, in the order of their rows, cut into units of about so many rows at most."""
+def units(
+    snapshot: Snapshot, *, where: str | None = None, rows: int = UNIT_ROWS, verify: bool = False
+) -> list[Unit]:
+    """The files that a condition needs, in the order of their rows, cut into units of about so many rows at most.
+
+    The footer of each file is parsed; `verify` compares the digest of the file before that.
+    """
     found: list[Unit] = []
     for file in prune.files(snapshot, where):
+        if verify:
+            check_digest(file)
         groups: list[int] = []
         size = 0
         for number, count in enumerate(row_groups(file)):
@@ -106,6 +119,14 @@ def units(snapshot: Snapshot, *, where: str | None = None, rows: int = UNIT_ROWS
         if groups:
             found.append((file, tuple(groups)))
     return found
+
+
+def _rows(unit: Unit) -> int:
+    file, groups = unit
+    if not groups:
+        return file.rows
+    counts = row_groups(file)
+    return sum(counts[group] for group in groups)
 
 
 def _names(snapshot: Snapshot, columns: Sequence[str] | None, where: str | None) -> list[str]:

@@ -19,6 +19,7 @@ import pytest
 from pipelines.engine import InProcess, OnDask
 from pipelines.warehouse import Lineage, Snapshot, append, log, prune, read_matrix, units, write_file
 from pipelines.warehouse import receipt as receipts
+from pipelines.warehouse.reading import UNIT_ROWS
 from tests.bench.test_bench import median_s, show
 from tests.bench.upsert_peer import FEATURES, SCHEMA, make
 
@@ -144,7 +145,8 @@ def test_reading_into_matrices_against_dask_dataframe(tmp_path, local_cluster, c
     make(root, ROWS, PARTS)
     snapshot = Snapshot.open(root)
     found = units(snapshot)
-    groups = [(found[start::16], SCHEMA) for start in range(16)]
+    tasks = max(2, ROWS // UNIT_ROWS)  # as large as a task that users cut
+    groups = [(found[start::tasks], SCHEMA) for start in range(tasks)]
     runner = OnDask(local_cluster)
     files = [file.absolute for file in snapshot.files()]
 
