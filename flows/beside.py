@@ -2,7 +2,6 @@
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from dlflow.data import Dataset
 from dlflow.errors import ModelError
@@ -18,14 +17,14 @@ def beside(dataset: Dataset, column: str) -> np.ndarray:
     """
     chunks = []
     for file in dataset.files:
-        with pq.ParquetFile(file.path, memory_map=True) as opened:
+        with file.opened() as opened:
             if column not in opened.schema_arrow.names:
                 known = [name for name in opened.schema_arrow.names if name not in {dataset.x, dataset.y}]
                 raise ModelError(
                     f"{file.path}: no column {column!r}, there are {known!r} beside the inputs; "
                     f'keep it: {{ do = "features", keep = [{column!r}], ... }}'
                 )
-            chunks.append(opened.read(columns=[column], use_threads=False)[column])
+            chunks += [file.read(opened, group, [column])[column] for group in range(len(file.row_groups))]
     values: np.ndarray = pa.chunked_array(
         [chunk for one in chunks for chunk in one.chunks], chunks[0].type
     ).to_numpy()

@@ -54,7 +54,7 @@ def sets_of(ref: TableRef) -> Sets:
                 f"table {ref.name!r}: a file has {SPLIT} = {part!r}, expected one of {', '.join(files)}; "
                 f'add the step {{ do = "split", ... }} before features, and partition_by = ["{SPLIT}"]'
             )
-        files[part].append(TableFile(file.path, file.row_groups, store_of(file.path)))
+        files[part].append(TableFile(file.path, file.row_groups, store_of(file.path), file.file.sha256))
     if not files[TRAIN]:
         raise ModelError(f"table {ref.name!r} has no row with {SPLIT} = {TRAIN!r}; correct the split step")
     found = {part: Dataset(tuple(each)) if each else None for part, each in files.items()}

@@ -1,5 +1,7 @@
 """What is written as a training set is what is read, and what does not fit names the file and the row."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -7,11 +9,12 @@ import pytest
 
 from dlflow.data import Dataset, TableFile, sample_field
 from dlflow.data.batches import Batches
+from dlflow.data.file import _compare_digest
 from dlflow.data.table import _samples
 from dlflow.errors import ModelError
 
 
-def write(path, X, y, *, row_group_size=4, field=None, missing=(), label=None):
+def write(path, X, y, *, row_group_size=4, field=None, missing=(), label=None, checksums=False):
     """A training set as the warehouse writes it; `missing` are rows whose label is null."""
     X = np.ascontiguousarray(X, np.float32)
     field = field or sample_field(X.shape[1:])
@@ -19,7 +22,7 @@ def write(path, X, y, *, row_group_size=4, field=None, missing=(), label=None):
     labels = pa.array(y, label, mask=np.isin(np.arange(len(y)), missing))
     schema = pa.schema([pa.field("id", pa.int64()), field, pa.field("y", labels.type)])
     table = pa.Table.from_arrays([pa.array(range(len(X)), pa.int64()), samples, labels], schema=schema)
-    pq.write_table(table, path, row_group_size=row_group_size)
+    pq.write_table(table, path, row_group_size=row_group_size, write_page_checksum=checksums)
     return TableFile.of(path)
 
 
@@ -231,6 +234,50 @@ def test_a_file_that_is_gone_or_foreign_is_named(tmp_path):
     (tmp_path / "a.parquet").unlink()
     with pytest.raises(ModelError, match=r"a\.parquet: there is no such file"):
         Dataset((file,)).read()
+
+
+def flipped(path):
+    """The file with each of its bytes changed, one after the other."""
+    content = path.read_bytes()
+    for place in range(len(content)):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 0x10]) + content[place + 1 :])
+        yield place
+
+
+def test_every_flipped_byte_is_found_by_the_digest(tmp_path):
+    path = tmp_path / "a.parquet"
+    known = write(path, *rows(4))
+    file = replace(known, sha256=known.digest())
+    assert Dataset((file,)).read()[1].tolist() == list(range(4))
+    _compare_digest.cache_clear()  # each below is a process that has not read it yet
+
+    for _ in flipped(path):
+        with pytest.raises(ModelError, match=r"a\.parquet: digest is .*, expected .*the file is damaged"):
+            file.opened()
+
+
+def test_without_the_digest_no_flipped_byte_of_the_rows_is_trained_on(tmp_path):
+    """By the checksums of the pages. The footer, which they do not cover, is not damaged here: it can end the process."""
+    path = tmp_path / "a.parquet"
+    file = write(path, *rows(4), checksums=True)
+    with file.opened() as opened:
+        columns = [opened.metadata.row_group(0).column(column) for column in (1, 2)]
+    spans = [(one.data_page_offset, one.data_page_offset + one.total_compressed_size) for one in columns]
+    said = []
+
+    for place in flipped(path):
+        if not any(start <= place < end for start, end in spans):
+            continue
+        try:
+            X, y = Dataset((file,)).read()
+        except ModelError as error:
+            said.append(str(error))
+        else:
+            assert np.array_equal(X, rows(4)[0])
+            assert np.array_equal(y, rows(4)[1])
+
+    assert all(one.startswith(f"{path}: ") for one in said)
+    assert sum("checksum" in one for one in said) > 40  # bytes of the compressed values
 
 
 def test_a_dataset_needs_files():

@@ -41,6 +41,7 @@ def test_candidates_are_compared_on_the_validation_rows_the_best_first(project):
     assert [one["loss"] for one in found] == sorted(one["loss"] for one in found)
     table = warehouse.open_at(str(project.pipeline.warehouse), "features")
     sets = sets_of(reference("features", table))
+    assert {file.sha256 for file in sets.train.files} <= {file.sha256 for file in table.files()}
     best = found[0]
     model = nn.Sequential(
         [nn.Dense(best["layers.0.units"], "relu"), nn.Dropout(0.1), nn.Dense(1)], sets.train.shape, seed=1

@@ -15,23 +15,19 @@ Fixed-size binary is 3 to 20 times faster to read than an Arrow list of numbers.
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from dlflow.data.file import TableFile
 from dlflow.errors import ModelError
 
-if TYPE_CHECKING:
-    from pyarrow import fs
-
-__all__ = ["Dataset", "Samples", "TableFile", "sample_field"]
+__all__ = ["Dataset", "Samples", "sample_field"]
 
 Array: TypeAlias = npt.NDArray[Any]
 _DTYPES = ("float32", "float64", "uint8", "int8", "int16", "int32")
@@ -45,48 +41,6 @@ def sample_field(shape: Sequence[int], *, name: str = "x", names: Sequence[str] 
     if names is not None:
         metadata["names"] = json.dumps(list(names))
     return pa.field(name, pa.binary(4 * prod(shape)), nullable=False, metadata=metadata)
-
-
-@dataclass(frozen=True)
-class TableFile:
-    """A Parquet file and the rows of each of its row groups, as its commit recorded them; `store` for a URL like s3://bucket/key."""
-
-    path: str
-    row_groups: tuple[int, ...]
-    store: "fs.FileSystem | None" = field(
-        default=None, compare=False, repr=False
-    )  # None: a path of this machine
-
-    @staticmethod
-    def of(path: str | Path) -> "TableFile":
-        """The file as its own footer describes it.
-
-        Raises: ModelError if it is no Parquet file.
-        """
-        with TableFile(str(path), ()).opened() as file:
-            groups = file.metadata
-            return TableFile(
-                str(path), tuple(groups.row_group(i).num_rows for i in range(groups.num_row_groups))
-            )
-
-    def opened(self) -> pq.ParquetFile:
-        """Ready to be read.
-
-        Raises: ModelError if it is gone, or no Parquet file.
-        """
-        try:
-            if self.store is None:
-                return pq.ParquetFile(self.path, memory_map=True, pre_buffer=False)
-            place = self.path.partition("://")[2]
-            return pq.ParquetFile(self.store.open_input_file(place), pre_buffer=True)
-        except FileNotFoundError as error:
-            raise ModelError(
-                f"{self.path}: there is no such file; was the table vacuumed? build it again"
-            ) from error
-        except (pa.ArrowInvalid, OSError) as error:
-            raise ModelError(
-                f"{self.path}: cannot be read as Parquet ({error}); build the table again"
-            ) from error
 
 
 @dataclass(frozen=True)
@@ -194,7 +148,7 @@ class Dataset:
         for file in self.files:
             with file.opened() as opened:
                 for group in range(len(file.row_groups)):
-                    read = opened.read_row_group(group, columns=[self.y], use_threads=False)
+                    read = file.read(opened, group, [self.y])
                     yield read[self.y].to_numpy().astype(self.label_dtype, copy=False)
 
     def _weights(self, name: str, file: int, group: int) -> Array:
@@ -203,7 +157,7 @@ class Dataset:
             kind = _column(opened.schema_arrow, name, path).type
             if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
                 raise ModelError(f"{path}: column {name!r} is {kind}, expected weights: numbers; cast it")
-            read = opened.read_row_group(group, columns=[name], use_threads=False)[name]
+            read = self.files[file].read(opened, group, [name])[name]
         first = sum(self.files[file].row_groups[:group])
         _refuse_nulls(read, f"{path}: column {name!r}", first)
         made = read.to_numpy().astype(np.float32)
@@ -245,7 +199,7 @@ class Dataset:
                     f"{path}: some files hold whole numbers and others do not, see {self.files[0].path}; rebuild the table"
                 )
             stored = column.metadata
-            table = opened.read_row_group(group, columns=[self.x, self.y], use_threads=False)
+            table = self.files[file].read(opened, group, [self.x, self.y])
         if table.num_rows != expected:
             raise ModelError(
                 f"{path}: row group {group} has {table.num_rows} rows, expected {expected}; it was replaced, read the table again"
