@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 
 from pipelines import timestamps
 from pipelines.halves import in_halves
-from pipelines.odd import matching, odd_numbers, without
+from pipelines.odd import has_others, matching, odd_numbers, without
 
 __all__ = ["ARROW", "Reader", "nowhere", "reader", "reason"]
 
@@ -46,8 +46,6 @@ Reader = Callable[[pa.StringArray], tuple[pa.Array, np.ndarray]]
 _INT = r"^-?[0-9]+$"
 _SMALL_INT = r"^-?0*[0-9]{1,18}$"  # cannot overflow int64
 _FLOAT = r"^-?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?$"
-_INT_BYTES = b"-0123456789"
-_FLOAT_BYTES = b"-0123456789.eE"  # without '+': Arrow takes '+5', the grammar does not
 _DIGITS = {  # that any number of the type can have, whatever they are
     pa.int8(): 2,
     pa.int16(): 4,
@@ -56,6 +54,7 @@ _DIGITS = {  # that any number of the type can have, whatever they are
     pa.float32(): 37,
     pa.float64(): 307,
 }
+_FEW = 128  # odd texts of a column that are not tried at once first
 _BOOL = pa.array(["false", "0", "true", "1"])
 
 
@@ -116,9 +115,7 @@ def _bools(text: pa.StringArray) -> tuple[pa.Array, np.ndarray]:
 
 
 def _ints(text: pa.StringArray, arrow: pa.DataType) -> tuple[pa.Array, np.ndarray]:
-    return _numbers(
-        text, arrow, lambda some: _cast(some, arrow, _INT_BYTES), lambda some: _ints_by_value(some, arrow)
-    )
+    return _numbers(text, arrow, lambda some: _cast(some, arrow), lambda some: _ints_by_value(some, arrow))
 
 
 def _numbers(
@@ -133,7 +130,8 @@ def _numbers(
         return values, nowhere()
     rows = odd_numbers(text, digits=_DIGITS[arrow], point=pa.types.is_floating(arrow))
     values = pc.cast(without(text, rows), arrow)
-    found, bad = in_halves(text.take(pa.array(rows)), at_once, by_value)
+    some = text.take(pa.array(rows))
+    found, bad = by_value(some) if len(rows) <= _FEW else in_halves(some, at_once, by_value)
     if len(bad) < len(rows):
         mask = np.zeros(len(text), bool)
         mask[rows] = True
@@ -141,9 +139,9 @@ def _numbers(
     return values, rows[bad]
 
 
-def _cast(text: pa.StringArray, arrow: pa.DataType, letters: bytes) -> pa.Array | None:
-    """The numbers of texts with no other letters than these; None if there are some, or one does not fit."""
-    if timestamps.characters(text).translate(None, letters):
+def _cast(text: pa.StringArray, arrow: pa.DataType) -> pa.Array | None:
+    """The numbers of texts; None if one does not fit, or has a letter that Arrow takes and the grammar does not ('+5')."""
+    if has_others(text, point=pa.types.is_floating(arrow)):
         return None
     try:
         return pc.cast(text, arrow)
@@ -152,6 +150,8 @@ def _cast(text: pa.StringArray, arrow: pa.DataType, letters: bytes) -> pa.Array 
 
 
 def _ints_by_value(text: pa.StringArray, arrow: pa.DataType) -> tuple[pa.Array, np.ndarray]:
+    if not pc.any(matching(text, _INT)).as_py():
+        return _none_fits(text, arrow)
     small = matching(text, _SMALL_INT)
     values = pc.cast(_without(text, pc.invert(small)), pa.int64())
     limit = 2 ** (arrow.bit_width - 1)
@@ -186,7 +186,7 @@ def _floats(text: pa.StringArray, arrow: pa.DataType, decimal: str) -> tuple[pa.
         points = pc.replace_substring(points, ",", ".")
 
     def at_once(some: pa.StringArray) -> pa.Array | None:
-        values = _cast(some, arrow, _FLOAT_BYTES)
+        values = _cast(some, arrow)
         return None if values is None or pc.all(pc.is_finite(values)).as_py() is False else values
 
     values, bad = _numbers(points, arrow, at_once, lambda some: _floats_by_value(some, arrow))
@@ -196,9 +196,16 @@ def _floats(text: pa.StringArray, arrow: pa.DataType, decimal: str) -> tuple[pa.
 
 
 def _floats_by_value(text: pa.StringArray, arrow: pa.DataType) -> tuple[pa.Array, np.ndarray]:
-    values = pc.cast(_without(text, pc.invert(matching(text, _FLOAT))), arrow)
+    written = matching(text, _FLOAT)
+    if not pc.any(written).as_py():
+        return _none_fits(text, arrow)
+    values = pc.cast(_without(text, pc.invert(written)), arrow)
     values = _without(values, pc.invert(pc.is_finite(values)))
     return values, timestamps.where(pc.and_(pc.is_valid(text), pc.is_null(values)))
+
+
+def _none_fits(text: pa.StringArray, arrow: pa.DataType) -> tuple[pa.Array, np.ndarray]:
+    return pa.nulls(len(text), arrow), timestamps.where(pc.is_valid(text))
 
 
 def _without(values: pa.Array, bad: pa.Array) -> pa.Array:
