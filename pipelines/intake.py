@@ -8,7 +8,7 @@ Everything runs on whole columns; Python sees only the cells that do not fit. Th
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -23,12 +23,11 @@ from pipelines.timestamps import where
 
 __all__ = ["Raw", "Rejection", "cast", "quarantine"]
 
-Raw = Callable[[np.ndarray], list[str]]
-"""Row numbers -> the text of these rows as it stands in the file."""
+Raw = Callable[[np.ndarray], "list[str] | pa.StringArray"]
+"""Row numbers, in their order, -> the text of these rows as it stands in the file."""
 
 
-@dataclass(frozen=True)
-class Rejection:
+class Rejection(NamedTuple):
     """Why one row is set aside."""
 
     rule: str
@@ -92,7 +91,7 @@ def cast(
     return Rows(kept.filter(pa.array(keep)), rejected, notes=notes)
 
 
-def quarantine(origin: pa.Table, why: list[Rejection], raw: list[str]) -> pa.Table:
+def quarantine(origin: pa.Table, why: list[Rejection], raw: "list[str] | pa.StringArray") -> pa.Table:
     """Quarantine records (REJECTS) of rows with this origin."""
     return pa.table(
         [
@@ -102,7 +101,7 @@ def quarantine(origin: pa.Table, why: list[Rejection], raw: list[str]) -> pa.Tab
             pa.array([one.rule for one in why], pa.string()),
             pa.array([one.column for one in why], pa.string()),
             pa.array([one.message for one in why], pa.string()),
-            pa.array(raw, pa.string()),
+            raw if isinstance(raw, pa.StringArray) else pa.array(raw, pa.string()),
         ],
         schema=REJECTS,
     )

@@ -4,11 +4,12 @@ import csv
 import io
 import math
 
-from hypothesis import given, settings
+import numpy as np
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipelines.errors import InputError
-from pipelines.sources import records
+from pipelines.sources import records, rows
 from tests.sources_reading import read_all, read_once, values, write
 
 texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8) | st.sampled_from(
@@ -116,6 +117,7 @@ def _records(content, quote):
 
 @settings(max_examples=100, deadline=None)
 @given(csv_bytes, st.integers(1, 20))
+@example(b"a\n" + b"b\r" * 20, 1)
 def test_blocks_give_the_same_records_for_every_size_of_chunk(content, size):
     framing = records.Framing("in.csv", 34, 44, True, 25)
 
@@ -137,3 +139,19 @@ def test_blocks_give_the_same_records_for_every_size_of_chunk(content, size):
     pieces = [content[i : i + size] for i in range(0, len(content), size)]
 
     assert all_records(pieces) == all_records([content])
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.sampled_from([b"a\n", b"\r\n", b"\n", b"b\r", b"\xff\n", "é\r\n".encode(), b""]), max_size=8),
+    st.sets(st.integers(0, 7)),
+    st.sampled_from(["utf-8", "latin-1"]),
+)
+def test_the_text_of_many_records_is_that_of_each(found, chosen, encoding):
+    chosen = np.array(sorted(at for at in chosen if at < len(found)), np.int64)
+    ends = np.cumsum([len(one) for one in found], dtype=np.int64)
+    piece = rows.Piece(None, None, records.Block(b"".join(found), ends, ends, 0), encoding)
+
+    texts = piece.raw(chosen)
+
+    assert texts.to_pylist() == [rows.shown(found[at], encoding) for at in chosen.tolist()]
