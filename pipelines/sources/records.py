@@ -74,7 +74,9 @@ def blocks(stream: Iterable[bytes], framing: Framing, *, line: int, offset: int)
     """
     rest, long, odd = b"", None, False
     for chunk, final in _pieces(stream, framing):
-        data = rest + chunk
+        last = len(chunk) if final or long is not None else _last_line(chunk, framing)
+        tail = chunk[last:]
+        data = b"".join([rest, memoryview(chunk)[:last]]) if rest or tail else chunk  # copied once
         if long is not None:
             ends, breaks, odd = find(data, framing, odd=odd)
             end = int(ends[0]) if len(ends) else len(data)
@@ -101,12 +103,18 @@ def blocks(stream: Iterable[bytes], framing: Framing, *, line: int, offset: int)
             behind = np.arange(1, len(ends) + 1) if single else np.searchsorted(breaks, ends, "right")
             lines = line + np.concatenate([[0], behind])
             yield from _split(Block(data[:end], ends, lines, offset), framing.limit)
-        rest = data[end:]
-        before = int(np.searchsorted(breaks, end, "right"))
-        line, offset = line + before, offset + end
+        rest = data[end:] + tail
+        line, offset = line + int(np.searchsorted(breaks, end, "right")), offset + end
         if len(rest) > framing.limit:
-            long = Long(rest[:HEAD], len(rest), line, len(breaks) - before, offset)
+            _, breaks, odd = find(rest, framing, odd=False)
+            long = Long(rest[:HEAD], len(rest), line, len(breaks), offset)
             rest = b""
+
+
+def _last_line(chunk: bytes, framing: Framing) -> int:
+    """Where the last line of a chunk ends that ends in it; all of it where that is not to be seen at once."""
+    last = chunk.rfind(b"\n") + 1
+    return len(chunk) if not last or (framing.cr and chunk.find(b"\r", last) >= 0) else last
 
 
 def cut_records(stream: Iterable[bytes], framing: Framing, start: Part, part_bytes: int) -> list[Part]:
