@@ -60,8 +60,8 @@ def test_what_is_no_regular_file_is_refused(tmp_path):
 def test_digests_are_kept_and_taken_again_when_the_file_is_another(tmp_path, monkeypatch):
     path, cache = write(tmp_path / "a.csv", "a\n1\n"), tmp_path / "state" / "digests.json"
     taken = []
-    digest = inputs._digest
-    monkeypatch.setattr(inputs, "_digest", lambda *file: taken.append(file) or digest(*file))
+    digest = inputs.digest
+    monkeypatch.setattr(inputs, "digest", lambda *file: taken.append(file) or digest(*file))
     monkeypatch.setattr(inputs, "_RECENT_NS", -1)
 
     [first] = sources.files(source(path), cache)

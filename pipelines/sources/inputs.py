@@ -6,11 +6,11 @@ A folder of images or documents is one input, and so are a database with its log
 import contextlib
 import dataclasses
 import glob
-import hashlib
 import os
 import stat
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from pipelines import cache as caches
 from pipelines import stores
 from pipelines.errors import InputError, NoInput, PipelineError, SourceChanged
 from pipelines.schema import Field
+from pipelines.sources.digest import digest
 from pipelines.sources.source import Source
 
 __all__ = [
@@ -47,6 +48,7 @@ _SUFFIXES = {
     "images": (".zip",),
     "text": (".txt",),
 }
+_AT_ONCE = 4  # files whose digests are taken: reading and hashing are done without Python's lock
 _RECENT_NS = 2_000_000_000  # a file system may give two writes within this time the same times
 
 
@@ -115,27 +117,28 @@ def files(source: Source, cache: Path | str | None = None) -> list[InputFile]:
     Raises: InputError if there is none or one cannot be read; SourceChanged if one changes meanwhile.
     """
     known = {} if cache is None or source.identity == "hash" else caches.load(cache)
-    found: list[InputFile] = []
-    fresh: dict[str, list[int | str]] = {}
-    paths = _paths(source, source.path)
-    for path, beside in zip(paths, _beside(source, paths), strict=True):
+
+    def one(path: Path, beside: tuple[str, ...]) -> tuple[InputFile, dict[str, list[int | str]]]:
         place = "\0".join([str(path.resolve()), *(str(Path(one).resolve()) for one in beside)])
         size, mtime_ns, state = there = _state(path, source.reader, beside)
         old = known.get(place)
         if isinstance(old, list) and len(old) == 4 and old[:3] == [*there]:
-            sha256 = str(old[3])
-        else:
-            sha256 = _digest(path, source.reader, beside)
-            if _state(path, source.reader, beside) != there:
-                raise SourceChanged(
-                    f"{path}: changed while its digest was taken; run again when it is at rest"
-                )
-            if time.time_ns() - max(mtime_ns, int(state.partition(":")[0])) > _RECENT_NS:
-                fresh[place] = [*there, sha256]
-        found.append(InputFile(str(path), size, mtime_ns, sha256, state, beside))
+            return InputFile(str(path), size, mtime_ns, str(old[3]), state, beside), {}
+        sha256 = digest(_content(path, source.reader, beside))
+        if _state(path, source.reader, beside) != there:
+            raise SourceChanged(f"{path}: changed while its digest was taken; run again when it is at rest")
+        fresh: dict[str, list[int | str]] = {}
+        if time.time_ns() - max(mtime_ns, int(state.partition(":")[0])) > _RECENT_NS:
+            fresh[place] = [*there, sha256]
+        return InputFile(str(path), size, mtime_ns, sha256, state, beside), fresh
+
+    paths = _paths(source, source.path)
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        found = list(pool.map(one, paths, _beside(source, paths)))
+    fresh = {place: entry for _, new in found for place, entry in new.items()}
     if cache is not None and fresh and source.identity != "hash":
         caches.store(cache, {**known, **fresh})
-    return found
+    return [file for file, _ in found]
 
 
 def listed(folder: Path) -> list[str]:
@@ -245,27 +248,14 @@ def _logs(path: Path, kind: str) -> list[Path]:
     )  # a reader leaves an empty one
 
 
-def _digest(path: Path, kind: str, beside: Sequence[str]) -> str:
-    digest = hashlib.sha256()
-    place = path
-    try:
-        if path.is_dir():
-            for name in listed(path):
-                place = path / name
-                digest.update(f"{name}\0{place.stat().st_size}\0".encode("utf-8", "surrogateescape"))
-                _add(digest, place)
-        else:
-            for place in (path, *_logs(path, kind), *map(Path, beside)):
-                _add(digest, place)
-    except PermissionError as error:
-        raise InputError(f"{place}: may not be read by this user; change its permissions") from error
-    return digest.hexdigest()
-
-
-def _add(digest: "hashlib._Hash", path: Path) -> None:
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
+def _content(path: Path, kind: str, beside: Sequence[str]) -> Iterator[tuple[bytes, Path]]:
+    """What the digest of an input is over: files, and what stands before each."""
+    if not path.is_dir():
+        yield from ((b"", one) for one in (path, *_logs(path, kind), *map(Path, beside)))
+        return
+    for name in listed(path):
+        one = path / name
+        yield f"{name}\0{one.stat().st_size}\0".encode("utf-8", "surrogateescape"), one
 
 
 def _beside(source: Source, paths: list[Path]) -> list[tuple[str, ...]]:
