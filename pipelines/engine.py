@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Protocol
 
+from pipelines import memory
 from pipelines.errors import PartFailed
 from pipelines.failures import ATTEMPTS, FINAL, sentence
 from pipelines.sending import Sending, Tree
@@ -62,6 +63,7 @@ class InProcess:
 
     def __init__(self, *, threads: int | None = None) -> None:
         self.threads = threads or _cores()
+        memory.keep()
 
     def run(
         self, fn: Callable[[Any], Any], items: Sequence[Any], *, name: str, progress: Progress
