@@ -198,6 +198,12 @@ def test_a_worker_that_comes_later_is_taken_in(mortal, folder, monkeypatch):
         if event["event"] == "start"
     ]
     assert starts == [(2, False), (1, "memory"), (2, "memory")]
+    steps = [
+        11 * event["epoch"] + event["step"] for event in heard.events if event["event"] in {"start", "step"}
+    ]
+    assert steps == sorted(
+        steps
+    )  # no step is done again: each generation begins where the one before was, or after
     assert heard.count("restart") == heard.count("join") == 1
     assert outcome.weights_sha256 == first.weights_sha256
 

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from dlflow.errors import DlflowError, NonFinite
-from dlflow.nn import SGD, Adam
+from dlflow.nn import SGD, Adam, ReduceOnPlateau
+from dlflow.parallel.comm import Stopped
 from dlflow.parallel.testing import Flaky, ThreadRing, on_every_rank
-from dlflow.training import fit, train, update
+from dlflow.training import fit, train, trainer, update
 from dlflow.training.checkpoint import Memory
 from tests.test_training_trainer import told
 from tests.training_jobs import dataset, job
@@ -190,6 +191,107 @@ def test_seconds_of_all_ranks_travel_with_the_sums(folder, tmp_path):
     assert found[0] == found[1] == found[2]
     assert np.all(np.array(found[0][0]) > 0)
     assert found[0][1] == [1, 0, 0]
+
+
+@pytest.fixture
+def steps_done(monkeypatch):
+    """Every step that a rank has done, in order: (rank, steps of the training so far)."""
+    done, settle = [], update.Update.settle
+
+    def counted(self, step):
+        done.append((self.comm.rank, step))
+        settle(self, step)
+
+    monkeypatch.setattr(update.Update, "settle", counted)
+    return done
+
+
+@pytest.mark.parametrize("by_segments", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_steps_that_survivors_have_done_are_not_done_again_unless_each_has_a_segment(
+    folder, tmp_path, monkeypatch, steps_done, by_segments
+):
+    """Rank 1 of 3 dies at its n-th message, also in validation and while callbacks are asked; two others go on from what lives."""
+    if by_segments:
+        monkeypatch.setattr(update, "ALL_BYTES", -1)
+        monkeypatch.setattr(trainer, "MEMORY_S", 0.0)  # kept after every step but the last of an epoch
+        monkeypatch.setattr(trainer, "KEEP_SHARE", 1e9)
+    chosen = {"epochs": 2, "callbacks": (ReduceOnPlateau(patience=1, min_delta=9),), "checkpoint_s": 1e9}
+    first = fit(job(folder, f"undisturbed{by_segments}", **chosen))
+    again = []
+    for dies_at in range(3, 400, 31):
+        steps_done.clear()
+        ring, memories = ThreadRing(3), [Memory() for _ in range(3)]
+        comms = [Flaky(comm, dies_at=dies_at) if comm.rank == 1 else comm for comm in ring.comms]
+        this = replace(job(folder, **chosen), folder=str(tmp_path / f"{dies_at}"))
+        try:
+            on_every_rank(
+                comms,
+                partial(lambda this, kept, comm: train(this, comm, None, kept[comm.rank]), this, memories),
+            )
+        except DlflowError:
+            done = {step for rank, step in steps_done if rank != 1}
+        else:
+            break
+        steps_done.clear()
+        memories.pop(1)
+        elsewhere = replace(this, folder=str(tmp_path / f"{dies_at}b"))
+        outcomes = on_every_rank(
+            ThreadRing(2),
+            partial(lambda this, kept, comm: train(this, comm, None, kept[comm.rank]), elsewhere, memories),
+        )
+        again.append(len(done & {step for _, step in steps_done}))
+        assert {outcome.weights_sha256 for outcome in outcomes} == {first.weights_sha256}
+        assert told(outcomes[0].history) == told(first.history)
+
+    assert len(again) > 2
+    assert set(again) == {0} if not by_segments else set(again) <= {0, 1, 2}
+
+
+@pytest.mark.parametrize("by_segments", [False, True])
+def test_ranks_that_pause_do_no_step_twice(folder, tmp_path, monkeypatch, steps_done, by_segments):
+    if by_segments:
+        monkeypatch.setattr(update, "ALL_BYTES", -1)
+    first = fit(job(folder, "unbroken"))
+    steps_done.clear()
+    memories = [Memory() for _ in range(3)]
+    this = replace(job(folder, checkpoint_s=1e9), folder=str(tmp_path))
+
+    def pause(event):
+        memories[0].pause |= event["event"] == "epoch"
+
+    for size in (3, 2):
+        with pytest.raises(Stopped, match="paused after step"):
+            on_every_rank(ThreadRing(size), lambda comm: train(this, comm, pause, memories[comm.rank]))
+    outcome = train_on(1, this, memory=memories[1])[0]
+
+    steps_done.sort()
+    assert len(steps_done) == len(set(steps_done))
+    assert {step for _, step in steps_done} == set(range(33))
+    assert outcome.weights_sha256 == first.weights_sha256
+
+
+def test_large_models_are_kept_in_memory_less_often(folder, tmp_path, monkeypatch):
+    """So that it costs a small part of the time, however long it takes."""
+    monkeypatch.setattr(update, "ALL_BYTES", -1)
+    monkeypatch.setattr(trainer, "MEMORY_S", 0.0)
+    kept = []
+
+    def slow(self, step):
+        kept.append(step)
+        return gather(self, step)
+
+    gather = update.Update.gather_state
+    monkeypatch.setattr(update.Update, "gather_state", slow)
+    this = replace(job(folder, checkpoint_s=1e9, validation=None, epochs=1), folder=str(tmp_path))
+    counts = {}
+    for share in (1e9, 1e-9):
+        kept.clear()
+        monkeypatch.setattr(trainer, "KEEP_SHARE", share)
+        on_every_rank(ThreadRing(2), partial(lambda this, comm: train(this, comm, None, Memory()), this))
+        counts[share] = len(kept) // 2
+        this = replace(this, folder=f"{tmp_path}/again")
+
+    assert counts == {1e9: 11, 1e-9: 2}  # after each step; after the first, and at the end
 
 
 @pytest.mark.parametrize("wanted", [8, pytest.param(100, marks=pytest.mark.chaos)])

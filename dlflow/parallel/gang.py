@@ -4,8 +4,8 @@
                            ^                                                        |
                            +------ end what runs on <------ lost, hung, PeerLost ---+
 
-A new generation of all workers that are there goes on from the newest checkpoint in the memory of a rank that lives, else from disk,
-and ends with the same bits; a worker that comes later is taken in by forming anew.
+A new generation of all workers that are there goes on from the newest that a living rank has in memory, else from disk, and ends with
+the same bits; a worker that comes later is taken in by forming anew, after the ranks have paused: no step is done twice for it.
 """
 
 from dataclasses import replace

@@ -18,7 +18,7 @@ from dlflow.parallel.cluster import Cluster, Event
 from dlflow.parallel.comm import Stopped
 from dlflow.parallel.cost import best_shape, useful_ranks
 from dlflow.parallel.handshake import Ticket
-from dlflow.parallel.rank import Order, describe, end_worker, forget, prepare, run_rank, stop
+from dlflow.parallel.rank import Order, describe, end_worker, forget, pause, prepare, run_rank, stop
 from dlflow.parallel.stages import peers_of
 from dlflow.parallel.transport import NoLink
 from dlflow.training.job import Job, Outcome
@@ -95,6 +95,9 @@ class Gang:
         try:
             self._submit(generation)
             return self._watch()
+        except Change:
+            self._pause()
+            raise
         finally:
             self._end()
 
@@ -271,6 +274,17 @@ class Gang:
         if told and isinstance(told[0], PeerLost):
             return told[0]
         return PeerLost(str(told[0]) if told else "a rank ended with an error that was lost with its worker")
+
+    def _pause(self) -> None:
+        """Wait until the ranks have ended after a step, which they keep; not for ever, as one may not get on."""
+        self.cluster.run(pause, self.training, workers=list(self.ranks)[:1], seconds=ANSWER_S)
+        end = time.monotonic() + self.deadline_s
+        while time.monotonic() < end and any(future.status == "pending" for future in self.futures):
+            with suppress(Change):  # another slow rank
+                self._hear()
+            if not set(self.ranks) <= self._known():
+                return
+            time.sleep(POLL_S)
 
     def _end(self) -> None:
         """End every rank of this generation: asked first, then, if it runs on, with its worker."""

@@ -3,6 +3,7 @@
 describe      facts about the worker; also shows that it can import this code at all
 prepare       open a listener, keep job and ticket here: so the task's own arguments hold no secret and cannot fail to unpickle
 run_rank      the task: meet the others, train
+pause         have rank 0 end all ranks after the step that runs, each with that step in memory
 stop          end the ranks of a run at their next message; says whether one still runs
 forget        free what a training keeps in memory between its generations
 end_worker    on the nanny: end a worker whose rank runs on
@@ -31,7 +32,7 @@ from dlflow.training.job import Job, Outcome
 from dlflow.training.numerics import numerics
 from dlflow.training.trainer import train
 
-__all__ = ["TOPIC", "Order", "describe", "end_worker", "forget", "prepare", "run_rank", "stop"]
+__all__ = ["TOPIC", "Order", "describe", "end_worker", "forget", "pause", "prepare", "run_rank", "stop"]
 
 TOPIC = "dlflow-training"  # of the events that rank 0 logs on the scheduler
 UNIX_PATH_BYTES = 60  # of the folder for temporary files; a socket's whole path has at most 107
@@ -173,6 +174,13 @@ def _meet(here: _Rank, rank: int, addresses: Mapping[int, Address], check: Calla
         shared=order.shared,
         check=check,
     )
+
+
+def pause(training: str) -> None:
+    """Have this rank, if it is rank 0, end all ranks after a step, so that no step is done again."""
+    with _lock:
+        if memory := _memories.get(training):
+            memory.pause = True
 
 
 def stop(run: str) -> bool:

@@ -10,7 +10,8 @@ import hashlib
 import json
 import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,11 @@ class Progress:
     finished: bool = False
     stopped_early: bool = False
 
+    def copy(self) -> "Progress":
+        """As it is now, whatever happens to this one; lines of the history do not change once they are there."""
+        own = {"history": list(self.history), "ranking": list(self.ranking)}
+        return replace(self, **own, remembered=deepcopy(self.remembered))
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -79,6 +85,7 @@ class Memory:
     """The newest checkpoint of a training in the memory of one rank: while one rank lives, no disk is needed to go on."""
 
     kept: Checkpoint | None = None
+    pause: bool = False  # asks rank 0 to end the ranks after the step that runs, and to have them keep it
 
 
 def encode(checkpoint: Checkpoint) -> bytes:

@@ -8,7 +8,6 @@ import hashlib
 import math
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlflow.data import Batches
-from dlflow.errors import ModelError, NonFinite
-from dlflow.parallel.comm import Alone, Comm, all_gather, broadcast
+from dlflow.errors import ModelError, NonFinite, PeerLost
+from dlflow.parallel.comm import Alone, Comm, Stopped, all_gather, broadcast
 from dlflow.training.checkpoint import (
     HEADER_BYTES,
     Checkpoint,
@@ -43,7 +42,9 @@ Report = Callable[[dict[str, Any]], None]
 
 WEIGHTS = "weights.safetensors"
 REPORT_S = 0.2  # steps are told at most this often
-MEMORY_S = 1.0  # age of the checkpoint in memory: what is done again, at most, when a rank is lost
+MEMORY_S = 1.0  # age of the checkpoint in memory where no rank has the whole state: what is done again when one is lost
+KEEP_SHARE = 0.02  # of the time such checkpoints may take: those of large models are older
+GO_ON, KEEP, PAUSE = range(3)  # what rank 0 commands after a step
 EPOCH_S = 1.0  # a checkpoint costs two fsyncs, 5 to 20 ms: epochs shorter than this share one
 
 
@@ -58,7 +59,8 @@ def fit(job: Job, report: Report | None = None) -> Outcome:
 def train(job: Job, comm: Comm, report: Report | None = None, memory: Memory | None = None) -> Outcome:
     """Train as one rank; every rank calls it with the same job, and gets the same outcome.
 
-    `memory` outlives this call: when a rank is lost, the others go on from the newest checkpoint that one of them has there.
+    `memory` outlives this call: when a rank is lost, the others go on from the newest that one of them has there. Where every rank has the
+    whole state of the optimizer (`Update.sharded` is false) that is the last step that one of them has done.
 
     Raises: ModelError, NonFinite on all ranks in the same step; ModelFileError on rank 0; PeerLost, Stopped.
     """
@@ -92,6 +94,9 @@ class _Training:
         self.at = Progress()
         self.best: Any = None
         self._since = self._saved = self._kept = time.monotonic()
+        self._age = MEMORY_S
+        if memory is not None:
+            memory.pause = False
         self._told = -math.inf
 
     def run(self) -> Outcome:
@@ -99,6 +104,10 @@ class _Training:
         try:
             while not self.at.finished:
                 self._epoch()
+        except (PeerLost, Stopped):
+            if self.memory is not None and not self.update.sharded:
+                self.memory.kept = self._checkpoint(self.model.w, self.update.state)
+            raise
         finally:
             self.batches.close()
             self.saver.wait()
@@ -161,7 +170,10 @@ class _Training:
         self._end_epoch(wanted=wanted)
 
     def _step(self) -> bool:
-        """One step; whether a checkpoint is due that was not made because the epoch ends."""
+        """One step; whether a checkpoint is due that was not made because the epoch ends.
+
+        Raises: Stopped after a step that is to be the last one of these ranks; they have it in memory.
+        """
         at = self.at
         loss, weight, command, hits = self.update.run(self.batches, at, command=self._due())
         at.step += 1
@@ -170,27 +182,32 @@ class _Training:
         at.weight_sum += weight
         at.right += hits.right
         at.counted += hits.counted
+        self.update.settle(at.updates - 1)
         self.pace.add(self.update.seconds)
         self._tell_step(loss)
         self._tell_saved()
         if (
-            command and at.step < self.batches.steps and self._finite()
-        ):  # if not, the next step ends all ranks
+            command and (command == PAUSE or at.step < self.batches.steps) and self._finite()
+        ):  # if not, the next step ends all
             self._keep()
+            if command == PAUSE:
+                raise Stopped(f"paused after step {at.updates}: other workers are to hold the ranks")
             return False
         return bool(command)
 
     def _due(self) -> int:
-        """Whether rank 0 wants a checkpoint after this step: its clock, or the count, decides for all."""
+        """What rank 0 wants after this step: its clock, the count, or somebody who asks decides for all."""
         if self.comm.rank:
-            return 0
+            return GO_ON
         job, now = self.job, time.monotonic()
+        if self.memory is not None and self.memory.pause:
+            return PAUSE
         counted = job.checkpoint_steps and (self.at.updates + 1) % job.checkpoint_steps == 0
-        aged = self.memory is not None and now - self._kept >= MEMORY_S
+        aged = self.memory is not None and self.update.sharded and now - self._kept >= self._age
         patience = (
             EPOCH_S if self.at.step + 1 == self.batches.steps else math.inf
         )  # the end of an epoch is a good place
-        return int(bool(counted or aged or now - self._saved >= min(job.checkpoint_s, patience)))
+        return KEEP if counted or aged or now - self._saved >= min(job.checkpoint_s, patience) else GO_ON
 
     def _tell_step(self, loss: float) -> None:
         now, at = time.monotonic(), self.at
@@ -228,16 +245,18 @@ class _Training:
                 f"epoch {at.epoch}: the weights are no longer finite, expected numbers; lower the learning rate"
             )
         last = self._show_average()
-        if self.validation:
-            line |= self.validation.run(at.epoch, at.updates)
-        at.seconds = time.monotonic() - self._since
-        line |= {"seconds": at.seconds, "samples_per_s": self.batches.rows / at.seconds}
+        try:  # a peer that is lost in here leaves `at` and the weights as the last step left them
+            if self.validation:
+                line |= self.validation.run(at.epoch, at.updates)
+            at.seconds = time.monotonic() - self._since
+            line |= {"seconds": at.seconds, "samples_per_s": self.batches.rows / at.seconds}
+            keep, stop = ask(job, self.model, self.comm, at, line)
+            if keep:
+                at.best_epoch, self.best = at.epoch, self.model.w.copy()
+        finally:
+            self.model.w[...] = last
         at.history.append(line)
         ranked = rank_epoch(job, at, line)
-        keep, stop = ask(job, self.model, self.comm, at, line)
-        if keep:
-            at.best_epoch, self.best = at.epoch, self.model.w.copy()
-        self.model.w[...] = last
         at.epoch += 1
         at.stopped_early = bool(stop) and at.epoch < job.epochs
         at.finished = bool(stop) or at.epoch == job.epochs
@@ -260,22 +279,16 @@ class _Training:
         return math.isfinite(float(np.dot(self.model.w, self.model.w)))
 
     def _keep(self, *, ranked: bool = False) -> None:
-        """A checkpoint in the memory of every rank, and when it is time, or it is one of the best, on disk."""
+        """A checkpoint in the memory of the ranks that need one, and when it is time, or it is one of the best, on disk."""
+        began = time.monotonic()
         self.update.gather_state(self.at.updates)
-        self._kept = time.monotonic()
-        if self.comm.rank and self.memory is None:
+        if self.comm.rank and (self.memory is None or not (self.update.sharded or self.at.finished)):
             return
-        progress = replace(self.at, history=list(self.at.history), ranking=list(self.at.ranking))
-        checkpoint = Checkpoint(
-            self.job.fingerprint,
-            self.facts,
-            progress,
-            self.model.w.copy(),
-            self.update.state.copy(),
-            self.best,
-        )
+        checkpoint = self._checkpoint(self.model.w.copy(), self.update.state.copy())
         if self.memory is not None:
             self.memory.kept = checkpoint
+        self._kept = time.monotonic()
+        self._age = max(MEMORY_S, (self._kept - began) / KEEP_SHARE)
         counted = self.job.checkpoint_steps and self.at.updates % self.job.checkpoint_steps == 0
         old = self._kept - self._saved >= min(
             self.job.checkpoint_s, EPOCH_S if not self.at.step else math.inf
@@ -283,6 +296,9 @@ class _Training:
         if self.comm.rank == 0 and (self.at.finished or counted or old or ranked):
             self._saved = self._kept
             self.saver.save(checkpoint)
+
+    def _checkpoint(self, w: NDArray[np.float32], state: NDArray[np.float32]) -> Checkpoint:
+        return Checkpoint(self.job.fingerprint, self.facts, self.at.copy(), w, state, self.best)
 
     def _tell_saved(self) -> None:
         for checkpoint, path in self.saver.written():

@@ -77,6 +77,7 @@ class Update:
         """The mean loss of this batch, its weight, the command of rank 0, to which only its own is heard, and what was right.
 
         Rows that are right are counted, not weighed: whole numbers, whose sum is the same for any number of ranks.
+        `settle` must follow. If a peer is lost in here, weights and state are those before this step, unless they are `sharded`.
 
         Raises: NonFinite on all ranks alike; PeerLost, Stopped.
         """
@@ -88,10 +89,16 @@ class Update:
             loss = self._apply(at)
         except NonFinite as error:
             raise NonFinite(f"epoch {at.epoch}, step {at.step} of {batches.steps}: {error}") from error
-        tree.settle(at.updates)
-        self._ended = time.perf_counter()
         hits = Hits(*(float(tree.notes[:, note].sum()) for note in (RIGHT, COUNTED)))
         return loss, float(tree.total.g[-1]), int(tree.notes[0, COMMAND]), hits
+
+    def settle(self, step: int) -> None:
+        """Wait until what the step has sent is on its way: the last of it, and apart, as the step counts even if a peer is lost now.
+
+        Raises: PeerLost, Stopped.
+        """
+        self.tree.settle(step)
+        self._ended = time.perf_counter()
 
     @property
     def seconds(self) -> Array:

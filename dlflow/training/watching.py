@@ -2,6 +2,7 @@
 
 import json
 import math
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +28,7 @@ class Decision(NamedTuple):
 
 
 def ask(job: Job, model: Model, comm: Comm, at: Progress, line: dict[str, Any]) -> Decision:
-    """Run the callbacks on rank 0; on all ranks `at` then has the learning rate they chose and what they remember.
+    """Run the callbacks on rank 0; on all ranks `at` then has the learning rate they chose and what they remember. Before that it is as it was.
 
     Raises: ModelError on all ranks if a callback fails; PeerLost, Stopped.
     """
@@ -65,21 +66,22 @@ def rank_epoch(job: Job, at: Progress, line: dict[str, Any]) -> bool:
 def _said(job: Job, model: Model, at: Progress, line: dict[str, Any]) -> bytes:
     def save(path: str | Path) -> None:
         metadata = {"job": job.fingerprint}
-        found = Description(loss=job.loss, seed=job.seed, history=at.history, metadata=metadata)
+        found = Description(loss=job.loss, seed=job.seed, history=history, metadata=metadata)
         write_model(path, model, found)
 
+    history, remembered = [*at.history, line], deepcopy(at.remembered)
     control = Control(
         epoch=at.epoch,
         epochs=job.epochs,
         line=line,
-        history=at.history,
+        history=history,
         rate=job.optimizer.rate_at(at.updates + 1),
         scale=at.scale,
         save=save,
     )
     try:
-        decide(job.watching, control, at.remembered)
-        said: dict[str, Any] = {"remembered": at.remembered, "scale": control.scale}
+        decide(job.watching, control, remembered)
+        said: dict[str, Any] = {"remembered": remembered, "scale": control.scale}
         text = json.dumps(said | {"keep": control.keep, "stop": control.stop})
         if len(text) > DECISION_BYTES:
             raise ModelError(
