@@ -30,7 +30,7 @@ from dlflow.nn.model import Model
 from dlflow.nn.params import Array, Shape
 from dlflow.nn.spec import graph_from, graph_to, layer_from, layer_to
 
-__all__ = ["latest", "load", "save", "save_files", "save_version", "versions", "weights_digest"]
+__all__ = ["WEIGHTS", "latest", "load", "save", "save_files", "save_version", "versions", "weights_digest"]
 
 FORMAT = "dlflow-model"
 FORMAT_VERSION = 1

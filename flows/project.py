@@ -58,8 +58,13 @@ class ModelSpec:
     calibrate: bool = False  # scale the logits by the validation rows, so that probabilities are true
     baselines: tuple[Baseline, ...] = ("prior",)
     slices: tuple[str, ...] = ()  # columns of the table by whose values the metrics are told apart
+    warm_start: bool = False  # begin with the weights of the version before, if it has the same layers
     checkpoint_s: float = 30.0
     checkpoint_steps: int | None = None  # every so many steps besides
+    checkpoints: str | None = None  # folder where they stay; None: they go when the model is registered
+    keep_last: int = 2  # of the checkpoints
+    keep_best: int = 0  # of those at ends of epochs, by `monitor`
+    monitor: str = "val_loss"
     gate: Gate | None = None  # what a version must reach to be used
 
     def made(self) -> tuple[tuple[nn.Layer, ...], nn.Loss, nn.Optimizer]:
@@ -195,7 +200,14 @@ def _model(
 def _network(document: documents.Document, name: str, model: ModelSpec) -> ModelSpec:
     """Its numbers, layers, loss, optimizer and callbacks."""
     path = ("models", name)
-    for key, least in (("batch", 1), ("epochs", 1), ("shards", 0), ("checkpoint_steps", 1)):
+    for key, least in (
+        ("batch", 1),
+        ("epochs", 1),
+        ("shards", 0),
+        ("checkpoint_steps", 1),
+        ("keep_last", 1),
+        ("keep_best", 0),
+    ):
         value = getattr(model, key)
         if value is not None and value < least:
             document.problem((*path, key), f"models.{name}.{key} = {value}: expected at least {least}")
@@ -203,6 +215,11 @@ def _network(document: documents.Document, name: str, model: ModelSpec) -> Model
         document.problem(
             (*path, "shards"),
             f"models.{name}.shards = {model.shards}: expected a power of two (1, 2, 4, 8, ...)",
+        )
+    if model.keep_best and model.checkpoints is None:
+        document.problem(
+            (*path, "keep_best"),
+            f'models.{name}.keep_best = {model.keep_best}: expected a folder where they stay; set checkpoints = "FOLDER"',
         )
     if model.patience is not None and model.patience < 1:
         document.problem(

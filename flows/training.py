@@ -20,7 +20,7 @@ import numpy as np
 
 from dlflow import nn, registry
 from dlflow.errors import ModelError, ModelFileError
-from dlflow.training import Job, Outcome, fit
+from dlflow.training import Job, Outcome, Weights, fit
 from dlflow.training.balance import balance
 from dlflow.training.calibration import calibrate, check_calibration
 from dlflow.training.checkpoint import load_weights
@@ -76,7 +76,9 @@ def _train(session: Session, name: str) -> dict[str, Any]:
     layers, loss, optimizer = spec.made()
     if spec.class_weights is not None:
         loss = balance(loss, sets.train, nn.Model(layers, sets.train.shape).out_shape[-1])
-    folder = session.project.state / "training" / f"{name}-{fingerprint}"
+    kept = spec.checkpoints and session.project.pipeline.file.parent / spec.checkpoints
+    folder = Path(kept or session.project.state / "training") / f"{name}-{fingerprint}"
+    before, begin = _first_weights(session, name, spec, fingerprint, nn.Model(layers, sets.train.shape))
     job = Job(
         layers=layers,
         loss=loss,
@@ -93,6 +95,10 @@ def _train(session: Session, name: str) -> dict[str, Any]:
         callbacks=spec.watching(),
         checkpoint_s=spec.checkpoint_s,
         checkpoint_steps=spec.checkpoint_steps,
+        keep_last=spec.keep_last,
+        keep_best=spec.keep_best,
+        monitor=spec.monitor,
+        begin=begin,
     )
     if spec.calibrate:
         check_calibration(nn.Model(layers, sets.train.shape), loss)
@@ -128,6 +134,8 @@ def _train(session: Session, name: str) -> dict[str, Any]:
         "weights_sha256": outcome.weights_sha256,
         "numerics": dict(outcome.numerics),
         "restarts": list(outcome.restarts),
+        "warm_start": before,
+        "checkpoints": {"folder": str(folder), "best": list(outcome.best_checkpoints)} if kept else None,
         "calibrated": None if calibrated is None else asdict(calibrated),
         **evaluation(
             lambda X: loss.scores(model.outputs(X), model.head),
@@ -161,10 +169,35 @@ def _train(session: Session, name: str) -> dict[str, Any]:
             "record": record,
         },
     )
-    shutil.rmtree(folder, ignore_errors=True)  # the registered version is the truth now
+    if not kept:
+        shutil.rmtree(folder, ignore_errors=True)  # the registered version is the truth now
     shutil.rmtree(f"{folder}-proof", ignore_errors=True)
     record |= {"model_version": number, "path": str(path)}
     return record
+
+
+def _first_weights(
+    session: Session, name: str, spec: ModelSpec, fingerprint: str, model: nn.Model
+) -> tuple[int | None, Weights | None]:
+    """The version to go on from and its weights, if that is wanted: the newest that is not of these very rows and settings."""
+    root = session.project.state / "models"
+    for number in reversed(registry.versions(root, name) if spec.warm_start else []):
+        folder = root / name / str(number)
+        try:
+            found, metadata = registry.load(folder)
+        except ModelFileError as error:
+            why = str(error)
+            break
+        if metadata.get("fingerprint") == fingerprint:
+            continue
+        if (found.layers, found.in_shape) == (model.layers, model.in_shape):
+            return number, Weights(registry.weights_digest(found.w), str(folder / registry.WEIGHTS))
+        why = f"version {number} has other layers or inputs"
+        break
+    else:
+        return None, None
+    session.terminal.training({"model": name, "message": f"warm_start: begins anew: {why}"})
+    return None, None
 
 
 def _why(session: Session, name: str) -> str:
@@ -225,7 +258,15 @@ def _architecture(model: nn.Model) -> list[str]:
     return [" ".join(str(value) for value in nn.layer_to(layer).values()) for layer in model.layers]
 
 
-WHEN_AND_WHETHER = ("checkpoint_s", "checkpoint_steps", "gate")  # decide no weight
+WHEN_AND_WHETHER = (  # decide no weight
+    "checkpoint_s",
+    "checkpoint_steps",
+    "checkpoints",
+    "keep_last",
+    "keep_best",
+    "monitor",
+    "gate",
+)
 
 
 def _fingerprint(spec: ModelSpec | EstimatorSpec, table: str) -> str:

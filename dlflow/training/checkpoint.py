@@ -64,8 +64,8 @@ class Progress:
 
     def copy(self) -> "Progress":
         """As it is now, whatever happens to this one; lines of the history do not change once they are there."""
-        own = {"history": list(self.history), "ranking": list(self.ranking)}
-        return replace(self, **own, remembered=deepcopy(self.remembered))
+        history, ranking = list(self.history), list(self.ranking)
+        return replace(self, history=history, ranking=ranking, remembered=deepcopy(self.remembered))
 
 
 @dataclass(frozen=True)

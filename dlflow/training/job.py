@@ -13,7 +13,7 @@ from dlflow.nn import Callback, EarlyStopping, Graph, Layer, Loss, Model, Optimi
 from dlflow.nn.callbacks import check_callbacks
 from dlflow.nn.params import Zeros
 
-__all__ = ["Job", "Line", "Outcome", "default_shards"]
+__all__ = ["Job", "Line", "Outcome", "Weights", "default_shards"]
 
 Line = dict[str, Any]
 """One epoch: epoch, loss, learning_rate, val_loss, val_accuracy, seconds, samples_per_s (what does not apply is not there)."""
@@ -42,6 +42,14 @@ def default_shards(batch: int) -> int:
     return min(MAX_SHARDS, max(2, large, min(4, small)))
 
 
+@dataclass(frozen=True)
+class Weights:
+    """A file of weights that another training of the same layers gave: an Outcome's, or a registered version's."""
+
+    sha256: str  # of the bytes of w
+    path: str = field(compare=False)  # reached by rank 0 only
+
+
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """A training. `shards` is part of the model, not of the cluster: another number gives other bits.
@@ -60,6 +68,7 @@ class Job:
     batch: int = 128  # rows of a step, over all ranks
     epochs: int = 10
     seed: int = 0
+    begin: Weights | None = None  # first weights; None: by the seed
     shards: int = 0  # power of two; 0: `default_shards(batch)`
     exact: bool = (
         True  # False: one shard per rank, so that the bits depend on the number of ranks; a little faster

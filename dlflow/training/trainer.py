@@ -16,17 +16,9 @@ from numpy.typing import NDArray
 
 from dlflow.data import Batches
 from dlflow.errors import ModelError, NonFinite, PeerLost
-from dlflow.parallel.comm import Alone, Comm, Stopped, all_gather, broadcast
-from dlflow.training.checkpoint import (
-    HEADER_BYTES,
-    Checkpoint,
-    Checkpoints,
-    Memory,
-    Progress,
-    decode,
-    encode,
-    save_weights,
-)
+from dlflow.parallel.comm import Alone, Comm, Stopped
+from dlflow.training.beginning import begin, newest
+from dlflow.training.checkpoint import Checkpoint, Checkpoints, Memory, Progress, decode, save_weights
 from dlflow.training.job import Job, Outcome
 from dlflow.training.numerics import one_blas_thread
 from dlflow.training.pace import Pace
@@ -98,6 +90,7 @@ class _Training:
         if memory is not None:
             memory.pause = False
         self._told = -math.inf
+        self._first, self._began = 0, 0.0  # of these ranks: the step and the time of their start
 
     def run(self) -> Outcome:
         self._resume()
@@ -118,24 +111,12 @@ class _Training:
         """Go on from the newest checkpoint that any rank has in memory or rank 0 finds on disk."""
         sizes = {"parameters": self.model.parameters, "state": len(self.update.state)}
         kept = self.memory.kept if self.memory else None
-        found = np.full((self.comm.size, 2), -1, np.int64)
-        found[self.comm.rank, 0] = kept.progress.updates if kept else -1
-        found[self.comm.rank, 1] = self.checkpoints.updates() if self.comm.rank == 0 else -1
-        all_gather(self.comm, found, list(range(self.comm.size + 1)), 0)
-        root = int(found[:, 0].argmax())
-        if found[root, 0] < max(found[0, 1], 0):
-            root, kept = 0, None
-
-        def newest() -> bytes:
-            return encode(kept) if kept else self.checkpoints.newest(**sizes, warn=self._warn)
-
-        limit = 4 * (2 * sizes["parameters"] + sizes["state"]) + HEADER_BYTES
-        data = broadcast(self.comm, newest, 0, limit=limit, root=root) if found.max() >= 0 else b""
+        data, place = newest(self.comm, kept, self.checkpoints, sizes, self._warn)
         if data:
             self._take_up(decode(data, **sizes))
         else:
-            self.model.init(self.job.seed)
-            self.model.constrain()
+            begin(self.job, self.model, self.comm)
+        self._first, self._began = self.at.updates, time.monotonic()
         self.report(
             {
                 "event": "start",
@@ -145,7 +126,7 @@ class _Training:
                 "step": self.at.step,
                 "steps": self.batches.steps,
                 "resumed": bool(data),
-                "from": "memory" if found[root, 0] >= max(found[0, 1], 0) else "disk",
+                "from": place,
             }
         )
 
@@ -226,8 +207,15 @@ class _Training:
                 "loss": loss,
                 "workers": self.comm.size,
                 "samples_per_s": rows / at.seconds if at.seconds else 0.0,
+                "eta_s": self._eta(now),
             }
         )
+
+    def _eta(self, now: float) -> float:
+        """Seconds to the end of the last epoch, if all goes on as since the start of these ranks; validation and callbacks included."""
+        at, steps = self.at, self.batches.steps
+        left = (self.job.epochs - at.epoch) * steps - at.step
+        return left * (now - self._began) / max(at.updates - self._first, 1)
 
     def _end_epoch(self, *, wanted: bool) -> None:
         at, job = self.at, self.job
@@ -262,7 +250,9 @@ class _Training:
         at.finished = bool(stop) or at.epoch == job.epochs
         at.step, at.loss_sum, at.weight_sum, at.seconds = 0, 0.0, 0.0, 0.0
         at.right, at.counted = 0.0, 0.0
-        self.report({"event": "epoch", "epochs": job.epochs, **line})
+        told = {"epochs": job.epochs, "workers": self.comm.size, "finished": at.finished}
+        eta = 0.0 if at.finished else self._eta(time.monotonic())
+        self.report({"event": "epoch", **told, "eta_s": eta, **line})
         if at.finished or wanted or ranked:
             self._keep(ranked=ranked)
 
