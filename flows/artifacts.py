@@ -98,16 +98,17 @@ class Artifacts:
         artifact: Any = None
         told = time.monotonic()
 
-        def move(share: float) -> None:
+        def move(share: float, said: str) -> None:
             nonlocal artifact, told
+            shown = f"{name}: {said}" if said else name
             if time.monotonic() - told < PROGRESS_S:
                 return
             told, percent = time.monotonic(), round(100 * min(share, 1.0), 1)
             if artifact is None:
                 key = self._key(f"{name}-progress")
-                artifact = self._made(create_progress_artifact, percent, key=key, description=name)
+                artifact = self._made(create_progress_artifact, percent, key=key, description=shown)
             else:
-                self._made(update_progress_artifact, artifact, percent)
+                self._made(update_progress_artifact, artifact, percent, description=shown)
 
         terminal.listener = move
         try:

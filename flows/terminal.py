@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-from flows.figures import count, duration, number, rate
+from flows.figures import count, duration, number, plural, rate
 from flows.summary import WIDTH, line, summary
 
 __all__ = ["Terminal", "problem", "summary"]
@@ -43,7 +43,9 @@ class Terminal:
     """
 
     def __init__(self, stream: IO[str] | None = None, *, live: bool | None = None) -> None:
-        self.listener: Callable[[float], None] | None = None  # hears how far a step is, from 0 to 1
+        self.listener: Callable[[float, str], None] | None = (
+            None  # hears how far a step is, from 0 to 1, and what is said of it
+        )
         self.reader: Callable[[str], None] | None = None  # reads the lines that stay
         self._stream = sys.stdout if stream is None else stream
         at_terminal = self._stream.isatty() and os.environ.get("TERM") != "dumb"
@@ -100,7 +102,7 @@ class Terminal:
             self.say(line(name, f"{amount:>18}  {duration(seconds):>9}  {speed:<14} {note}"))
 
     def training(self, event: Mapping[str, Any]) -> None:
-        """Progress of a training: keys model, epoch, epochs, step, steps, loss, val_loss, samples_per_s, message.
+        """Progress of a training: keys model, epoch, epochs, step, steps, loss, val_loss, samples_per_s, workers, eta_s, message.
 
         A `message` (a worker was lost, training goes on) stays; the rest is live only.
         """
@@ -120,11 +122,18 @@ class Terminal:
             if event.get(key)
         ]
         told += [rate(event["samples_per_s"], "samples")] if event.get("samples_per_s") else []
-        self._update(name, total=float(epochs), completed=max(0.0, epoch - 1 + inside), speed="  ".join(told))
+        told += [plural(event["workers"], "worker")] if event.get("workers") else []
+        left = (
+            f"{duration(event['eta_s'])} left" if event.get("eta_s") else ""
+        )  # on a terminal it has a column
+        done = max(0.0, epoch - 1 + inside)
+        self._update(name, total=float(epochs), completed=done, speed="  ".join(told), left=left)
 
-    def _update(self, name: str, *, total: float | None, completed: float, speed: str) -> None:
+    def _update(
+        self, name: str, *, total: float | None, completed: float, speed: str, left: str = ""
+    ) -> None:
         if self.listener is not None and total:
-            self.listener(completed / total)
+            self.listener(completed / total, "  ".join(filter(None, (speed, left))))
         if not self._live:
             return
         with self._lock:

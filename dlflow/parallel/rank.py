@@ -23,6 +23,7 @@ from typing import Any
 from dlflow.errors import DlflowError, PeerLost
 from dlflow.parallel.comm import Comm, Stopped
 from dlflow.parallel.handshake import Ticket
+from dlflow.parallel.log import logged
 from dlflow.parallel.relay import HANDLER, Relay, deliver
 from dlflow.parallel.shared import can_share
 from dlflow.parallel.stages import Shape
@@ -144,7 +145,7 @@ def _run_rank(run: str, rank: int, addresses: Mapping[int, Address], worker: Any
         mesh = _meet(here, rank, addresses, _check(here, worker))
         try:
             outcome = train(
-                order.job, mesh, lambda event: worker.log_event(TOPIC, {"run": run, **event}), memory
+                order.job, mesh, logged(lambda event: worker.log_event(TOPIC, {"run": run, **event})), memory
             )
         finally:
             mesh.close()
