@@ -1,11 +1,14 @@
 """Training on a Dask cluster: the bits of one process, whatever happens to workers; and no hang, ever."""
 
 import os
+import re
 import signal
 import sys
 import threading
 import time
 import types
+import urllib.parse
+import urllib.request
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -125,6 +128,26 @@ def test_ranks_of_one_host_share_memory_where_the_system_has_it_and_say_where_no
     assert set(three.run(shared_memories).values()) == {0}  # nothing of it is left when the training is over
 
 
+def test_a_training_is_in_the_log_that_the_dask_dashboard_shows(three, folder):
+    """Also where the logs of workers are silenced, as here."""
+    fit_on(three, job(folder, "logged"), workers=2)
+    first = min(three.nthreads())
+    told = [text for _, text in three.get_worker_logs()[first]]
+    host = re.match(r"(http://[^/]+)/", three.dashboard_link)[1]
+    address = f"{host}/info/logs/{urllib.parse.quote(first, safe='')}.html"
+    with urllib.request.urlopen(address, timeout=30) as answer:  # noqa: S310 - our own dashboard
+        page = answer.read().decode()
+
+    told = [text[text.index("training:") :] for text in reversed(told) if "training:" in text]
+    told = told[max(at for at, line in enumerate(told) if "begins" in line) :]  # of this training
+    numbers = r"(step \d+/11, )?loss 0\.\d+, (val loss 0\.\d+, )?[\d,]+ samples/s, 2 workers, \d+ s left"
+    assert told[0] == "training: 2 workers, 225 parameters, begins at epoch 1, step 0"
+    assert [each for each in told[1:] if not re.fullmatch(rf"training: epoch \d/3, {numbers}", each)] == []
+    assert told[-1].startswith("training: epoch 3/3, loss")
+    assert told[-1].endswith(", 0 s left")
+    assert told[-1] in page
+
+
 def test_between_hosts_of_a_tls_cluster_the_mesh_is_tls(three, folder, long, monkeypatch):
     from dlflow.training.numerics import numerics
 
@@ -236,9 +259,31 @@ def test_more_workers_than_shards_are_told_of(three, folder):
     outcome = fit_on(three, job(folder, "shards", shards=2), report=heard)
 
     assert outcome.workers == 2
-    assert [event["why"][:48] for event in heard.events if event["event"] == "advice"] == [
-        "3 workers are there and a batch has 2 shards, wh"
-    ]
+    (why,) = [event["why"] for event in heard.events if event["event"] == "advice"]
+    assert why == (
+        "3 workers are there and a batch has 2 shards, which 2 ranks share as fast as more would: the others stay idle; "
+        "shards = 8 (12 rows each, which costs some time, and gives other last bits) would use 3"
+    )
+
+
+@pytest.mark.parametrize(
+    ("batch", "told"), [(1024, "shards = 8 (128 rows each"), (2, "a larger batch would use more")]
+)
+def test_workers_that_come_to_have_nothing_to_do_are_told_of_once(folder, batch, told):
+    events = []
+    gang = generation.Gang(
+        None, job(folder, batch=batch, shards=0), events.append, None, 1, None, relay=False
+    )
+    gang.wanted = 8
+
+    gang._advise(2)
+    assert events == []
+    for _ in range(2):
+        gang._advise(8)
+
+    assert [event["event"] for event in events] == ["advice"]
+    assert "the others stay idle" in events[0]["why"]
+    assert told in events[0]["why"]
 
 
 def test_a_factor_of_slowness_that_would_drop_everybody_is_refused(three, folder):

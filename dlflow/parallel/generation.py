@@ -21,7 +21,7 @@ from dlflow.parallel.handshake import Ticket
 from dlflow.parallel.rank import Order, describe, end_worker, forget, pause, prepare, run_rank, stop
 from dlflow.parallel.stages import peers_of
 from dlflow.parallel.transport import NoLink
-from dlflow.training.job import Job, Outcome
+from dlflow.training.job import MAX_SHARDS, Job, Outcome
 from dlflow.training.numerics import check_alike
 from dlflow.training.trainer import Report
 
@@ -56,6 +56,7 @@ class Gang:
         self.cluster, self.job, self.report, self.events = cluster, job, report, events
         self.deadline_s, self.drop_slow, self.relay = deadline_s, drop_slow, relay
         self.training, self.wanted = secrets.token_hex(8), 1
+        self._advised = False
         self.given_up: set[str] = set()  # still hold a rank of ours, and nobody could restart them
         self.run_id, self.ended, self.began = "", False, 0.0  # of this generation
         self.links = ""  # between its ranks: a name of cost.LINKS
@@ -75,14 +76,8 @@ class Gang:
                 f"{lost} within {START_S:g} s; start workers, then run again to resume from the newest checkpoint"
             )
         here, self.wanted = len(self._present()), wanted or sys.maxsize
-        size = self._size(here)
-        if size < min(here, self.wanted) and not before:
-            why = (
-                f"{here} workers are there and a batch has {self.job.shards} shards, which {size} ranks share as fast as more would: "
-                "the others stay idle; a larger batch, or more shards, would use them"
-            )
-            self.report({"event": "advice", "why": why})
-        return size
+        self._advise(here)
+        return self._size(here)
 
     def run(self, size: int, generation: int) -> Outcome:
         """One generation, from forming to its end; no rank of it runs after this.
@@ -113,6 +108,21 @@ class Gang:
         """How many ranks so many workers hold."""
         workers = min(workers, self.wanted)
         return useful_ranks(workers, self.job.shards) if self.job.exact else workers
+
+    def _advise(self, here: int) -> None:
+        """Say once that some of the workers have nothing to do, and what would give it to them."""
+        size, wanted, job = self._size(here), min(here, self.wanted), self.job
+        if size >= wanted or self._advised:
+            return
+        self._advised = True
+        more = job.shards
+        while useful_ranks(wanted, more) <= size and 2 * more <= min(job.batch, MAX_SHARDS):
+            more *= 2
+        used = useful_ranks(wanted, more)
+        cost = f"{job.batch // more} rows each, which costs some time, and gives other last bits"
+        fix = f"shards = {more} ({cost}) would use {used}" if used > size else "a larger batch would use more"
+        why = f"{here} workers are there and a batch has {job.shards} shards, which {size} ranks share as fast as more would: the others stay idle"
+        self.report({"event": "advice", "why": f"{why}; {fix}"})
 
     def _present(self) -> list[str]:
         return [address for address in self.cluster.alive() if address not in self.given_up]
@@ -239,6 +249,7 @@ class Gang:
         if time.monotonic() - self.began < JOIN_S or self.futures[0].status != "pending":
             return
         newcomers = sorted(present - set(self.ranks) - self.given_up)
+        self._advise(len(self.ranks) + len(newcomers))
         if newcomers and self._size(len(self.ranks) + len(newcomers)) > len(self.ranks):
             raise Change(f"{', '.join(newcomers)} joins {len(self.ranks)} ranks")
 
