@@ -48,6 +48,7 @@ class ModelSpec:
     optimizer: str | dict[str, Any] = "adam"
     batch: int = 256
     epochs: int = 10
+    bucket: bool = False  # tokens: batches of rows of similar length, cut to their longest
     seed: int = 0
     shards: int = (
         0  # pieces of a batch, whatever the number of workers: a power of two; 0: by the size of the batch

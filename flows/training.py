@@ -99,6 +99,7 @@ def _train(session: Session, name: str) -> dict[str, Any]:
         keep_best=spec.keep_best,
         monitor=spec.monitor,
         begin=begin,
+        bucket=spec.bucket,
     )
     if spec.calibrate:
         check_calibration(nn.Model(layers, sets.train.shape), loss)

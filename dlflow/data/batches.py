@@ -20,6 +20,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from dlflow.data.bucket import bucketed, cut, lengths
 from dlflow.data.table import Array, Dataset, Samples
 from dlflow.errors import ModelError
 from dlflow.nn.streams import Stream
@@ -44,9 +45,10 @@ class Batches:
 
     Memory: at most two windows, of which one may be on its way. A window is as many row groups as fit `window_rows` and `window_bytes`, at least one: both
     are part of the order, so resume with the same. It is large by default, because rows that lie together (one month,
-    say) must not train one after the other. Not for two threads at once.
+    say) must not train one after the other. With `bucket`, for sequences of tokens, batches have rows of similar length (see `bucket`), and
+    rows that are taken are cut to the longest of them. Not for two threads at once.
 
-    Raises: ModelError for sizes below 1, and as Dataset.shape does.
+    Raises: ModelError for sizes below 1, `bucket` of other rows than tokens, and as Dataset.shape does.
     """
 
     def __init__(
@@ -57,13 +59,19 @@ class Batches:
         seed: int,
         window_rows: int = 1 << 20,
         window_bytes: int = 192 << 20,
+        bucket: bool = False,
     ) -> None:
         if batch < 1 or window_rows < 1:
             raise ModelError(
                 f"batches of {batch!r} rows from windows of {window_rows!r}, expected at least 1; correct them"
             )
+        if bucket and (len(dataset.inputs) > 1 or len(dataset.shape) != 1 or dataset.dtype != np.int32):
+            raise ModelError(
+                f"bucket: column {dataset.x!r} has no sequences of tokens (whole numbers, 0 for padding); encode texts as tokens, or leave it out"
+            )
         self.dataset = dataset
         self.batch = batch
+        self._bucket = bucket
         self.rows = dataset.rows
         self._seed = seed
         numbers = sum(prod(each.shape) for each in dataset.inputs)
@@ -129,9 +137,10 @@ class Batches:
             window_rows = self._read(self._windows[window])
             parts.append(tuple(np.take(each, rows, axis=0) for each in window_rows))
         self._read_ahead(bisect_right(self._begins, last - 1) - 1)
-        if len(parts) == 1:
-            return parts[0]
-        return tuple(np.concatenate(each) for each in zip(*parts, strict=True))
+        made = (
+            parts[0] if len(parts) == 1 else tuple(np.concatenate(each) for each in zip(*parts, strict=True))
+        )
+        return (cut(made[0]), *made[1:]) if self._bucket else made
 
     def _enter(self, epoch: int) -> None:
         if epoch == self._epoch:
@@ -157,7 +166,17 @@ class Batches:
         if window not in self._orders:
             size = sum(group.rows for group in self._windows[window])
             _drop_oldest(self._orders)
-            self._orders[window] = Stream(self._seed, "shuffle", step=epoch, shard=window).permutation(size)
+            order = Stream(self._seed, "shuffle", step=epoch, shard=window).permutation(size)
+            if self._bucket:
+                found, skip = (
+                    lengths(self._read(self._windows[window])[0]),
+                    -self._begins[window] % self.batch,
+                )
+                stream = Stream(
+                    self._seed, "shuffle", step=epoch, shard=window, layer=2
+                )  # 0 is that of `order`
+                order = bucketed(order, found, skip=skip, batch=self.batch, stream=stream)
+            self._orders[window] = order
         return self._orders[window]
 
     def _read(self, window: tuple[_Group, ...]) -> Arrays:

@@ -49,12 +49,14 @@ def in_order(X: Any, names: Sequence[str]) -> tuple[Any, ...]:
     return tuple(X)
 
 
-def shaped(X: Any, expected: Shape, name: str) -> Array:
-    """X as an array of numbers whose samples have the expected shape.
+def shaped(X: Any, expected: Shape, name: str, *, shorter: bool = False) -> Array:
+    """X as an array of numbers whose samples have the expected shape; with `shorter` also less along their first axis.
 
     Raises: ModelError that says how to reshape X.
     """
     X = np.asarray(X)
+    if shorter and X.ndim > 1 and 0 < X.shape[1] < expected[0]:
+        expected = (X.shape[1], *expected[1:])
     if X.shape[1:] != expected or X.ndim == 0:
         raise ModelError(_shape_problem(X.shape, expected, name))
     if X.dtype.kind not in "biuf":

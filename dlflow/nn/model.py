@@ -67,14 +67,13 @@ class Model:
         in_shape = (in_shape,) if isinstance(in_shape, int) else tuple(in_shape)
         self.graph = layers if isinstance(layers, Graph) else Graph.chain(layers, in_shape)
         self.layers = self.graph.layers
-        self.inputs = tuple(name for name, _ in self.graph.inputs)
-        self.in_shapes = tuple(shape for _, shape in self.graph.inputs)
+        self.inputs, self.in_shapes = map(tuple, zip(*self.graph.inputs, strict=True))
         self.in_shape = self.in_shapes[0]  # of a model with one input
         self.dtype = np.dtype(dtype)
         self.arrays = arrays = None if arrays is np else arrays
         check_portable(self.layers, arrays)
         needs, self.shapes = build(self.graph)
-        self.out_shape = self.shapes[-1]
+        self.out_shape, self.any_length = self.shapes[-1], False  # True: of any length up to `in_shape`
         self.slots = slots_of(needs)
         self.parameters = self.slots[-1].stop if self.slots else 0
         self.w = zeros(self.parameters, dtype) if zeros else aligned(self.parameters, dtype, arrays)
@@ -148,7 +147,7 @@ class Model:
             in_order(X, self.inputs), self.in_shapes, self.inputs, self.first, strict=True
         ):
             try:
-                made.append(layer.accept(shaped(each, shape, name), self.dtype))
+                made.append(layer.accept(shaped(each, shape, name, shorter=self.any_length), self.dtype))
             except ModelError as error:
                 if len(self.inputs) == 1:
                     raise

@@ -51,6 +51,8 @@ class Progress:
     weight_sum: float = 0.0
     right: float = 0.0  # rows that were classified right
     counted: float = 0.0  # of so many; 0 of a regression
+    padded: float = 0.0  # tokens that were padding
+    tokens: float = 0.0  # of so many; 0 where there is no padding
     seconds: float = 0.0  # spent on the running epoch
     history: list[dict[str, Any]] = field(default_factory=list)
     scale: float = 1.0  # of the learning rate

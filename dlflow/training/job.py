@@ -12,6 +12,7 @@ from dlflow.errors import ModelError
 from dlflow.nn import Callback, EarlyStopping, Graph, Layer, Loss, Model, Optimizer
 from dlflow.nn.callbacks import check_callbacks
 from dlflow.nn.params import Zeros
+from dlflow.training.lengths import allow_lengths
 
 __all__ = ["Job", "Line", "Outcome", "Weights", "default_shards"]
 
@@ -67,6 +68,7 @@ class Job:
     validation: Dataset | None = None
     batch: int = 128  # rows of a step, over all ranks
     epochs: int = 10
+    bucket: bool = False  # sequences of tokens: batches of similar length, cut to their longest row
     seed: int = 0
     begin: Weights | None = None  # first weights; None: by the seed
     shards: int = 0  # power of two; 0: `default_shards(batch)`
@@ -147,7 +149,10 @@ class Job:
                     "name them so in Dataset(x=...)"
                 )
             return model
-        return Model(self.layers, self.train.shape, zeros=zeros)
+        model = Model(self.layers, self.train.shape, zeros=zeros)
+        if self.bucket:
+            allow_lengths(model)
+        return model
 
     @property
     def watching(self) -> tuple[Callback, ...]:

@@ -73,10 +73,10 @@ class _Training:
         self, job: Job, comm: Comm, report: Report, facts: dict[str, str | int], memory: Memory | None
     ) -> None:
         self.job, self.comm, self.report, self.facts, self.memory = job, comm, report, facts, memory
+        self.batches = Batches(job.train, batch=job.batch, seed=job.seed, bucket=job.bucket)
         self.model = job.model(comm.zeros)
         job.loss.check(self.model.out_shape, self.model.head)
         self.update = Update(job, self.model, comm)
-        self.batches = Batches(job.train, batch=job.batch, seed=job.seed)
         self.validation = (
             Validation(job, job.validation, self.model, comm, report) if job.validation else None
         )
@@ -99,7 +99,7 @@ class _Training:
                 self._epoch()
         except (PeerLost, Stopped):
             if self.memory is not None and not self.update.sharded:
-                self.memory.kept = self._checkpoint(self.model.w, self.update.state)
+                self.memory.kept = self._checkpoint()
             raise
         finally:
             self.batches.close()
@@ -163,6 +163,8 @@ class _Training:
         at.weight_sum += weight
         at.right += hits.right
         at.counted += hits.counted
+        at.padded += self.update.padding.right
+        at.tokens += self.update.padding.counted
         self.update.settle(at.updates - 1)
         self.pace.add(self.update.seconds)
         self._tell_step(loss)
@@ -224,6 +226,7 @@ class _Training:
             "epoch": at.epoch,
             "loss": at.loss_sum / at.weight_sum,
             **({"accuracy": at.right / at.counted} if at.counted else {}),
+            **({"padding": at.padded / at.tokens} if at.tokens else {}),
             "learning_rate": rate,
         }
         if job.optimizer.average is not None:
@@ -249,7 +252,7 @@ class _Training:
         at.stopped_early = bool(stop) and at.epoch < job.epochs
         at.finished = bool(stop) or at.epoch == job.epochs
         at.step, at.loss_sum, at.weight_sum, at.seconds = 0, 0.0, 0.0, 0.0
-        at.right, at.counted = 0.0, 0.0
+        at.right, at.counted, at.padded, at.tokens = 0.0, 0.0, 0.0, 0.0
         told = {"epochs": job.epochs, "workers": self.comm.size, "finished": at.finished}
         eta = 0.0 if at.finished else self._eta(time.monotonic())
         self.report({"event": "epoch", **told, "eta_s": eta, **line})
@@ -274,7 +277,7 @@ class _Training:
         self.update.gather_state(self.at.updates)
         if self.comm.rank and (self.memory is None or not (self.update.sharded or self.at.finished)):
             return
-        checkpoint = self._checkpoint(self.model.w.copy(), self.update.state.copy())
+        checkpoint = self._checkpoint()
         if self.memory is not None:
             self.memory.kept = checkpoint
         self._kept = time.monotonic()
@@ -287,7 +290,8 @@ class _Training:
             self._saved = self._kept
             self.saver.save(checkpoint)
 
-    def _checkpoint(self, w: NDArray[np.float32], state: NDArray[np.float32]) -> Checkpoint:
+    def _checkpoint(self) -> Checkpoint:
+        w, state = self.model.w.copy(), self.update.state.copy()  # theirs may be memory of the links
         return Checkpoint(self.job.fingerprint, self.facts, self.at.copy(), w, state, self.best)
 
     def _tell_saved(self) -> None:

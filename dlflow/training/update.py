@@ -38,7 +38,7 @@ Squares = np.typing.NDArray[np.float64]
 ALL_BYTES = (
     1 << 18
 )  # up to here in all, every rank sends its whole sums to all it talks to: half the rounds beats less work
-SECONDS, COMMAND, RIGHT, COUNTED = range(4)  # the notes of a rank
+SECONDS, COMMAND, RIGHT, COUNTED, PADDED, TOKENS = range(6)  # the notes of a rank
 
 
 class Update:
@@ -47,6 +47,8 @@ class Update:
     def __init__(self, job: Job, model: Model, comm: Comm) -> None:
         self.job, self.model, self.comm = job, model, comm
         self.state: Array = job.optimizer.new_state(model.parameters)
+        self._pads = bool(getattr(model.first[0], "mask_zero", False)) and len(model.inputs) == 1
+        self.padding = Hits(0, 0)  # of the last step: tokens that were padding, of how many
         self.clipping = Clipping(model.slots, job.optimizer, model.tables)
         self.tables = _sparse(model, job)
         self._whole = [slot for slot in model.tables if slot not in self.tables]
@@ -67,7 +69,7 @@ class Update:
             shards,
             lambda: model.new_message(comm.zeros),
             shared=shared,
-            notes=4,
+            notes=6 if self._pads else 4,
             edges=edges,
             tables=[Table(slot.start, slot.shape[0], prod(slot.shape[1:])) for slot in self.tables],
         )
@@ -83,13 +85,18 @@ class Update:
         """
         tree, comm = self.tree, self.comm
         right, counted = self._sum(batches, at)
-        tree.notes[comm.rank] = time.perf_counter() - self._ended, command, right, counted
+        said = time.perf_counter() - self._ended, command, right, counted
+        tree.notes[comm.rank] = (*said, *self.padding) if self._pads else said
         tree.scatter(at.updates)
         try:
             loss = self._apply(at)
         except NonFinite as error:
             raise NonFinite(f"epoch {at.epoch}, step {at.step} of {batches.steps}: {error}") from error
         hits = Hits(*(float(tree.notes[:, note].sum()) for note in (RIGHT, COUNTED)))
+        if self._pads:
+            self.padding = Hits(
+                *(float(tree.notes[:, note].sum(dtype=np.float64)) for note in (PADDED, TOKENS))
+            )
         return loss, float(tree.total.g[-1]), int(tree.notes[0, COMMAND]), hits
 
     def settle(self, step: int) -> None:
@@ -118,6 +125,7 @@ class Update:
 
     def _sum(self, batches: Batches, at: Progress) -> Hits:
         job, tree, right, counted = self.job, self.tree, 0.0, 0.0
+        self.padding = Hits(0, 0)
         bounds = shard_bounds(batches.size(at.step), tree.shards)
         for shard in tree.own:
             X, y, weights = batches.take_weighted(at.epoch, at.step, bounds[shard], bounds[shard + 1])
@@ -129,6 +137,9 @@ class Update:
                 job.loss, X, y, weights=weights, rng=rng, into=message, count=True
             ) or Hits(0, 0)
             right, counted = right + hits.right, counted + hits.counted
+            if self._pads:
+                padded, tokens = self.padding
+                self.padding = Hits(padded + X.size - np.count_nonzero(X), tokens + X.size)
             tree.add(shard, message, [message.rows[slot] for slot in self.tables])
         return Hits(right, counted)
 

@@ -31,7 +31,7 @@ class Validation:
         self, job: Job, dataset: Dataset, model: Model, comm: Comm, report: Callable[[dict[str, Any]], None]
     ) -> None:
         self.job, self.model, self.comm, self.report = job, model, comm, report
-        self.chunks = Batches(dataset, batch=CHUNK_ROWS, seed=job.seed)
+        self.chunks = Batches(dataset, batch=CHUNK_ROWS, seed=job.seed, bucket=job.bucket)
         self._space = Workspace()
 
     def run(self, epoch: int, step: int) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from dlflow.errors import GangFailed
+from dlflow.nn import Dense
 from dlflow.parallel.gang import fit_on
 from dlflow.training import fit
 from tests.training_jobs import cluster, job
@@ -150,6 +152,78 @@ def test_random_kills_cost_no_bit(client, folder, reference):
 
     assert outcome.weights_sha256 == reference.weights_sha256
     assert outcome.restarts
+
+
+def make_slow():
+    """This worker computes each gradient four more times; a look at the pace is due each half second."""
+    from dlflow.nn import Model
+
+    usual = Model.gradient
+
+    def again(self, *args, **options):
+        for _ in range(4):
+            usual(self, *args, **options)
+        return usual(self, *args, **options)
+
+    Model.gradient = again
+
+
+def look_often():
+    from dlflow.training import pace
+
+    pace.LOOK_S = 0.5
+
+
+@pytest.mark.parametrize("drop_slow", [None, 3.0])
+def test_a_rank_that_is_slow_is_named_and_given_up_if_that_is_wanted(client, folder, drop_slow):
+    slow = sorted(client.nthreads())[1]
+    client.run(look_often)
+    client.run(make_slow, workers=[slow])
+    # enough work for a gradient to be most of a step: a slow rank computes five times as long, whatever else runs here
+    settings = {
+        **LONG,
+        "epochs": 60,
+        "layers": (Dense(512, activation="relu"), Dense(1, activation="sigmoid")),
+    }
+    first = fit(job(folder, "wide", **settings))
+    events = []
+
+    outcome = fit_on(
+        client, job(folder, f"slow{drop_slow}", **settings), report=events.append, drop_slow=drop_slow
+    )
+
+    told = [event["why"] for event in events if event["event"] == ("join" if drop_slow else "warning")]
+    assert re.match(rf"rank 1 \({re.escape(slow)}\) computes [3-9]\.\d times as long as the others", told[0])
+    assert outcome.weights_sha256 == first.weights_sha256
+    assert outcome.workers == (2 if drop_slow else 3)
+    assert outcome.restarts == ()
+
+
+def test_a_worker_that_is_retired_leaves_and_one_that_comes_is_taken_in_and_neither_costs_a_bit(
+    external, folder, reference
+):
+    """The ways in which a cluster grows and shrinks by itself, without a kill."""
+    external.worker("--no-nanny", "--name", "stays")
+    external.worker("--no-nanny", "--name", "leaves")
+    client = external.client(2)
+    leaving = next(
+        address for address, facts in client.scheduler_info()["workers"].items() if facts["name"] == "leaves"
+    )
+
+    def change():
+        external.worker("--no-nanny", "--name", "comes")
+        client.retire_workers([leaving])
+
+    report = at_step(2, change)
+    endless = {**LONG, "epochs": 1500}
+    outcome = fit_on(client, job(folder, "changes", **endless), report=report)
+
+    workers = [event["workers"] for event in report.events if event["event"] == "start"]
+    assert workers[0] == 2
+    assert workers[-1] == outcome.workers == 2
+    assert leaving not in client.nthreads()
+    assert len(outcome.restarts) <= 1
+    assert outcome.weights_sha256 == fit(job(folder, "unchanged", **endless)).weights_sha256
 
 
 def test_a_hung_worker_without_a_nanny_is_given_up_and_its_zombie_refused(external, folder, reference):
