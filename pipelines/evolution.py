@@ -23,7 +23,7 @@ from pipelines.schema import field as field_of
 from pipelines.sources import InputFile, Source
 from pipelines.sources.inputs import Offered
 
-__all__ = ["added", "grown", "grown_by_files", "recorded", "widened"]
+__all__ = ["added", "came", "grown", "grown_by_files", "recorded", "widened"]
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
 _WHOLE = ("int8", "int16", "int32", "int64")
@@ -93,11 +93,11 @@ def grown(
     )
 
 
-def recorded(declared: Source, now: Source) -> dict[str, dict[str, Any]]:
-    """What came beyond the declaration, to be known by the next load."""
+def recorded(declared: Mapping[str, Field], now: Source) -> dict[str, dict[str, Any]]:
+    """What came beyond the declared columns, to be known by the next load."""
     found = {}
     for column, one in now.columns.items():
-        old = declared.columns.get(column)
+        old = declared.get(column)
         if old is not None and old.type == one.type:
             continue
         settings = _settings(one)
@@ -106,6 +106,11 @@ def recorded(declared: Source, now: Source) -> dict[str, dict[str, Any]]:
             settings["name"] = now.flatten[column]
         found[column] = {"type": one.type} | (settings if old is None else {})
     return found
+
+
+def came(now: Source) -> dict[str, dict[str, Any]]:
+    """The same of the columns that came, for a table whose columns keep their types."""
+    return recorded({column: one for column, one in now.columns.items() if column not in now.evolved}, now)
 
 
 def widened(declared: Source, before: Mapping[str, Mapping[str, Any]], now: Source) -> list[str]:

@@ -107,10 +107,11 @@ def known_columns(pipeline: Pipeline, source: str) -> tuple[dict[str, Mapping[st
     for name, table in pipeline.tables.items():
         if table.source is None or source not in table.inputs:
             continue
-        _, before = (
-            warehouse.loaded(str(pipeline.warehouse / name)) if table.load == "append" else (None, None)
-        )
+        uri = str(pipeline.warehouse / name)
+        _, before = warehouse.loaded(uri) if table.load == "append" else (None, None)
         known |= before.evolved.get(source, {}) if before else {}
+        if table.load == "upsert" and (build := warehouse.newest_build(uri)) is not None:
+            known |= build.record.get("evolved", {}).get(source, {})
         again = before is None or dict(before.settings) != settings_of(table, pipeline.sources)
         looked.append(
             set() if again or before is None else {one.sha256 for one in before.files if one.source == source}
@@ -172,7 +173,7 @@ def decide(
         evolved={
             source: more
             for source in table.inputs
-            if (more := evolution.recorded(sources[source], grown[source]))
+            if (more := evolution.recorded(sources[source].columns, grown[source]))
         },
     )
 

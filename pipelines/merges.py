@@ -115,9 +115,5 @@ def commit(
 
 def _before(uri: str, key: str) -> list[str]:
     """The batch key of the build before."""
-    if not warehouse.log.exists(uri):
-        return []
-    for event in warehouse.history(uri):
-        if event.record.get("fingerprint"):
-            return [event.record["key"]] if event.record["key"] != key else []
-    return []
+    build = warehouse.newest_build(uri)
+    return [build.record["key"]] if build is not None and build.record["key"] != key else []

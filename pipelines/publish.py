@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipelines import inspection, ledger, merges, warehouse
+from pipelines import evolution, inspection, ledger, merges, warehouse
 from pipelines.additions import UNLOAD, commit_load, unloaded
 from pipelines.engine import Runner
 from pipelines.errors import TooManyRejects
@@ -131,6 +131,15 @@ def lineage_of(
         checks=checks,
         counts=counts,
         fitted=made.fitted,
+        evolved=_evolved(plan),
+    )
+
+
+def _evolved(plan: TablePlan) -> dict[str, Any]:
+    """What the next run has to know of columns that came: of a table that is changed by key, whose files may all be others then."""
+    used = {one.name: one.source for one in plan.inputs if one.source is not None and one.source.evolved}
+    return (
+        {name: evolution.came(source) for name, source in used.items()} if plan.spec.load == "upsert" else {}
     )
 
 

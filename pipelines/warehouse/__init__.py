@@ -41,7 +41,7 @@ deltalake is imported inside the functions that need it: a worker never pays for
     lock, preflight, disk
 """
 
-from pipelines.warehouse.catalog import history, tables
+from pipelines.warehouse.catalog import history, newest_build, tables
 from pipelines.warehouse.commit import Committed, commit, current_fingerprint_is
 from pipelines.warehouse.compaction import compact
 from pipelines.warehouse.deletion import delete, delete_keys
@@ -123,6 +123,7 @@ __all__ = [
     "lock",
     "maintain",
     "make_release",
+    "newest_build",
     "open_at",
     "open_release",
     "periods",

@@ -12,7 +12,7 @@ from pipelines.warehouse.names import check_table
 from pipelines.warehouse.quarantine import live_rejects
 from pipelines.warehouse.snapshot import Snapshot
 
-__all__ = ["Event", "Listing", "history", "is_table", "names", "tables"]
+__all__ = ["Event", "Listing", "history", "is_table", "names", "newest_build", "tables"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +66,12 @@ def history(uri: str, *, since: int = 0) -> list[Event]:
         earliest = event.time
         events.append(event)
     return events[::-1]
+
+
+def newest_build(uri: str) -> Event | None:
+    """The newest version that a run has made of its inputs; None if there is none, or the log reaches no further back."""
+    events = history(uri) if log.exists(uri) else []
+    return next((event for event in events if event.record.get("fingerprint")), None)
 
 
 def is_table(path: Place) -> bool:

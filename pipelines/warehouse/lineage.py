@@ -43,6 +43,9 @@ class Lineage:
     fitted: Mapping[str, Any] = field(
         default_factory=dict
     )  # by step: the values that new data have to be treated with; beside the table, not in the log (see fitted)
+    evolved: Mapping[str, Mapping[str, Any]] = field(
+        default_factory=dict
+    )  # of a table that is changed by key: columns beyond those declared, by source
     who: str = field(default_factory=who)
 
     def record(self) -> dict[str, Any]:
