@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from pipelines import warehouse
+from pipelines import difference, warehouse
 from pipelines.errors import SchemaMismatch, SpecError
 from pipelines.warehouse import keys
 
@@ -79,6 +79,7 @@ def commit(
 
     Raises: as `warehouse.upsert`.
     """
+    _check_types(uri, made.schema)
     warehouse.commit_evidence(uri, made.evidence, key=key, lineage=lineage)
     warehouse.commit_rejects(uri, made.rejects, key=key, lineage=lineage)
     before = _before(uri, key)
@@ -111,6 +112,17 @@ def commit(
         release=before,
         evolve=evolve,
     )
+
+
+def _check_types(uri: str, schema: pa.Schema) -> None:
+    """Raises: SchemaMismatch for a column of another type than in the table: its rows stay, and files keep one type."""
+    there = warehouse.Snapshot.open(uri).schema if warehouse.log.exists(uri) else pa.schema([])
+    names = [one.name for one in schema if one.name in there.names and there.field(one.name).type != one.type]
+    if names:
+        before, now = (pa.schema([found.field(name) for name in names]) for found in (there, schema))
+        head = f"{uri}: columns of another type than in the table, which is changed by key and keeps its rows"
+        fix = "cast them in a step to the type of the table, or name another table, which is then built from all of its files"
+        raise SchemaMismatch(difference.told(head, difference.described(before, now), fix))
 
 
 def _before(uri: str, key: str) -> list[str]:

@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines import warehouse
-from pipelines.errors import InputError
+from pipelines.errors import InputError, SchemaMismatch
 from tests.test_evolution import FILE, made, written
 from tests.test_loads import Shop
 
@@ -38,6 +38,23 @@ def test_a_wider_type_of_a_file_loads_all_files_again_and_a_narrower_one_is_read
         (3, 7, 0.25),
     ]
     assert built.version == 2
+
+
+def test_a_wider_type_stops_a_table_that_is_changed_by_key(tmp_path):
+    shop = Shop(tmp_path / "shop", "parquet", 'load = "upsert"\nkey = ["id"]', text=FILE)
+    for day, kind in enumerate([pa.int8(), pa.int32()]):
+        table = pa.table({"id": [day], "price": [1.0], "n": pa.array([100_000 * day], kind)})
+        pq.write_table(table, shop.folder / "data" / "orders.parquet")
+        if day == 0:
+            shop.run()
+
+    with pytest.raises(SchemaMismatch) as failure:
+        shop.run()
+
+    assert str(failure.value).split("\n  ")[1:] == [
+        "- n int8",
+        "+ n int32; cast them in a step to the type of the table, or name another table, which is then built from all of its files",
+    ]
 
 
 @pytest.mark.parametrize(
