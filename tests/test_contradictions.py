@@ -1,6 +1,8 @@
 """Contradictions between sources and within: who is believed, column by column, and what decided."""
 
 import json
+from collections import Counter
+from datetime import date
 
 import pyarrow as pa
 import pytest
@@ -116,6 +118,61 @@ def test_every_value_is_that_of_the_most_trusted_row_that_has_one(table):
     kept = run(step, [table]).kept.to_pylist()
 
     assert {row["id"]: row["city"] for row in kept if row["id"] is not None} == expected
+
+
+def best_first(group, policy, timed):
+    """Rows of one key in the order in which the policy prefers them, as the documents say it."""
+    votes = Counter((row["city"], row["age"]) for row in group)
+    last = len(group)
+
+    def rank(place):
+        row = group[place]
+        time = [row["day"] is None, -(row["day"] or date.min).toordinal()] if timed else []
+        if policy == "first":
+            return [place]
+        return (
+            [*time, last - place] if policy == "latest" else [-votes[row["city"], row["age"]], *time, place]
+        )
+
+    return [group[place] for place in sorted(range(len(group)), key=rank)]
+
+
+@pytest.mark.parametrize(
+    ("policy", "timed"), [("first", False), ("latest", True), ("majority", True), ("majority", False)]
+)
+@settings(max_examples=15, deadline=None)
+@given(
+    table=tables(
+        cells={
+            "id": [1, 2],
+            "age": [1, 2],
+            "city": ["x", "y"],
+            "ok": [True, False],
+            "day": [date(2026, 1, 1), date(2026, 1, 2)],
+        }
+    )
+)
+def test_the_row_that_wins_is_the_one_that_its_policy_prefers(table, policy, timed):
+    step = Resolve(by=("id",), policy=policy, columns=("city", "age"), order_by=("day",) if timed else ())
+    groups = {}
+    for row in table.to_pylist():
+        groups.setdefault(row["id"], []).append(row)
+    expected = {}
+    for key, group in groups.items():
+        rows = best_first(group, policy, timed)
+        values = {
+            name: next((row[name] for row in rows if row[name] is not None), None) for name in ("city", "age")
+        }
+        expected[key] = {
+            **rows[0],
+            **values,
+        }  # what the best does not know comes from the next best that does
+
+    kept = run(step, [table]).kept.to_pylist()
+
+    assert {row["id"]: row for row in kept if row["id"] is not None} == {
+        key: row for key, row in expected.items() if key is not None
+    }
 
 
 @pytest.mark.parametrize(

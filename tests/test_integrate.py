@@ -1,3 +1,5 @@
+import json
+
 import pandas as pd
 import pyarrow as pa
 import pytest
@@ -167,6 +169,40 @@ def test_a_join_is_what_pandas_makes_of_it(other, left_keys, right_keys):
     ]
     assert sorted(found, key=str) == sorted(wanted, key=str)
     assert rows.kept.num_rows == left.num_rows + rows.added
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=20)
+@given(
+    left=keys,
+    right=keys,
+    how=st.sampled_from(["left", "inner"]),
+    unmatched=st.sampled_from(["keep", "quarantine"]),
+)
+def test_rows_without_partner_are_counted_and_kept_left_out_or_set_aside_as_declared(
+    other, left, right, how, unmatched
+):
+    def table(pairs, name):
+        columns = [[k for k, _ in pairs], [s for _, s in pairs], list(range(len(pairs)))]
+        schema = pa.schema([("k", pa.int64()), ("s", pa.string()), (name, pa.int64())])
+        return pa.table(
+            [pa.array(one, field.type) for one, field in zip(columns, schema, strict=True)], schema=schema
+        )
+
+    join = Join(with_="other", on=("k", "s"), cardinality="m:m", how=how, unmatched=unmatched)
+    rows, values = joined(join.beside(other(table(right, "r"))), table(left, "l"))
+
+    there = {key for key in right if None not in key}
+    lonely = [number for number, key in enumerate(left) if key not in there]
+    assert rows.notes.get("unmatched", 0) == len(lonely)
+    aside = (
+        [] if rows.rejected is None else [json.loads(raw)["l"] for raw in rows.rejected["raw"].to_pylist()]
+    )
+    assert sorted(aside) == (lonely if unmatched == "quarantine" else [])
+    alone = sorted(
+        number for number, partner in zip(values["l"], values["r"], strict=True) if partner is None
+    )
+    assert alone == (lonely if (how, unmatched) == ("left", "keep") else [])
+    assert rows.filtered == (len(lonely) if (how, unmatched) == ("inner", "keep") else 0)
 
 
 def test_keys_of_different_units_are_no_keys(other):

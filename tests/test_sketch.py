@@ -122,12 +122,14 @@ def test_a_sum_of_integers_is_exact(values):
     assert Fraction(exact_sum(np.array(values, np.int64)), 2**SCALE) == sum(values)
 
 
+@settings(max_examples=40, deadline=None)
 @given(values=st.lists(finite | st.sampled_from([5e-324, 1e-160, 1.7976931348623157e308]), max_size=40))
 def test_a_sum_of_squares_is_exact(values):
     exact = sum(Fraction(value) ** 2 for value in values)
     assert Fraction(exact_squares(np.array(values, np.float64)), 4**SCALE) == exact
 
 
+@settings(max_examples=40, deadline=None)
 @given(values=st.lists(st.integers(-(2**63), 2**63 - 1) | st.integers(-9, 9), max_size=20))
 def test_a_sum_of_squares_of_integers_is_exact(values):
     assert Fraction(exact_squares(np.array(values, np.int64)), 4**SCALE) == sum(v * v for v in values)
@@ -174,6 +176,7 @@ EXTREME = [
 ]
 
 
+@settings(max_examples=40, deadline=None)
 @given(values=st.lists(finite | st.floats(-1e6, 1e6) | st.sampled_from(EXTREME), max_size=20))
 @example(values=[1e16, 1e16 + 2])  # the mean is no float
 @example(values=[1e308] * 3)
@@ -187,6 +190,7 @@ def test_variance_and_deviation_are_rounded_once_whatever_cancels(values):
     assert fitted["std"] == (rounded(statistics.stdev, values) if len(values) > 1 else None)
 
 
+@settings(max_examples=40, deadline=None)
 @given(values=st.lists(st.integers(-(2**63), 2**63 - 1) | st.integers(-9, 9), max_size=12))
 @example(values=[2**63 - 1, 2**63 - 2])
 @example(values=[-(2**31), 2**31 - 1, -(2**63)])
@@ -245,6 +249,7 @@ def test_quantiles_are_those_of_numpy_to_the_last_bit(values, at):
     ]
 
 
+@settings(max_examples=40, deadline=None)
 @given(values=st.lists(finite | st.floats(-1e3, 1e3) | st.sampled_from(EXTREME), min_size=1, max_size=20))
 @example(values=[-1e16, 1.0])
 @example(values=[1e308, 1.7e308])
@@ -257,6 +262,7 @@ def test_the_median_is_the_mean_of_the_middle_two_rounded_once(values):
     assert told(summarise(GroupedQuantiles(("g",), "x", (0.5,)), [groups])) == {"a": [exact]}
 
 
+@settings(max_examples=40, deadline=None)
 @given(values=st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=12))
 def test_the_median_of_integers_is_rounded_once(values):
     groups = pa.table({"x": pa.array(values, pa.int64()), "g": pa.repeat("a", len(values))})

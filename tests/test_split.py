@@ -42,6 +42,26 @@ def test_rows_of_one_key_are_never_apart_and_shares_are_kept():
     assert alone == [places["c7"]]
 
 
+@settings(max_examples=15, deadline=None)
+@given(data_=st.data(), table=tables(least=1), others=tables(), seed=st.integers(0, 3))
+def test_a_row_keeps_its_place_whatever_others_come_and_however_they_are_cut(data_, table, others, seed):
+    step = Split(by=("id", "city"), test=0.4, validation=0.3, seed=seed)
+    alone = data(run(step, [table]).kept)
+    number = others.schema.get_field_index("_source")
+    later = others.set_column(
+        number, others.schema.field(number), pc.add(others["_source"], pa.scalar(9, pa.int32()))
+    )
+
+    with_others = data(run(step, data_.draw(cuts(pa.concat_tables([table, later])))).kept)
+
+    assert with_others["split"][: table.num_rows] == alone["split"]
+    places = {}
+    for key, part in zip(
+        zip(with_others["id"], with_others["city"], strict=True), with_others["split"], strict=True
+    ):
+        assert places.setdefault(key, part) == part
+
+
 def test_a_split_by_time_takes_conditions():
     step = Split(test="id >= 4", validation="id == 3")
 
@@ -179,7 +199,7 @@ def fitted_on(step, parts):
 
 
 @pytest.mark.parametrize("step", FITTING, ids=str)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     data_=st.data(),
     table=tables(least=1),
