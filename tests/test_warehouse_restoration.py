@@ -98,6 +98,24 @@ def test_a_column_that_was_added_goes_and_files_of_both_versions_stay(uri):
     assert ids(uri) == [1]
 
 
+def test_a_column_that_comes_between_the_reading_and_the_writing_of_a_restore_goes_too(uri, monkeypatch):
+    put(uri, [1], "a")
+    put(uri, [2], "b")
+    write, between = log.write, []
+
+    def write_after_another(*args):
+        if not between:
+            between.append(True)
+            log.handle(uri).alter.add_columns([Field("extra", "integer")])
+        write(*args)
+
+    monkeypatch.setattr(log, "write", write_after_another)
+    made = back(uri, 0)
+
+    assert (made.version, Snapshot.open(uri, 2).schema.names) == (3, [*SCHEMA.names, "extra"])
+    assert (Snapshot.open(uri).schema.names, ids(uri)) == (SCHEMA.names, [1])
+
+
 def test_a_build_is_not_current_after_a_restore(uri):
     replace(uri, [file(uri, [1])], key="a", lineage=lineage("A"), **COLUMNS)
     replace(uri, [file(uri, [2])], key="b", lineage=lineage("B"), **COLUMNS)

@@ -42,6 +42,7 @@ class Change:
     schema: pa.Schema
     partition_by: Sequence[str]
     data_change: bool = True
+    whole: bool = False  # the files added are all the content, columns included: earlier batches are gone
     evolve: bool = False  # `schema` may have further nullable columns beside those of the table
     rows_out: int | None = None  # by the ledger
     transactions: Mapping[str, int | None] = field(default_factory=dict)  # further ids; None: the new version
@@ -99,15 +100,13 @@ def commit(
     key: str,
     plan: Plan,
     lineage: Lineage,
-    whole: bool = False,
     once: bool = True,
     attempts: int = 100,
 ) -> Committed:
     """Do what `plan` says, once per `key`, in one log entry.
 
     A batch whose key is part of the content adds nothing (with `once`; else the plan must give the same however often
-    it is done). A build (`lineage.fingerprint`) whose content is already there unchanged adds nothing. `whole` means
-    that the files added are all the content: earlier batches are gone.
+    it is done). A build (`lineage.fingerprint`) whose content is already there unchanged adds nothing.
 
     Raises: SchemaMismatch, LedgerImbalance, PartFailed: nothing was committed. CommitConflict after `attempts` races.
     """
@@ -117,11 +116,11 @@ def commit(
         if done := attempt.done(snapshot):
             return done
         change = plan(snapshot)
-        _check(uri, change, snapshot, whole=whole)
+        _check(uri, change, snapshot)
         version = 0 if snapshot is None else snapshot.version + 1
         given = {name: version if n is None else n for name, n in change.transactions.items()}
-        marks = _marks(lineage, version, whole=whole, born=snapshot is None)
-        marks |= fitted.mark(uri, lineage.fitted, snapshot, whole=whole)
+        marks = _marks(lineage, version, whole=change.whole, born=snapshot is None)
+        marks |= fitted.mark(uri, lineage.fitted, snapshot, whole=change.whole)
         ids = {key: version} | marks | given
         if committed := _write(attempt, snapshot, change, ids, lineage):
             failpoint("commit.after_log")
@@ -135,19 +134,19 @@ def current_fingerprint_is(uri: str, fingerprint: str) -> bool:
     return log.exists(uri) and Snapshot.open(uri).is_built_from(fingerprint)
 
 
-def _check(uri: str, change: Change, snapshot: Snapshot | None, *, whole: bool) -> None:
+def _check(uri: str, change: Change, snapshot: Snapshot | None) -> None:
     columns.check(change.schema, change.partition_by)
     live = set()
     if snapshot is not None:
         log.check_protocol(snapshot._handle, write=True)  # noqa: SLF001 - the snapshot's own package
         live = {file.path for file in snapshot.files()}
-        _check_columns(uri, change, snapshot, whole=whole)
+        _check_columns(uri, change, snapshot)
     removed = {file.path for file in change.remove}
     if foreign := sorted(removed - live):
         raise SchemaMismatch(
             f"{uri}: files {foreign[:3]} are to be removed but not in the table; plan on its newest version"
         )
-    if whole and removed != live:
+    if change.whole and removed != live:
         raise SchemaMismatch(
             f"{uri}: a whole replacement keeps {sorted(live - removed)[:3]}, expected none; remove all"
         )
@@ -175,8 +174,8 @@ def _partitions(change: Change, snapshot: Snapshot | None, removed: set[str]) ->
     return len(old | new)
 
 
-def _check_columns(uri: str, change: Change, snapshot: Snapshot, *, whole: bool) -> None:
-    if whole:
+def _check_columns(uri: str, change: Change, snapshot: Snapshot) -> None:
+    if change.whole:
         return
     compare = columns.evolution if change.evolve else columns.difference
     found = compare(change.schema, snapshot.schema)

@@ -110,12 +110,13 @@ def load(
             remove=[file for file in live if whole or file.path in gone],
             schema=schema,
             partition_by=partition_by,
+            whole=whole,
             evolve=evolve,
             rows_out=rows_out,
             transactions=ids,
         )
 
-    return commit(uri, key=key, plan=plan, lineage=lineage, whole=whole, once=False)
+    return commit(uri, key=key, plan=plan, lineage=lineage, once=False)
 
 
 def owners(snapshot: Snapshot) -> dict[str, int]:

@@ -95,11 +95,12 @@ def replace(
             remove=() if snapshot is None else snapshot.files(),
             schema=schema,
             partition_by=partition_by,
+            whole=True,
             rows_out=rows_out,
             transactions=ids,
         )
 
-    return commit(uri, key=key, plan=plan, lineage=lineage, whole=True, once=lineage.fingerprint is None)
+    return commit(uri, key=key, plan=plan, lineage=lineage, once=lineage.fingerprint is None)
 
 
 def replace_partitions(

@@ -67,15 +67,13 @@ def restore(uri: str, version: int, *, key: str, lineage: Lineage, runner: "Runn
             remove=remove,
             schema=old.schema,
             partition_by=old.partition_by,
+            whole=not same,
             rows_out=sum(file.rows for file in back),
             transactions=_set_back(old, snapshot, key),
             counts={"restored": version},
         )
 
-    newest = Snapshot.open(uri)
-    whole = columns.difference(old.schema, newest.schema) is not None
-    whole = whole or list(old.partition_by) != list(newest.partition_by)
-    return changed(commit(uri, key=key, plan=plan, lineage=lineage, whole=whole), last)
+    return changed(commit(uri, key=key, plan=plan, lineage=lineage), last)
 
 
 def _set_back(old: Snapshot, now: Snapshot, key: str) -> dict[str, int | None]:
