@@ -9,10 +9,13 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+
 from pipelines import sources
 from pipelines.spec import Table
 
-__all__ = ["NOT_ROWS", "code", "digest", "files_below", "plain", "why"]
+__all__ = ["NOT_ROWS", "code", "digest", "files_below", "plain", "versions", "why"]
 
 NOT_ROWS = {
     "access",
@@ -38,7 +41,6 @@ NOT_ROWS = {
     "drift",
     "measures",
     "merges",
-    "quality",
     "replay",
     "sampling",
     "spec",
@@ -50,12 +52,20 @@ NOT_ROWS = {
 """Modules of this package that decide nothing about what a row becomes."""
 
 
+_OF_ROWS = ("by_group", "file")  # of the warehouse
+
+
+def versions() -> dict[str, str]:
+    """The libraries that compute what rows become, each with its major version."""
+    return {one.__name__: one.__version__.partition(".")[0] for one in (np, pa)}
+
+
 @functools.cache
 def code() -> str:
     """Digest of the modules that decide what rows become. One for all tables: coarse, but never stale."""
     package = Path(__file__).parent
     modules = [path for path in package.glob("*.py") if path.stem not in NOT_ROWS]
-    modules += [*package.glob("sources/*.py"), package / "warehouse" / "file.py"]
+    modules += [*package.glob("sources/*.py"), *(package / "warehouse" / f"{name}.py" for name in _OF_ROWS)]
     found = hashlib.sha256()
     for module in sorted(modules):
         found.update(module.read_bytes())
@@ -99,8 +109,8 @@ def why(parts: Mapping[str, Any], before: Mapping[str, Any] | None, rebuilt: set
                 reasons.append("the code of dlflow changed")
             case ["settings"]:
                 reasons.append("its steps or settings in the pipeline file changed")
-            case ["pyarrow"]:
-                reasons.append(f"pyarrow {old} became {value}")
+            case ["numpy" | "pyarrow"]:
+                reasons.append(f"{name} {old} became {value}")
             case ["source", other] if isinstance(old, dict):
                 reasons.extend(_changed_files(other, old, value))
             case ["table", other]:

@@ -298,7 +298,7 @@ def _with_state(
     parts: dict[str, Any] = {
         "code": fingerprint.code(),
         "settings": fingerprint.digest(fingerprint.plain(table)),
-        "pyarrow": pa.__version__.partition(".")[0],
+        **fingerprint.versions(),
     }
     for other in table.inputs:
         if table.source is not None:
