@@ -37,12 +37,13 @@ def foreseen(stages: Sequence[Stage], columns: Iterable[str]) -> Chain | None:
             continue
         if one.writes is None:
             return None
-        if not wanted & set(one.writes):
+        made = wanted & set(one.writes)
+        if not made:
             continue
         if isinstance(one, Fit) or one.reads is None:
             return None
-        wanted = (wanted - set(one.writes)) | set(one.reads)
-        kept.append(one)
+        wanted = (wanted - made) | set(one.reads)
+        kept.append(one.narrowed(made))
     return tuple(reversed(kept)), tuple(sorted(wanted))
 
 

@@ -53,12 +53,16 @@ class Derive:
             before = list(self.columns)[:place]
             read.update(dict.fromkeys(sorted(expression(text).columns - set(before))))
         params = {"columns": dict(self.columns)}
-        return Map(titled(self.do, self.columns), derive, params, tuple(read), tuple(self.columns))
+        written = tuple(self.columns)
+        return Map(titled(self.do, self.columns), derive, params, tuple(read), written, narrows=True)
 
 
-def derive(table: pa.Table, *, columns: dict[str, str]) -> pa.Table:
-    """The table with the answers of expressions as columns."""
-    for name, text in columns.items():
+def derive(table: pa.Table, *, columns: dict[str, str], only: tuple[str, ...] | None = None) -> pa.Table:
+    """The table with the answers of expressions as columns: of all, or of those that `only` these need."""
+    wanted = set(columns if only is None else only)
+    for name in reversed(columns) if only is not None else ():
+        wanted |= expression(columns[name]).columns if name in wanted else set()
+    for name, text in ((name, text) for name, text in columns.items() if name in wanted):
         formula = expression(text)
         values = formula.evaluate(table)
         field = pa.field(name, values.type, metadata=inherited(table.schema, formula.columns))

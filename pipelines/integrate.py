@@ -7,7 +7,7 @@ decides about others: a key that must be there once, rows of the other side that
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -178,7 +178,7 @@ class Joined:
         if not self.way()[0]:
             made = tuple(self.taken().values()) if join.cardinality == "m:1" else None
             thins = join.how != "left" or join.unmatched != "keep"
-            return Map(f"join {join.with_}", join_part, params, keys, made, thins)
+            return Map(f"join {join.with_}", join_part, params, keys, made, thins, narrows=True)
         beside = Beside(self.other, tuple(join.keys.values()), self.columns(), join.must_move is not None)
         return Exchange(f"join {join.with_}", keys, join_bucket, params, alone=True, beside=beside)
 
@@ -201,12 +201,13 @@ class Joined:
         return size > BROADCAST_BYTES, text
 
 
-def join_part(table: pa.Table, *, joined: Joined) -> Rows:
-    """One part of this table with the partners of its rows, from the broadcast."""
-    keys = joined.join.keys
-    index, other = _broadcast(
-        joined.other, tuple(keys.values()), tuple(joined.taken()), joined.join.cardinality
-    )
+def join_part(table: pa.Table, *, joined: Joined, only: tuple[str, ...] | None = None) -> Rows:
+    """One part of this table with the partners of its rows, from the broadcast; of the columns taken over, `only` these."""
+    keys, taken = joined.join.keys, joined.taken()
+    index, other = _broadcast(joined.other, tuple(keys.values()), tuple(taken), joined.join.cardinality)
+    if only is not None:
+        few = tuple(name for name, new in taken.items() if new in only)
+        joined = replace(joined, join=replace(joined.join, columns=few))
     return attached(table, joined, other, *index.partners([table[name] for name in keys]), index.order)
 
 
@@ -216,8 +217,7 @@ def join_bucket(table: pa.Table, *, joined: Joined, side: Side) -> Rows:
     theirs = list(join.keys.values())
     index = index_of([side.rows[name] for name in theirs])
     _refuse_twice(join.with_, join.cardinality, theirs, index, side.rows)
-    found = index.partners([table[name] for name in keys])
-    looks = [found]
+    looks = [found := index.partners([table[name] for name in keys])]
     if side.answers and side.elsewhere is not None:
         looks.append(index.partners([side.elsewhere[name] for name in keys]))
     if side.answers and join.cardinality.startswith("1"):
@@ -280,8 +280,8 @@ def attached(
     pick, partner = spread(first, count)
     if pick is not None:
         table = table.take(pa.array(pick))
-    rows = np.zeros(len(partner), np.int64)
     there = partner >= 0
+    rows = np.zeros(len(partner), np.int64)
     rows[there] = order[partner[there]]
     indices = pa.array(rows, mask=~there)
     for name, new in joined.taken().items():

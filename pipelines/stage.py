@@ -115,6 +115,11 @@ class Map:
     reads: tuple[str, ...] | None = None
     writes: tuple[str, ...] | None = None
     thins: bool = False
+    narrows: bool = False  # `fn` takes `only`: which of the columns that it writes are asked for
+
+    def narrowed(self, columns: Iterable[str]) -> "Map":
+        """The same for whoever asks for these columns alone."""
+        return replace(self, params={**self.params, "only": tuple(sorted(columns))}) if self.narrows else self
 
     def __call__(self, table: pa.Table) -> Rows:
         """What becomes of the rows of one part."""

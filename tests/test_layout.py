@@ -186,4 +186,5 @@ def test_columns_are_foreseen_through_names_that_are_exchanged():
     for one in maps:
         few = one(few).kept
     assert len(maps) == 3
+    assert "unused" not in few.column_names
     assert few.select(["f", "e", "b"]) == whole.select(["f", "e", "b"])
