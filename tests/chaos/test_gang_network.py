@@ -65,10 +65,10 @@ def stack():
         yield stack
 
 
-def start(stack, folder, *command):
+def start(stack, folder, *command, **environment):
     log = stack.enter_context((folder / f"{time.monotonic_ns()}.log").open("w"))
     process = subprocess.Popen(
-        command, stdout=log, stderr=log, env={**os.environ, "PYTHONPATH": str(Path.cwd())}
+        command, stdout=log, stderr=log, env={**os.environ, "PYTHONPATH": str(Path.cwd()), **environment}
     )
     stack.callback(end, process)
     return process
