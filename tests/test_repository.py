@@ -145,6 +145,22 @@ def test_the_pipeline_file_in_the_readme_is_a_good_one(tmp_path):
     assert list(project.pipeline.tables) == ["orders", "features"]
 
 
+@pytest.mark.parametrize("document", ["ingest", "remote", "sources"])
+def test_the_pipeline_files_in_the_documents_on_sources_are_good_ones(tmp_path, monkeypatch, document):
+    from pipelines import spec
+
+    for name in ("SHOP_PASSWORD", "STORE_KEY", "STORE_SECRET"):
+        monkeypatch.setenv(name, "x")
+    text = (ROOT / "docs" / f"{document}.md").read_text(encoding="utf-8")
+    examples = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+
+    for number, example in enumerate(examples):
+        path = tmp_path / f"{number}.toml"
+        path.write_text(example, encoding="utf-8")
+        assert spec.load(path)
+    assert examples
+
+
 def test_the_readme_names_every_step_check_layer_and_command():
     from dlflow.nn.spec import LAYERS, LOSSES, OPTIMIZERS
     from flows.cli import cli
