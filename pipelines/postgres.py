@@ -1,7 +1,7 @@
 """A PostgreSQL server by URL: connections with deadlines, names quoted, and every failure one sentence without the password.
 
-Over ADBC, whose driver reads by COPY in binary straight into Arrow: 500,000 rows of 7 columns in 0.6 s, against 1.9 s
-with psycopg and 2.3 s with SQLAlchemy over psycopg, in the same memory (145 MB).
+Over ADBC, whose driver reads by COPY in binary straight into Arrow: 500,000 rows of 7 columns cost the reader 0.19 s of
+processor time, against 1.3 s with psycopg and 1.8 s with SQLAlchemy over psycopg (tests/bench/test_sql_drivers.py).
 """
 
 import contextlib
