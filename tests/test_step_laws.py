@@ -2,6 +2,7 @@
 
 import dataclasses
 import pickle
+import re
 from datetime import timedelta
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from pipelines.custom import Python
 from pipelines.duplicates import Deduplicate
 from pipelines.errors import InputError
 from pipelines.fill import Fill
+from pipelines.functions import FUNCTIONS
 from pipelines.outliers import Clip
 from pipelines.privacy import Generalise, Mask, Pseudonymise
 from pipelines.rows import Keep, Quarantine
@@ -120,6 +122,17 @@ ITS_OWN = """import pyarrow as pa, pyarrow.compute as pc
 def twice(table, *, by):
     return pa.table({"twice": pc.multiply(table["age"].cast("float64"), by)})
 """
+
+
+def test_every_step_setting_and_function_is_in_the_documents(repository):
+    said = (repository / "docs" / "steps.md").read_text("utf-8")
+
+    for step in STEPS.values():
+        names = [one.name.removesuffix("_") for one in dataclasses.fields(step)]
+        missing = [name for name in names if not re.search(rf"`[^`]*\b{name}\b[^`]*`", said)]
+        assert (step.do, missing) == (step.do, [])
+        assert f"`{step.do}`" in said or f'do = "{step.do}"' in said, step.do
+    assert [name for name in FUNCTIONS if not re.search(rf"`{name}[`(]", said)] == []
 
 
 def test_every_kind_of_step_has_its_laws():
