@@ -70,9 +70,10 @@ def look(one: Look) -> Any:
     return one.sketch.sketch(table.select(list(one.columns)), one.request)
 
 
-def settle(one: Gone) -> str:
-    """A file with a batch of row numbers for each batch of the part: who reads a batch needs no others."""
-    return between.write_batches(one.work, one.name, between.by_places(one.files, one.part, one.rows))
+def settle(one: Gone) -> str | None:
+    """A file with a batch of row numbers for each batch of the part: who reads a batch needs no others. None: no row is gone."""
+    found = between.by_places(one.files, one.part, one.rows)
+    return between.write_batches(one.work, one.name, found) if any(map(len, found)) else None
 
 
 def count_torn(one: Keys) -> int:

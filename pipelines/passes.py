@@ -225,7 +225,10 @@ class Passes:
             for part, one in enumerate(_kept(receipts))
         ]
         settled = self.runner.run(settle, gone, name=name, progress=self.sent.told)
-        return [replace(one, gone=(path,)) for one, path in zip(_kept(receipts), settled, strict=True)]
+        return [
+            replace(one, gone=() if path is None else (path,))
+            for one, path in zip(_kept(receipts), settled, strict=True)
+        ]
 
     def _exchange(self, reads: Sequence[Read], maps: Iterable[Map], exchange: Exchange) -> list[Bucket]:
         size, beside = self._size(), exchange.beside

@@ -1,9 +1,10 @@
 """Rows that wait beside those of their partition become the same files as rows that move once more."""
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines import layout, parts
+from pipelines import between, layout, leaves, parts
 from pipelines.chain import foreseen
 from pipelines.columns import Derive, Drop, Rename
 from pipelines.engine import InProcess, OnDask
@@ -149,6 +150,17 @@ partition_by = ["shop"]
     found = builds.rows(tmp_path, "sales")
     assert len(builds.digests(tmp_path, "sales")) == 3000
     assert sorted((row["id"], row["shop"]) for row in found) == shops
+
+
+def test_of_a_part_that_has_lost_no_row_there_is_no_file_of_those_that_are_gone(tmp_path):
+    gone = between.write_batches(str(tmp_path), "keys", between.by_part(np.array([0, 5, 3]), 2))
+
+    settled = [
+        leaves.settle(leaves.Gone(f"orders/{part}", str(tmp_path), (gone,), part, (4, 4))) for part in (0, 1)
+    ]
+
+    assert settled[1] is None
+    assert between.read_rows(settled[0])["row"].to_pylist() == [0, 3, 5]
 
 
 @pytest.mark.parametrize(
