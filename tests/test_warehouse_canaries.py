@@ -8,10 +8,11 @@ import os
 import subprocess
 import sys
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake import CommitProperties, DeltaTable, QueryBuilder, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import AddAction
 
@@ -103,6 +104,20 @@ def test_vacuum_still_leaves_orphans_unless_asked_for_all(tmp_path):
     os.utime(orphan, (0, 0))
 
     assert DeltaTable(str(tmp_path)).vacuum(retention_hours=168, dry_run=True) == []
+
+
+@pytest.mark.parametrize(("condition", "rows_said"), [("v < 5", 2), ("v <> 1.0", 0)])
+def test_readers_still_answer_wrongly_where_nan_is_compared(tmp_path, condition, rows_said):
+    """One row of [1, nan] is below 5, and one is not 1. If this fails because 1 is said: nan may be let into tables."""
+    write_deltalake(str(tmp_path), pa.table({"v": [1.0, float("nan")]}))
+    table = DeltaTable(str(tmp_path))
+
+    found = pa.table(
+        QueryBuilder().register("t", table).execute(f"select v from t where {condition}").read_all()
+    )
+    by_duckdb = duckdb.sql(f"select v from read_parquet({table.file_uris()}) where {condition}").fetchall()
+
+    assert (found.num_rows, len(by_duckdb)) == (rows_said, rows_said)
 
 
 def test_a_stale_handle_is_refused_without_retries(tmp_path):

@@ -1,6 +1,7 @@
 """Reading a version: every way gives the same rows, no file is opened in vain, no damage goes unseen."""
 
 import datetime as dt
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -132,6 +133,18 @@ def test_files_are_pruned_by_partition_and_by_bounds(tmp_path):
     assert near('at >= cast("2026-01-09 00:00:00", "timestamp")') == 2
     assert near("id == 42 or id == 52") == 10  # what is not understood prunes nothing
     assert near("name is None") == 10
+
+
+def test_listing_and_pruning_open_no_data_file(tmp_path):
+    uri = str(tmp_path / "t")
+    load(uri, [[(number * 10 + i, "a", 0.0, 24 * number, "x") for i in range(3)] for number in range(4)])
+    shutil.rmtree(Path(uri, "data"))
+
+    snapshot = Snapshot.open(uri)
+
+    assert (snapshot.rows, [file.rows for file in snapshot.files()]) == (12, [3] * 4)
+    [near] = prune.files(snapshot, "id > 15 and id < 25")
+    assert (near.stats["min.id"], near.stats["max.id"], near.partition["shop"]) == (20, 22, "x")
 
 
 def test_every_reader_sees_the_same_rows(tmp_path):
