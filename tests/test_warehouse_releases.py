@@ -184,6 +184,23 @@ def test_what_is_pinned_or_released_stays_and_what_is_not_goes(root):
     assert pins(root) == []
 
 
+def test_no_version_of_a_model_a_release_or_a_running_job_is_removed(root):
+    uri = f"{root}/trips"
+    for number, name in enumerate("ABCDE"):  # versions 1 to 5
+        build(root, "trips", [number], name)
+        if name == "B":
+            make_release(root, "spring", ["trips"])
+    pin(root, "trips", 1, holder="model:m/1")
+    age(root)
+
+    with held(root, "trips", 3, holder="run:1"):
+        removed = vacuum(uri)
+        assert [ids(uri, version) for version in (1, 2, 3, 5)] == [[0], [1], [2], [4]]
+
+    assert len(removed) == 2  # those of versions 0 and 4
+    assert [len(vacuum(uri)), ids(uri, 1), ids(uri, 2)] == [1, [0], [1]]  # the job has ended
+
+
 def test_a_running_job_holds_its_version_until_it_ends_or_its_lease_does(root):
     with held(root, "trips", 0, holder="run:1"):
         assert [(one.holder, one.version) for one in pins(root, "trips")] == [("run:1", 0)]
