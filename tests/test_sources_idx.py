@@ -4,15 +4,27 @@ import gzip
 import tracemalloc
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipelines import warehouse
 from pipelines.errors import InputError, SpecError
 from tests.sources_reading import declared, lines, read_all, read_once, rejects, values, write
+from tests.test_loads import Shop
 
 IMAGE = {"type": "tensor", "dtype": "uint8", "shape": [2, 3], "name": "image"}
 XY = {"x": IMAGE, "y": {"type": "int32", "name": "label"}}
+TABLE = """
+[sources.orders]
+kind = "idx"
+path = "data/in.idx"
+columns = {{ x = {{ type = "tensor", dtype = "uint8", shape = [2, 3], scale = 0.5, name = "image" }} }}
+[tables.orders]
+source = "orders"
+"""
 CODES = {"u1": 8, "i1": 9, "i2": 11, "i4": 12, "f4": 13, "f8": 14}
 
 
@@ -54,6 +66,23 @@ def test_images_and_labels_become_rows(tmp_path, pack):
         (image.tobytes(), int(label)) for image, label in zip(IMAGES, LABELS, strict=True)
     ]
     assert lines(rows) == [1, 2, 3, 4, 5]
+
+
+def test_a_tensor_is_fixed_size_binary_in_the_files_of_its_table_with_type_and_shape_in_the_metadata(
+    tmp_path,
+):
+    shop = Shop(tmp_path / "shop", text=TABLE)
+    write(shop.folder / "data" / "in.idx", idx(IMAGES))
+
+    shop.run()
+
+    snapshot = warehouse.Snapshot.open(shop.uri)
+    [file] = snapshot.files()
+    for schema in (snapshot.schema, pq.read_schema(f"{shop.uri}/{file.path}")):
+        assert schema.field("x").type == pa.binary(6)
+        said = {key: schema.field("x").metadata[key] for key in (b"dtype", b"shape", b"scale")}
+        assert said == {b"dtype": b"uint8", b"shape": b"[2, 3]", b"scale": b"0.5"}
+    assert [row["x"] for row in snapshot.read().to_pylist()] == [image.tobytes() for image in IMAGES]
 
 
 def test_images_may_come_without_labels_and_labels_alone_be_read(tmp_path):
