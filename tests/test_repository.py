@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -159,6 +160,21 @@ def test_the_pipeline_files_in_the_documents_on_sources_are_good_ones(tmp_path, 
         path.write_text(example, encoding="utf-8")
         assert spec.load(path)
     assert examples
+
+
+def test_every_setting_of_sources_columns_and_stores_is_in_the_documents():
+    from pipelines.schema import Field
+    from pipelines.sources import Source
+    from pipelines.stores import Storage
+
+    text = "".join(
+        (ROOT / "docs" / f"{name}.md").read_text("utf-8") for name in ("sources", "remote", "ingest")
+    )
+    inner = {"storage", "evolved"}  # made by the program itself
+
+    for settings in (Source, Field, Storage):
+        for one in fields(settings):
+            assert one.name in inner or re.search(rf"`{one.name}`|\b{one.name} = ", text), one.name
 
 
 def test_the_readme_names_every_step_check_layer_and_command():
