@@ -5,6 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pipelines import between, parts
 from pipelines.chain import needed
@@ -14,6 +16,7 @@ from pipelines.fill import Fill
 from pipelines.rows import Keep
 from pipelines.stage import Map
 from tests import builds, cutting
+from tests.strategies import in_order, tables
 
 
 def outcome(folder, text):
@@ -31,6 +34,29 @@ def test_the_rows_are_those_that_stay_if_all_of_them_move(tmp_path, monkeypatch,
     monkeypatch.setattr(Deduplicate, "stage", lambda self, schema: replace(stage(self, schema), looks=None))
 
     assert outcome(tmp_path / "rows", text) == stay
+
+
+@settings(max_examples=15, deadline=None)
+@given(table=tables(), buckets=st.integers(1, 5), alone=st.booleans(), cut=st.integers(0, 12))
+def test_an_exchange_leaves_one_file_for_each_task_with_a_batch_for_each_bucket(
+    tmp_path_factory, table, buckets, alone, cut
+):
+    folder, by = tmp_path_factory.mktemp("moved"), ("id", "city")
+    halves = [table.slice(0, cut), table.slice(cut)]
+
+    paths = [
+        between.write_batches(str(folder), f"t/0/{number}", between.by_bucket(part, by, buckets, alone=alone))
+        for number, part in enumerate(halves)
+    ]
+
+    assert sorted(map(str, folder.iterdir())) == sorted(paths)
+    assert {pa.ipc.open_file(path).num_record_batches for path in paths} == {buckets}
+    found = [between.read_bucket(paths, number) for number in range(buckets)]
+    assert in_order(pa.concat_tables(found)).equals(in_order(table))
+    home = {}
+    for number, rows in enumerate(found):
+        for key in zip(rows["id"].to_pylist(), rows["city"].to_pylist(), strict=True):
+            assert home.setdefault(key, number) == number or (alone and None in key)
 
 
 def test_rows_are_found_again_by_the_place_of_their_key(tmp_path):

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from pipelines import access
 from pipelines.engine import InProcess, OnDask
 from pipelines.errors import PartFailed
+from pipelines.places import StorePath
 from pipelines.warehouse import Snapshot, fitted_of, log, maintain, pin, replace, restore
-from pipelines.warehouse.by_group import ByGroup
+from pipelines.warehouse.by_group import ByGroup, read_groups
 from pipelines.warehouse.fitted import file_groups, prune_fitted
 from tests import builds
 from tests.strategies import told
@@ -134,6 +136,24 @@ def test_a_task_carries_the_name_of_the_file_and_not_its_groups(uri):
 
     assert len(pickle.dumps(filed)) < 500
     assert pickle.loads(pickle.dumps(filed))["x"].table.equals(groups.table)  # noqa: S301 - our own bytes
+
+
+def test_in_a_store_they_are_objects_beside_the_table(store, bucket):
+    root = f"s3://{bucket}/tables"
+    access.mount(root, store.storage)
+    try:
+        for key, label in (("a", "Ulm"), ("b", "Bonn"), ("c", "Ulm")):
+            build(f"{root}/t", key, label)
+        (groups, *_) = sorted(StorePath(f"{root}/_dlflow/fitted").glob("*.parquet"))
+        groups.unlink()
+        build(f"{root}/t", "d", "Ulm")
+        build(f"{root}/t", "e", "Bonn")
+        read_groups.cache_clear()
+
+        assert [fitted(f"{root}/t", version) for version in (0, 1, 4)] == [of("Ulm"), of("Bonn"), of("Bonn")]
+        assert len(list(StorePath(f"{root}/_dlflow/fitted").glob("*"))) == 4
+    finally:
+        access._mounted.pop(root)
 
 
 FILE = """

@@ -11,8 +11,8 @@ from collections.abc import Collection
 from contextlib import suppress
 
 from pipelines.errors import PartFailed
-from pipelines.places import Place, place
-from pipelines.warehouse.disk import make_young, put_if_absent
+from pipelines.places import Place, StorePath, place
+from pipelines.warehouse.disk import make_young, put_if_absent, write_new
 from pipelines.warehouse.names import SYSTEM
 
 __all__ = ["KEPT_S", "number_of", "prune", "read", "sealed_path", "write"]
@@ -30,12 +30,14 @@ def write(uri: str, kind: str, content: bytes, suffix: str) -> int:
     number = number_of(content)
     path = sealed_path(uri, kind, number, suffix)
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.exists() and path.read_bytes() != content:  # damaged
-        path.unlink(missing_ok=True)
-    with suppress(FileExistsError):
-        put_if_absent(str(path), content)
-        return number
-    make_young(str(path))  # nothing names it yet: it shall not be pruned meanwhile
+    if path.exists() and path.read_bytes() == content:
+        make_young(str(path))  # nothing names it yet: it shall not be pruned meanwhile
+    elif isinstance(path, StorePath):
+        write_new(str(path), memoryview(content))  # whole at once; another run would put the same
+    else:
+        path.unlink(missing_ok=True)  # damaged
+        with suppress(FileExistsError):  # another run has put the same just now
+            put_if_absent(str(path), content)
     return number
 
 
