@@ -83,6 +83,8 @@ def _beginning(source: Source, path: str, how: Framing, encoding: str) -> tuple[
     data = b""
     for chunk in stream.chunks(path, 0, stream.END, source.encoding, source.quote, size=_PIECE):
         data += chunk
+        if len(data) < _PIECE:  # most often all there is: it is looked at once, below
+            continue
         start = stream.mark(path, data, encoding)
         records = list(_records(data[start:], how, whole=False))
         if len(records) > _ROWS or len(data) > _SIZE:
