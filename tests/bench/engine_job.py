@@ -1,7 +1,7 @@
 """One measured run of the engine in a process of its own: one JSON line.
 
     python tests/bench/engine_job.py files N OUT [--workers W]            400,000 rows in N files: what a file costs
-    python tests/bench/engine_job.py tasks N OUT [--workers W]            N tasks of 5 ms: what a task costs
+    python tests/bench/engine_job.py tasks N OUT [--workers W] [--ms M]   N parts of M ms (5): what a part costs beside its work
     python tests/bench/engine_job.py large GB OUT --workers W --memory M  more data than memory: read, deduplicate, join,
                                                                           write by month
 
@@ -31,7 +31,6 @@ from pipelines.engine import InProcess, OnDask
 from pipelines.storage import reference
 
 ROWS = 400_000
-TASK_S = 0.005
 PIPELINE = """
 name = "job"
 warehouse = "warehouse"
@@ -91,9 +90,9 @@ def make(folder, *, rows, files, note):
     (folder / "pipeline.toml").write_text(PIPELINE, "utf-8")
 
 
-def busy(_):
-    """Some milliseconds of work."""
-    end = time.thread_time() + TASK_S
+def busy(seconds):
+    """So much work."""
+    end = time.thread_time() + seconds
     while time.thread_time() < end:
         pass
     return 0
@@ -151,6 +150,7 @@ def main():
     given.add_argument("out", type=Path)
     given.add_argument("--workers", type=int, default=0)
     given.add_argument("--memory", type=int, default=2048, help="MiB of each worker")
+    given.add_argument("--ms", type=float, default=5.0, help="of each part")
     options = given.parse_args()
     folder = options.out.resolve()
     shutil.rmtree(folder, ignore_errors=True)
@@ -169,7 +169,7 @@ def main():
             runner, pids = OnDask(client), worker_pids(client)
         clock = Clock(client)
         if options.what == "tasks":
-            runner.run(busy, list(range(int(options.size))), name="busy", progress=quiet)
+            runner.run(busy, [options.ms / 1e3] * int(options.size), name="busy", progress=quiet)
             clock.lap("tasks")
         else:
             said["rows"] = pipeline(folder, runner, clock)

@@ -22,7 +22,6 @@ MOST_FILES = int(os.environ.get("DLFLOW_BENCH_FILES", "10000"))
 GB = float(os.environ.get("DLFLOW_BENCH_GB", "10.8"))
 MEMORY = int(os.environ.get("DLFLOW_BENCH_MEMORY", "512"))  # MiB of each of two workers
 SIZES = [int(rows) for rows in os.environ.get("DLFLOW_BENCH_ROWS", "1000000,3000000,10000000").split(",")]
-TASK_MS = 5
 
 
 def run(program, *rest):
@@ -39,7 +38,7 @@ def run(program, *rest):
 
 
 def up_to(most):
-    return [number for number in (10, 1_000, 10_000, 100_000) if number <= most]
+    return [number for number in (10, 100, 1_000, 10_000, 100_000) if number <= most]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -62,20 +61,23 @@ def test_what_a_file_costs(tmp_path, capsys, workers):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_what_a_task_costs(tmp_path, capsys, workers):
-    """Tasks of five milliseconds, which is less than the smallest that an input is cut into."""
+@pytest.mark.parametrize(("ms", "most"), [(5, MOST_FILES), (0, 100_000)])
+def test_what_a_part_costs(tmp_path, capsys, workers, ms, most):
+    """Parts of five milliseconds, which is less than the smallest that an input is cut into, and parts that do nothing."""
     found = {
-        tasks: run("engine_job.py", "tasks", tasks, tmp_path / "out", "--workers", workers)["laps"]["tasks"]
-        for tasks in up_to(MOST_FILES)
+        parts: run("engine_job.py", "tasks", parts, tmp_path / "out", "--workers", workers, "--ms", ms)
+        for parts in up_to(most)
     }
 
     with capsys.disabled():
-        print(f"\nN tasks of {TASK_MS} ms of processor time, {workers} workers (0: this process)")
-        for tasks, lap in found.items():
-            over = lap["cpu_s"] / tasks * 1e3 - TASK_MS
+        print(f"\nN parts of {ms} ms of processor time, {workers} workers (0: this process)")
+        for parts, said in found.items():
+            lap = said["laps"]["tasks"]
+            over = lap["cpu_s"] / parts * 1e3 - ms
+            shares = "".join(f"; of parts of {one} ms {over / one:.1%}" for one in (5, 50))
             print(
-                f"  {tasks:>7,} tasks: {lap['wall_s']:7.2f} s  {lap['cpu_s']:7.2f} CPU-s  {over:6.2f} ms a task beside the work, "
-                f"{over / TASK_MS:.1%}; of tasks of 50 ms {over / 50:.1%}"
+                f"  {parts:>7,} parts: {lap['wall_s']:7.2f} s  {lap['cpu_s']:7.2f} CPU-s  {over:6.3f} ms a part beside the work{shares}; "
+                f"{said['peak_mb']} MB"
             )
 
 
