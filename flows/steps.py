@@ -87,6 +87,8 @@ def _table(name: str, session: Session) -> dict[str, Any]:
 
 
 def _note(made: dict[str, Any]) -> str:
+    if made["status"] == "unchanged":
+        return "up to date"
     words = {"quarantined": "quarantined", "deduplicated": "duplicates", "filtered": "left out"}
     return " · ".join(f"{made[key]:,} {word}" for key, word in words.items() if made[key])
 

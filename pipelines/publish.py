@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipelines import evolution, inspection, ledger, merges, warehouse
+from pipelines import difference, evolution, inspection, ledger, merges, warehouse
 from pipelines.additions import UNLOAD, commit_load, unloaded
 from pipelines.engine import Runner
 from pipelines.errors import TooManyRejects
@@ -196,11 +196,13 @@ def _check_limit(plan: TablePlan, made: Made, counts: Mapping[str, int]) -> None
     if counts["quarantined"] <= allowed:
         return
     reasons = inspection.rejects_by_rule(plan.uri, made.rejects)
-    worst = "; ".join(f"{count:,} x {rule}: {sample}" for rule, count, sample in reasons[:3])
-    raise TooManyRejects(
+    head = (
         f"table {plan.name!r}: {counts['quarantined']:,} of {counts['rows_in']:,} rows would be quarantined, the limit is "
-        f"{f'{limit:.2%}' if limit < 1 else f'{limit:,.0f} rows'} (reject_limit); nothing was committed. Commonest: {worst}"
+        f"{f'{limit:.2%}' if limit < 1 else f'{limit:,.0f} rows'} (reject_limit), so nothing was committed. Commonest"
     )
+    worst = [f"{count:,} x {rule}: {sample}" for rule, count, sample in reasons[:3]]
+    fix = "correct the data or the declaration, or raise reject_limit"
+    raise TooManyRejects(difference.told(head, worst, fix))
 
 
 def _inputs(read: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

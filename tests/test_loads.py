@@ -384,9 +384,11 @@ def test_a_limit_stops_the_load_before_its_commit_with_the_three_commonest_reaso
         shop.run()
 
     assert str(failure.value) == (
-        f"table 'orders': 10 of 12 rows would be quarantined, the limit is {told} (reject_limit); nothing was committed. "
-        "Commonest: 4 x type: column 'price': cannot read 'n' as float64; 3 x type: column 'id': cannot read 'x' as int64; "
-        "2 x range: column 'price': '500' is outside [0, 100]"
+        f"table 'orders': 10 of 12 rows would be quarantined, the limit is {told} (reject_limit), so nothing was committed. "
+        "Commonest:\n"
+        "  4 x type: column 'price': cannot read 'n' as float64\n"
+        "  3 x type: column 'id': cannot read 'x' as int64\n"
+        "  2 x range: column 'price': '500' is outside [0, 100]; correct the data or the declaration, or raise reject_limit"
     )
     assert not warehouse.log.exists(shop.uri)
     shop.declare(more="reject_limit = 0.9")

@@ -181,7 +181,7 @@ def test_too_many_bad_rows_stop_the_run_before_the_commit(tmp_path):
     )
 
     with pytest.raises(
-        TooManyRejects, match=r"of 3,000 rows would be quarantined, the limit is 0\.10%.*Commonest: "
+        TooManyRejects, match=r"of 3,000 rows would be quarantined, the limit is 0\.10%.*Commonest:\n  "
     ):
         projects.run(folder)
 
