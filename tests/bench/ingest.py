@@ -70,6 +70,8 @@ def _usage():
 
 
 def _ingest(data, out):
+    import pydantic.dataclasses  # noqa: F401 - is imported by the first pipeline file that is read
+
     from flows.project import open_project
     from flows.session import plan_of
     from pipelines import warehouse
