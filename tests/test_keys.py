@@ -83,9 +83,13 @@ def test_a_sketch_needs_only_the_maps_and_columns_that_make_what_it_looks_at():
     last = Drop(columns=("a",)).stage(table.schema)
     fitted = Fill(columns=("b",), with_="mean").stage(schema).mapped({"all": {}})
 
-    assert needed([first, other, last], ["e"]) == ((first,), ("a", "b"))
-    assert needed([first, fitted, other], ["d"]) == ((first,), ("a", "b"))
-    assert needed([fitted, first], ["e"]) == ((fitted, first), ("a", "b"))
+    only_d, only_e = (first.narrowed({name}) for name in ("d", "e"))
+    assert needed([first, other, last], ["e"]) == ((only_e,), ("a", "b"))
+    assert needed([first, fitted, other], ["d"]) == ((only_d,), ("a", "b"))
+    assert needed([fitted, first], ["e"]) == ((fitted, only_e), ("a", "b"))
+    rows = pa.table({"a": [1.0], "b": [3.0], "c": ["x"]})
+    assert only_d(rows).kept.column_names == ["a", "b", "c", "d"]
+    assert only_e(rows).kept["e"].equals(first(rows).kept["e"])
     assert needed([other, last], ["b"]) == ((), ("b",))
 
 
