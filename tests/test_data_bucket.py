@@ -11,7 +11,17 @@ from hypothesis import strategies as st
 
 from dlflow.data import Batches, Dataset, TableFile
 from dlflow.errors import ModelError
-from dlflow.nn import LSTM, Adam, BinaryCrossEntropy, Dense, Embedding, Flatten, Model
+from dlflow.nn import (
+    LSTM,
+    Adam,
+    BinaryCrossEntropy,
+    Dense,
+    Embedding,
+    Flatten,
+    GlobalAveragePooling1D,
+    Model,
+    PositionalEmbedding,
+)
 from dlflow.parallel.testing import ThreadRing, on_every_rank
 from dlflow.training import Job, fit, train
 from dlflow.training.checkpoint import load_weights
@@ -154,6 +164,15 @@ def test_a_model_trained_on_buckets_has_the_bits_of_one_rank_and_tells_its_paddi
     ("layers", "why"),
     [
         ((Embedding(30, 8), LSTM(8), Dense(1)), "it answers otherwise to a sequence with more padding"),
+        (  # of padding before the tokens: it moves them
+            (
+                Embedding(30, 8, mask_zero=True),
+                PositionalEmbedding(False),
+                GlobalAveragePooling1D(),
+                Dense(1),
+            ),
+            "it answers otherwise to a sequence with more padding",
+        ),
         (
             (Embedding(30, 8, mask_zero=True), Flatten(), Dense(1)),
             "bucket: the model needs sequences of 20 tokens: ",

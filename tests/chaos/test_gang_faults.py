@@ -155,13 +155,13 @@ def test_random_kills_cost_no_bit(client, folder, reference):
 
 
 def make_slow():
-    """This worker computes each gradient four more times; a look at the pace is due each half second."""
+    """This worker computes each gradient 14 more times; a look at the pace is due each half second."""
     from dlflow.nn import Model
 
     usual = Model.gradient
 
     def again(self, *args, **options):
-        for _ in range(4):
+        for _ in range(14):
             usual(self, *args, **options)
         return usual(self, *args, **options)
 
@@ -174,12 +174,12 @@ def look_often():
     pace.LOOK_S = 0.5
 
 
-@pytest.mark.parametrize("drop_slow", [None, 3.0])
+@pytest.mark.parametrize("drop_slow", [None, 2.1])
 def test_a_rank_that_is_slow_is_named_and_given_up_if_that_is_wanted(client, folder, drop_slow):
     slow = sorted(client.nthreads())[1]
     client.run(look_often)
     client.run(make_slow, workers=[slow])
-    # enough work for a gradient to be most of a step: a slow rank computes five times as long, whatever else runs here
+    # enough work for a gradient to be most of a step: the slow rank computes 15 times as long, or half of that where more ranks run than cores are free
     settings = {
         **LONG,
         "epochs": 60,
@@ -193,12 +193,16 @@ def test_a_rank_that_is_slow_is_named_and_given_up_if_that_is_wanted(client, fol
     )
 
     told = [event["why"] for event in events if event["event"] == ("join" if drop_slow else "warning")]
-    assert re.match(rf"rank 1 \({re.escape(slow)}\) computes [3-9]\.\d times as long as the others", told[0])
+    assert any(
+        re.match(rf"rank 1 \({re.escape(slow)}\) computes \d+\.\d times as long as the others", why)
+        for why in told
+    )
     assert outcome.weights_sha256 == first.weights_sha256
     assert outcome.workers == (2 if drop_slow else 3)
     assert outcome.restarts == ()
 
 
+@pytest.mark.timeout(900)
 def test_a_worker_that_is_retired_leaves_and_one_that_comes_is_taken_in_and_neither_costs_a_bit(
     external, folder, reference
 ):
@@ -215,15 +219,15 @@ def test_a_worker_that_is_retired_leaves_and_one_that_comes_is_taken_in_and_neit
         client.retire_workers([leaving])
 
     report = at_step(2, change)
-    endless = {**LONG, "epochs": 1500}
-    outcome = fit_on(client, job(folder, "changes", **endless), report=report)
+    long = {**LONG, "epochs": 600}  # on a quiet machine 6 s: a worker starts in 2, and joins after 3
+    outcome = fit_on(client, job(folder, "changes", **long), report=report)
 
     workers = [event["workers"] for event in report.events if event["event"] == "start"]
     assert workers[0] == 2
     assert workers[-1] == outcome.workers == 2
     assert leaving not in client.nthreads()
     assert len(outcome.restarts) <= 1
-    assert outcome.weights_sha256 == fit(job(folder, "unchanged", **endless)).weights_sha256
+    assert outcome.weights_sha256 == fit(job(folder, "unchanged", **long)).weights_sha256
 
 
 def test_a_hung_worker_without_a_nanny_is_given_up_and_its_zombie_refused(external, folder, reference):
