@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlflow.data import Batches, Dataset, TableFile
@@ -64,6 +64,7 @@ class Before(Tokens):
         return X[:, ::-1], numbers
 
 
+@settings(max_examples=40)
 @given(layouts, settings_of_batches, st.integers(1, 4), st.sampled_from([Tokens, Before]))
 def test_every_row_is_in_one_batch_whole_but_for_its_padding_however_it_is_taken(
     layout, options, pieces, kind

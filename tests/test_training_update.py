@@ -247,7 +247,7 @@ def test_steps_that_survivors_have_done_are_not_done_again_unless_each_has_a_seg
     assert set(again) == {0} if not by_segments else set(again) <= {0, 1, 2}
 
 
-@pytest.mark.parametrize("by_segments", [False, True])
+@pytest.mark.parametrize("by_segments", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_ranks_that_pause_do_no_step_twice(folder, tmp_path, monkeypatch, steps_done, by_segments):
     if by_segments:
         monkeypatch.setattr(update, "ALL_BYTES", -1)
