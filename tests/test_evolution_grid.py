@@ -30,7 +30,7 @@ LOADS = {
     "scd2": f'{UPSERT}\nhistory = "scd2"\nvalid_from = "at"',
 }
 KINDS = ("csv", "jsonl", "parquet", "arrow", "sqlite")
-FAST = {("csv", "append"), ("csv", "upsert"), ("csv", "scd2"), ("parquet", "scd2")}
+FAST = {("csv", "upsert"), ("csv", "scd2"), ("parquet", "scd2")}
 DAYS = [  # the files of three days: the column comes with the second, and the third lacks it
     [{"id": 1, "price": 5.0}, {"id": 2, "price": 6.0}],
     [{"id": 1, "price": 7.0, "note": "x"}, {"id": 3, "price": 8.0, "note": None}],

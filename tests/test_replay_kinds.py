@@ -20,7 +20,7 @@ NOTES = ["bad" if number in BAD else "x" * (number % 50) + "." for number in ran
 TABLE = pa.table({"id": pa.array(range(ROWS), pa.int64()), "note": NOTES})
 TEXT = "id,note\n" + "".join(f"{number},{note}\n" for number, note in enumerate(NOTES))
 ID, NOTE = 'id = "int64"', 'note = {{ type = "string", pattern = "x*." }}'
-SLOW = ("arrow", "zst", "utf-16", "gb18030", "zip", "documents")
+SLOW = ("arrow", "gz", "zst", "utf-16", "gb18030", "zip", "documents")
 
 
 def packed(codec):
@@ -82,7 +82,7 @@ def made(folder, kind):
 
 @pytest.mark.parametrize(
     "kind",
-    ["parquet", "text", "idx", "gz", *(pytest.param(one, marks=pytest.mark.slow) for one in SLOW)],
+    ["parquet", "text", "idx", *(pytest.param(one, marks=pytest.mark.slow) for one in SLOW)],
 )
 def test_what_was_set_aside_of_every_kind_comes_back_and_the_ledger_closes(tmp_path, kind):
     shop = Shop(tmp_path / "shop", text="")
