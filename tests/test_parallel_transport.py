@@ -399,6 +399,8 @@ def test_a_peer_that_dies_with_what_it_was_shown_is_lost_at_once():
         if comm.rank == 1:
             lend(comm, 4)
             comm.flush(4)
+        else:
+            comm.borrow(1, memoryview(bytearray(LONG)), 4)
 
     began = time.monotonic()
     with pytest.raises(PeerLost, match=r"rank 0 .* broke its connection .* at step 4"):
