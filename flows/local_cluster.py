@@ -11,7 +11,6 @@ in the driver; each further one costs 0.04 s, and one that was killed is back in
 """
 
 import os
-import shutil
 import signal
 import sys
 from collections.abc import Iterator, Mapping
@@ -78,7 +77,7 @@ def hold(life: Life, *, workers: int | None, threads: int, memory_limit: int | s
 
     dask.config.set({**SETTINGS, "distributed.worker.multiprocessing-method": "forkserver"})
     dask.config.set({"temporary-directory": str(life.scratch)})
-    from multiprocessing.util import get_temp_dir  # noqa: PLC0415
+    from multiprocessing import util  # noqa: PLC0415
 
     from dask.system import CPU_COUNT  # noqa: PLC0415
     from distributed import LocalCluster, Security  # noqa: PLC0415
@@ -104,7 +103,8 @@ def hold(life: Life, *, workers: int | None, threads: int, memory_limit: int | s
             if nanny.pid:
                 os.kill(nanny.pid, signal.SIGKILL)
         # nobody is left to say goodbye to, which would take a third of a second
-        shutil.rmtree(get_temp_dir(), ignore_errors=True)  # where the forkserver listens
+        # semaphores, and where the forkserver listens: all that would outlive us
+        util._run_finalizers()  # type: ignore[attr-defined]  # noqa: SLF001
         life.leave()
 
 
