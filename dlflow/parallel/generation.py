@@ -22,7 +22,7 @@ from dlflow.parallel.rank import Order, describe, end_worker, forget, pause, pre
 from dlflow.parallel.stages import peers_of
 from dlflow.parallel.transport import NoLink
 from dlflow.training.job import MAX_SHARDS, Job, Outcome
-from dlflow.training.numerics import check_alike
+from dlflow.training.numerics import check_alike, unlike
 from dlflow.training.trainer import Report
 
 __all__ = ["Change", "Gang"]
@@ -57,7 +57,8 @@ class Gang:
         self.deadline_s, self.drop_slow, self.relay = deadline_s, drop_slow, relay
         self.training, self.wanted = secrets.token_hex(8), 1
         self._advised = False
-        self.given_up: set[str] = set()  # still hold a rank of ours, and nobody could restart them
+        self.given_up: set[str] = set()  # still hold a rank of ours, or would compute other bits
+        self.numerics: dict[str, Any] = {}  # of all ranks so far
         self.run_id, self.ended, self.began = "", False, 0.0  # of this generation
         self.links = ""  # between its ranks: a name of cost.LINKS
         self.ranks: dict[str, int] = {}
@@ -129,7 +130,7 @@ class Gang:
 
     def _submit(self, generation: int) -> None:
         facts = self._answers(describe)
-        check_alike({address: each["numerics"] for address, each in facts.items()})
+        self._admit({address: each["numerics"] for address, each in facts.items()})
         unix = (
             all(each["unix"] for each in facts.values())
             and len({each["host"] for each in facts.values()}) == 1
@@ -176,6 +177,19 @@ class Gang:
                 priority=100,  # a gang waits for its last rank
             )
             self.futures.append(future)
+
+    def _admit(self, facts: dict[str, dict[str, Any]]) -> None:
+        """A worker that has come since the first generation and would compute other bits is left out; the others go on.
+
+        Raises: Change then; ModelError if those of a first generation differ, or no worker of a later one is as they were.
+        """
+        others = {at: what for at, each in facts.items() if (what := unlike(self.numerics or each, each))}
+        if others and len(others) < len(facts):
+            self.given_up |= set(others)
+            told = ", ".join(f"{address} (in {what!r})" for address, what in others.items())
+            raise Change(f"{told} differs from the ranks so far, would compute other bits, and is left out")
+        check_alike({"the ranks so far": self.numerics, **facts} if others else facts)
+        self.numerics = next(iter(facts.values()))
 
     def _answers(self, function: Callable[..., Any], *args: Any) -> dict[str, Any]:
         answers = self.cluster.run(function, *args, workers=self.ranks, seconds=START_S / 2)

@@ -15,7 +15,7 @@ import numpy as np
 
 from dlflow.errors import ModelError
 
-__all__ = ["check_alike", "numerics", "one_blas_thread"]
+__all__ = ["check_alike", "numerics", "one_blas_thread", "unlike"]
 
 EXACT = ("numpy", "blas", "simd", "machine", "libc")  # facts that all ranks must share
 
@@ -42,13 +42,19 @@ def numerics() -> dict[str, str | int]:
     }
 
 
+def unlike(facts: dict[str, Any], others: dict[str, Any]) -> str | None:
+    """The first of the `numerics` that two processes do not share, so that their bits would differ; None if they are alike."""
+    return next((name for name in EXACT if facts[name] != others[name]), None)
+
+
 def check_alike(facts: dict[str, dict[str, Any]]) -> None:
     """`facts` has the `numerics` of each rank by its address.
 
     Raises: ModelError if ranks would compute different bits.
     """
-    for name in EXACT:
-        if len({str(each[name]) for each in facts.values()}) > 1:
+    first = next(iter(facts.values()))
+    for each in facts.values():
+        if name := unlike(first, each):
             listed = "; ".join(f"{address} has {each[name]!r}" for address, each in facts.items())
             raise ModelError(
                 f"workers differ in {name!r}, and so in the last bits they compute: {listed}; install the same versions, and set "
