@@ -1,10 +1,12 @@
-"""What malloc does with memory that a task has freed."""
+"""What becomes of memory that a task has freed: it stays for the next one, or goes back to the system."""
 
 import ctypes
 import os
 from contextlib import suppress
 
-__all__ = ["keep"]
+import pyarrow as pa
+
+__all__ = ["give_back", "keep"]
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # names of mallopt(3)
 
@@ -21,3 +23,10 @@ def keep() -> None:
             libc = ctypes.CDLL(None)
             libc.mallopt(_TRIM_THRESHOLD, 64 << 20)
             libc.mallopt(_MMAP_THRESHOLD, 32 << 20)
+
+
+def give_back() -> None:
+    """Give the system what nothing uses any more: Arrow's pool and malloc keep several times what a task needs."""
+    pa.default_memory_pool().release_unused()
+    with suppress(AttributeError, OSError):  # another C library than glibc
+        ctypes.CDLL(None).malloc_trim(0)

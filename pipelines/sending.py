@@ -4,7 +4,6 @@ The only file of pipelines that knows Dask's functions. A pack travels as bytes,
 is sent, has nothing to unpack; a function that a worker lacks is then an error of its task, and no silence.
 """
 
-import ctypes
 import functools
 import queue
 import time
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 from pipelines.access import carried
 from pipelines.errors import PartFailed
 from pipelines.failures import FINAL, is_of_the_machine, sentence
+from pipelines.memory import give_back
 from pipelines.packs import Pack, Packs, each
 
 if TYPE_CHECKING:
@@ -265,11 +265,7 @@ def _lean(fn: Callable[[Any], Any], item: Any) -> Any:
         worker = get_worker()
         limit = worker.memory_manager.memory_limit
         if limit and worker.monitor.get_process_memory() > MUCH * limit:
-            import pyarrow as pa  # noqa: PLC0415
-
-            pa.default_memory_pool().release_unused()
-            with suppress(AttributeError, OSError):  # another C library than glibc
-                ctypes.CDLL(None).malloc_trim(0)
+            give_back()
 
 
 def _at_work(dask_worker: Any = None) -> tuple[list[str], list[str], bool]:
