@@ -5,7 +5,6 @@ python upsert_peer.py make|merge|here|workers ROOT ROWS FILES KEYS
 
 import json
 import os
-import resource
 import shutil
 import sys
 import time
@@ -73,14 +72,14 @@ def run(how: str, root: str, source: pa.Table) -> tuple[float, float]:
         upsert(root, source, runner=OnDask(client), **said)
         seconds, busy = time.perf_counter() - started, time.process_time() - busy
         busy += sum(client.run(time.process_time).values()) - before
-        memory = client.run(lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-        print(json.dumps({"worker_mb": max(memory.values()) / 1024}))
+        print(json.dumps({"worker_mb": max(client.run(memory_mb, "VmHWM").values())}))
         return seconds, busy
 
 
-def resident_mb() -> float:
-    """What this process holds now: before the work, its libraries and the rows to be brought in."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+def memory_mb(name: str) -> float:
+    """Of this process: `VmRSS` is what it holds now, `VmHWM` the most. Not `ru_maxrss`, which begins with what its parent held."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(f"{name}:")).split()[1]) / 1024
 
 
 if __name__ == "__main__":
@@ -92,8 +91,7 @@ if __name__ == "__main__":
     shutil.copytree(root, copy)
     source = events(np.sort(np.random.default_rng(7).choice(rows + rows // 100, keys, replace=False)))
     log.handle(copy)
-    before = resident_mb()
+    before = memory_mb("VmRSS")
     seconds, busy = run(how, copy, source)
     shutil.rmtree(copy)
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"seconds": seconds, "cpu": busy, "mb": most, "before_mb": before}))
+    print(json.dumps({"seconds": seconds, "cpu": busy, "mb": memory_mb("VmHWM"), "before_mb": before}))
