@@ -198,6 +198,7 @@ def _memories():
     return len(rank._memories)
 
 
+@pytest.mark.slow
 def test_a_worker_that_comes_later_is_taken_in(mortal, folder, monkeypatch):
     """The gang goes on with one of two at once, and with two again when the nanny has brought another."""
     monkeypatch.setattr(generation, "JOIN_S", 0.2)

@@ -10,6 +10,8 @@ from flows.terminal import Terminal
 from pipelines import warehouse
 from tests import projects
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def flights(tmp_path_factory, data_dir):
