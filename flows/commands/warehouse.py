@@ -2,18 +2,11 @@
 
 import click
 
-from flows.options import JSON, WAREHOUSE, failures, settings_of, warehouse_of
+from flows.options import JSON, WAREHOUSE, WORKERS, failures, settings_of, warehouse_of
 from pipelines.places import Place
 
 __all__ = ["changes", "maintain", "pins", "release", "releases", "restore"]
 
-WORKERS = click.option(
-    "--workers",
-    type=click.IntRange(0),
-    default=0,
-    show_default=True,
-    help="Worker processes of a local cluster; 0: this process.",
-)
 WHEN = "a version (17), a time (2026-01-05, 2026-01-05T12:00Z) or a release"
 
 
